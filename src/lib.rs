@@ -1,0 +1,20 @@
+//! Strandline: a Kafka broker without disks. The floor plan, in the order of a record's way; `docs/architecture.md`
+//! has the import table that `tests/tidy.rs` checks.
+pub mod api; // one file per Kafka API: resolve, ask a room, answer
+pub mod cache; // objects in memory, loaded once
+pub mod cli;
+pub mod config; // YAML, environment and flags → checked sections
+pub mod fetch; // offsets → ranges → bytes
+pub mod journal; // the ordered log of opaque entries
+pub mod metadata; // the running replica of State: append queue, outcomes, barrier, snapshots
+pub mod net; // listeners, connections, the request pipeline: sockets ⇄ frames
+pub mod produce; // batches of many partitions → one object → one commit
+pub mod protocol; // frames, verifier, headers, versions, messages: bytes ⇄ requests
+pub mod records; // record batches: views, validation, codecs (pure)
+pub mod segment; // the bytes of an object (pure)
+pub mod server; // wiring: build in order, start, drain, stop
+pub mod state; // commands, State and apply (pure)
+pub mod store; // the bucket: create, read, list, delete
+pub mod telemetry; // metrics, logs, health
+pub mod types; // newtypes and Kafka error codes that every room shares
+pub mod world; // clock, chance and tasks: the only door to them // serve, config, version
