@@ -1,0 +1,496 @@
+//! Every number that the broker publishes, a struct per room, as resolved handles: `metrics.produce.in_bytes.inc_by(n)`.
+//! The doc comment of a field is its help text. Names are `strandline_<room>_<field>`, with the unit last and `_total`
+//! added to counters by the encoder.
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use super::process;
+use crate::types::{KafkaError, TimestampMs};
+
+/// A gauge with fractions.
+pub type GaugeF64 = Gauge<f64, AtomicU64>;
+
+/// Latencies: 0.5 ms to 65 s, each bucket twice the one before.
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.0005, 2.0, 18))
+}
+
+/// Sizes: 256 B to 256 MiB, each bucket four times the one before.
+fn bytes() -> Histogram {
+    Histogram::new(exponential_buckets(256.0, 4.0, 11))
+}
+
+/// Declares a room's metrics: the struct, and its registration under `strandline_<room>_`.
+macro_rules! room {
+    ($(#[doc = $room_doc:literal])* $name:ident, $room:literal {
+        $($(#[doc = $doc:literal])* $field:ident: $ty:ty $(= $make:expr)?,)*
+    }) => {
+        $(#[doc = $room_doc])*
+        pub struct $name {
+            $($(#[doc = $doc])* pub $field: $ty,)*
+        }
+
+        impl $name {
+            fn register(registry: &mut Registry) -> Self {
+                let room = registry.sub_registry_with_prefix($room);
+                $(
+                    let $field: $ty = room!(@make $($make)?);
+                    room.register(stringify!($field), concat!($($doc),*).trim().trim_end_matches('.'), $field.clone());
+                )*
+                Self { $($field,)* }
+            }
+        }
+    };
+    (@make) => { Default::default() };
+    (@make $make:expr) => { $make };
+}
+
+/// Labels of one kind of request to the bucket.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct BucketLabels {
+    /// `create`, `read`, `list` or `delete`.
+    pub operation: &'static str,
+    /// The `store::Purpose`, in lower case.
+    pub purpose: &'static str,
+    /// `done`, `taken`, `not_found`, `refused`, `unknown` or `damaged`.
+    pub outcome: &'static str,
+}
+
+/// As [`BucketLabels`], without the outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct BucketWork {
+    pub operation: &'static str,
+    pub purpose: &'static str,
+}
+
+/// Why something happened; a small fixed set per metric.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Reason {
+    pub reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ApiVersionLabels {
+    pub api: &'static str,
+    pub version: i16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ApiLabels {
+    pub api: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ErrorLabels {
+    pub api: &'static str,
+    pub code: String,
+}
+
+room! {
+    /// Requests to the object store.
+    Bucket, "bucket" {
+        /// Requests to the bucket, by operation, purpose and outcome.
+        requests: Family<BucketLabels, Counter>,
+        /// Bytes sent to or read from the bucket, by operation and purpose.
+        bytes: Family<BucketWork, Counter>,
+        /// Time of a request to the bucket, retries included.
+        request_seconds: Family<BucketWork, Histogram> = Family::new_with_constructor(seconds),
+        /// Attempts that were repeated after an ambiguous or refused answer.
+        retries: Counter,
+        /// 1 while the bucket does not answer, else 0.
+        outage: Gauge,
+    }
+}
+
+room! {
+    /// The ordered log.
+    Journal, "journal" {
+        /// Entries that this broker appended.
+        appends: Counter,
+        /// Appends that failed, by reason (not_done, unknown, forked, trimmed).
+        append_errors: Family<Reason, Counter>,
+        /// Time from handing an entry to the journal to its answer.
+        append_seconds: Histogram = seconds(),
+        /// Payload bytes of an entry.
+        entry_bytes: Histogram = bytes(),
+        /// Commands in an entry (group commit).
+        entry_commands: Histogram = Histogram::new(exponential_buckets(1.0, 2.0, 13)),
+        /// Position of the last entry that this broker has applied.
+        head_position: Gauge,
+        /// Position below which the journal was trimmed.
+        trimmed_position: Gauge,
+        /// Commands that wait for the append in flight to end.
+        queued_commands: Gauge,
+    }
+}
+
+room! {
+    /// The path of records into the bucket.
+    Produce, "produce" {
+        /// Bytes of record batches received.
+        in_bytes: Counter,
+        /// Records received.
+        in_records: Counter,
+        /// Record batches refused, by reason (Kafka's error).
+        refused_batches: Family<Reason, Counter>,
+        /// Flushes, by what let them go (size, interval, idle, buffer, drain).
+        flushes: Family<Reason, Counter>,
+        /// Bytes of record data in one flush.
+        flush_bytes: Histogram = bytes(),
+        /// Partitions in one flush.
+        flush_partitions: Histogram = Histogram::new(exponential_buckets(1.0, 4.0, 9)),
+        /// PUTs of this path that are in flight.
+        puts_in_flight: Gauge,
+        /// Memory pinned by batches that are not committed yet, in bytes (allocations, not slices).
+        buffered_bytes: Gauge,
+        /// Requests that wait for room in the buffer.
+        waiting_requests: Gauge,
+        /// Time from a flush's PUT having ended to its entry applied.
+        commit_seconds: Histogram = seconds(),
+        /// Time from a batch buffered to its outcome known.
+        ack_seconds: Histogram = seconds(),
+    }
+}
+
+room! {
+    /// The path of records out of the bucket.
+    Fetch, "fetch" {
+        /// Bytes of record batches sent.
+        out_bytes: Counter,
+        /// Records sent; counted by batch, so those before the asked offset in the first batch are included.
+        out_records: Counter,
+        /// Fetches that wait for data to arrive.
+        waiting_requests: Gauge,
+        /// Reads of the bucket for consumers that are behind.
+        cold_reads: Counter,
+        /// Cold reads in flight.
+        cold_reads_in_flight: Gauge,
+        /// Memory that cold reads in flight have reserved, in bytes.
+        cold_read_bytes: Gauge,
+        /// Fetch sessions (KIP-227).
+        sessions: Gauge,
+        /// Fetch sessions evicted to make room for another.
+        sessions_evicted: Counter,
+        /// Memory pinned by answers that their clients have not read yet, in bytes.
+        answer_bytes: Gauge,
+    }
+}
+
+room! {
+    /// Objects in memory.
+    Cache, "cache" {
+        /// Reads answered from memory.
+        hits: Counter,
+        /// Reads that had to ask the bucket.
+        misses: Counter,
+        /// Reads that joined another's read of the bucket.
+        shared_loads: Counter,
+        /// Objects evicted.
+        evictions: Counter,
+        /// Bytes held, by the size of allocations.
+        bytes: Gauge,
+    }
+}
+
+room! {
+    /// The metadata that this broker holds in memory.
+    State, "state" {
+        /// Topics.
+        topics: Gauge,
+        /// Partitions of all topics.
+        partitions: Gauge,
+        /// Runs in the tails of all partitions.
+        runs: Gauge,
+        /// Objects that State names.
+        objects: Gauge,
+        /// Producer states (one per producer and partition).
+        producers: Gauge,
+        /// Estimate of State's memory, in bytes.
+        bytes: Gauge,
+        /// Time to apply one entry.
+        apply_seconds: Histogram = Histogram::new(exponential_buckets(0.000_01, 4.0, 10)),
+    }
+}
+
+room! {
+    /// Snapshots of State in the bucket.
+    Snapshot, "snapshot" {
+        /// Snapshots written.
+        written: Counter,
+        /// Snapshots that failed.
+        failed: Counter,
+        /// Time to write a snapshot.
+        write_seconds: Histogram = seconds(),
+        /// Bytes of the newest snapshot.
+        newest_bytes: Gauge,
+        /// Position of the newest snapshot.
+        newest_position: Gauge,
+        /// Age of the newest snapshot in the bucket; where there is none, the time since this broker started.
+        newest_age_seconds: GaugeF64,
+    }
+}
+
+room! {
+    /// Connections and requests; [`Net`] adds the handles per API.
+    NetTotals, "net" {
+        /// Open client connections.
+        connections: Gauge,
+        /// Connections accepted.
+        accepted_connections: Counter,
+        /// Connections refused or closed by this broker, by reason (limit, per_ip, idle, frame, stalled, error).
+        closed_connections: Family<Reason, Counter>,
+        /// Frames refused, by reason (size, verifier, header, version).
+        refused_frames: Family<Reason, Counter>,
+        /// Requests received, by API and version.
+        requests: Family<ApiVersionLabels, Counter>,
+        /// Time from a request's last byte received to its answer handed to the socket, by API.
+        request_seconds: Family<ApiLabels, Histogram> = Family::new_with_constructor(seconds),
+        /// Bytes of requests, by API.
+        request_bytes: Family<ApiLabels, Counter>,
+        /// Bytes of answers, by API.
+        response_bytes: Family<ApiLabels, Counter>,
+        /// Kafka errors answered, by API and code.
+        errors: Family<ErrorLabels, Counter>,
+        /// Requests of all connections that are being served.
+        requests_in_flight: Gauge,
+        /// Memory pinned by request frames, in bytes.
+        frame_bytes: Gauge,
+    }
+}
+
+room! {
+    /// The process.
+    Process, "process" {
+        /// Resident memory, in bytes (Linux; else 0).
+        resident_bytes: Gauge,
+        /// Open files and sockets (Linux; else 0).
+        open_files: Gauge,
+        /// When this process started, in seconds since the Unix epoch.
+        start_time_seconds: GaugeF64,
+    }
+}
+
+/// One more than the highest API key that has handles of its own; higher keys share one.
+const API_KEYS: usize = 96;
+/// One more than the highest version that is counted by itself; higher ones are counted as the highest.
+const API_VERSIONS: usize = 24;
+
+/// The handles of one API, resolved when it is first used.
+pub struct Api {
+    /// Kafka's name of the API, `Unknown` for a key that Kafka does not have.
+    pub name: &'static str,
+    pub request_seconds: Histogram,
+    pub request_bytes: Counter,
+    pub response_bytes: Counter,
+    versions: [OnceLock<Counter>; API_VERSIONS],
+}
+
+/// [`NetTotals`] (by deref) and the handles per API.
+pub struct Net {
+    totals: NetTotals,
+    apis: Vec<OnceLock<Api>>,
+}
+
+impl std::ops::Deref for Net {
+    type Target = NetTotals;
+    fn deref(&self) -> &NetTotals {
+        &self.totals
+    }
+}
+
+impl Net {
+    fn register(registry: &mut Registry) -> Self {
+        Self {
+            totals: NetTotals::register(registry),
+            apis: std::iter::repeat_with(OnceLock::new).take(API_KEYS).collect(),
+        }
+    }
+
+    /// The handles of the API with this key.
+    pub fn api(&self, key: i16) -> &Api {
+        let index = usize::try_from(key).unwrap_or(API_KEYS).min(API_KEYS - 1);
+        self.apis[index].get_or_init(|| {
+            let name = api_name(key);
+            let labels = ApiLabels { api: name };
+            Api {
+                name,
+                request_seconds: self.totals.request_seconds.get_or_create_owned(&labels),
+                request_bytes: self.totals.request_bytes.get_or_create_owned(&labels),
+                response_bytes: self.totals.response_bytes.get_or_create_owned(&labels),
+                versions: [const { OnceLock::new() }; API_VERSIONS],
+            }
+        })
+    }
+
+    /// Counts a request with its frame's size.
+    pub fn request(&self, key: i16, version: i16, bytes: u64) {
+        let api = self.api(key);
+        api.request_bytes.inc_by(bytes);
+        let index = usize::try_from(version).unwrap_or(API_VERSIONS).min(API_VERSIONS - 1);
+        api.versions[index]
+            .get_or_init(|| {
+                let version = i16::try_from(index).unwrap_or(i16::MAX);
+                self.totals.requests.get_or_create_owned(&ApiVersionLabels { api: api.name, version })
+            })
+            .inc();
+    }
+
+    /// Counts a Kafka error that was answered; 0 is none and is not counted.
+    pub fn error(&self, key: i16, code: i16) {
+        if code == 0 {
+            return;
+        }
+        let name = KafkaError::try_from_code(code).map_or_else(|| "Other".to_owned(), |e| format!("{e:?}"));
+        self.totals.errors.get_or_create(&ErrorLabels { api: self.api(key).name, code: name }).inc();
+    }
+}
+
+/// Kafka's name of an API, from the message crate's list; one text per key, made once.
+fn api_name(key: i16) -> &'static str {
+    static NAMES: [OnceLock<String>; API_KEYS] = [const { OnceLock::new() }; API_KEYS];
+    let Ok(api) = kafka_protocol::messages::ApiKey::try_from(key) else { return "Unknown" };
+    match usize::try_from(key).ok().and_then(|k| NAMES.get(k)) {
+        Some(name) => name.get_or_init(|| format!("{api:?}")),
+        None => "Unknown",
+    }
+}
+
+impl Bucket {
+    /// Counts one request to the bucket that took `seconds` and moved `bytes`.
+    pub fn observe(&self, labels: &BucketLabels, seconds: f64, bytes: u64) {
+        self.requests.get_or_create(labels).inc();
+        let work = BucketWork { operation: labels.operation, purpose: labels.purpose };
+        self.bytes.get_or_create(&work).inc_by(bytes);
+        self.request_seconds.get_or_create(&work).observe(seconds);
+    }
+}
+
+impl Produce {
+    /// Counts one flush.
+    pub fn flushed(&self, reason: &'static str, bytes: u64, partitions: usize) {
+        self.flushes.get_or_create(&Reason { reason }).inc();
+        #[expect(clippy::cast_precision_loss, reason = "a histogram's buckets are coarser than 2^-52")]
+        self.flush_bytes.observe(bytes as f64);
+        #[expect(clippy::cast_precision_loss, reason = "a histogram's buckets are coarser than 2^-52")]
+        self.flush_partitions.observe(partitions as f64);
+    }
+}
+
+/// All metrics of one broker; shared by `Arc`. Two brokers in one process (the simulation) have one each.
+pub struct Metrics {
+    registry: Registry,
+    started: TimestampMs,
+    /// When the newest snapshot was written, in ms since the Unix epoch; [`NEVER`] before the first.
+    snapshot_at_ms: AtomicI64,
+    pub bucket: Bucket,
+    pub journal: Journal,
+    pub produce: Produce,
+    pub fetch: Fetch,
+    pub cache: Cache,
+    pub state: State,
+    pub snapshot: Snapshot,
+    pub net: Net,
+    pub process: Process,
+}
+
+const NEVER: i64 = i64::MIN;
+
+impl Metrics {
+    /// All metrics at zero. `started` is the wall-clock time of the process's start.
+    #[must_use]
+    pub fn new(started: TimestampMs) -> Self {
+        let mut registry = Registry::with_prefix("strandline");
+        let (bucket, journal) = (Bucket::register(&mut registry), Journal::register(&mut registry));
+        let (produce, fetch) = (Produce::register(&mut registry), Fetch::register(&mut registry));
+        let (cache, state) = (Cache::register(&mut registry), State::register(&mut registry));
+        let (snapshot, net) = (Snapshot::register(&mut registry), Net::register(&mut registry));
+        let process = Process::register(&mut registry);
+        process.start_time_seconds.set(seconds_of(started.0));
+        let snapshot_at_ms = AtomicI64::new(NEVER);
+        Self {
+            registry,
+            started,
+            snapshot_at_ms,
+            bucket,
+            journal,
+            produce,
+            fetch,
+            cache,
+            state,
+            snapshot,
+            net,
+            process,
+        }
+    }
+
+    /// Notes that the newest snapshot in the bucket was written at `at`: by this broker now, or found at start.
+    pub fn snapshot_newest(&self, at: TimestampMs) {
+        self.snapshot_at_ms.fetch_max(at.0, Ordering::Relaxed);
+    }
+
+    /// The text that Prometheus scrapes (OpenMetrics), as of `now`.
+    #[must_use]
+    pub fn render(&self, now: TimestampMs) -> String {
+        let newest = self.snapshot_at_ms.load(Ordering::Relaxed);
+        let since = if newest == NEVER { self.started.0 } else { newest };
+        self.snapshot.newest_age_seconds.set(seconds_of(now.0.saturating_sub(since).max(0)));
+        let (resident, files) = process::usage();
+        self.process.resident_bytes.set(resident);
+        self.process.open_files.set(files);
+        let mut text = String::new();
+        // Writing to a String can't fail, and an encoder that does leaves a text that lacks its end mark.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "2^53 ms are 285,000 years")]
+fn seconds_of(ms: i64) -> f64 {
+    ms as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_the_prefix_and_a_help_text() {
+        let text = Metrics::new(TimestampMs(0)).render(TimestampMs(0));
+        for line in text.lines().filter(|l| !l.starts_with('#')) {
+            assert!(line.starts_with("strandline_"), "{line}");
+        }
+        assert!(text.contains("# HELP strandline_produce_in_bytes Bytes of record batches received.\n"), "{text}");
+        assert!(text.contains("strandline_produce_in_bytes_total 0\n"), "{text}");
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn an_api_is_counted_under_its_name_and_version() {
+        let metrics = Metrics::new(TimestampMs(0));
+        metrics.net.request(0, 11, 500);
+        metrics.net.request(0, 999, 1);
+        metrics.net.request(-7, -1, 1);
+        metrics.net.error(0, KafkaError::MessageTooLarge.code());
+        metrics.net.error(0, 0);
+        let text = metrics.render(TimestampMs(0));
+        assert!(text.contains("strandline_net_requests_total{api=\"Produce\",version=\"11\"} 1\n"), "{text}");
+        assert!(text.contains("strandline_net_requests_total{api=\"Produce\",version=\"23\"} 1\n"));
+        assert!(text.contains("strandline_net_requests_total{api=\"Unknown\",version=\"23\"} 1\n"));
+        assert!(text.contains("strandline_net_errors_total{api=\"Produce\",code=\"MessageTooLarge\"} 1\n"));
+    }
+
+    #[test]
+    fn the_snapshots_age_is_that_of_the_scrape() {
+        let metrics = Metrics::new(TimestampMs(1_000));
+        assert!(metrics.render(TimestampMs(3_500)).contains("strandline_snapshot_newest_age_seconds 2.5\n"));
+        metrics.snapshot_newest(TimestampMs(3_000));
+        assert!(metrics.render(TimestampMs(3_500)).contains("strandline_snapshot_newest_age_seconds 0.5\n"));
+    }
+}
