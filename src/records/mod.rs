@@ -1,1 +1,26 @@
-//! (being built)
+//! Kafka's record batches (magic 2): how their bytes are cut, checked, walked, built and (de)compressed.
+//!
+//! Owns the batch format and nothing around it. Promises: no panic and bounded memory on any bytes; batches that pass
+//! [`validate()`] keep their record bytes untouched (only the 61 header bytes are ever rewritten); a walk allocates nothing
+//! per record. Never asks a clock, a topic or an offset index: what depends on them is an argument. Tests are beside the
+//! code, real clients' batches in `fixtures/`; the cost of validation is measured in `bench.rs` (ADR 0003).
+mod build;
+mod codec;
+mod header;
+mod recompress;
+mod stamp;
+mod timestamps;
+mod validate;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+pub use build::{BatchBuilder, NewRecord};
+pub use codec::{Codec, CodecError, Level, compress, inflate};
+pub use header::{Batch, BatchError, BatchHeader, Batches, HEADER_BYTES, PREFIX_BYTES, TimestampType, patched_prefix};
+pub use recompress::{RecompressError, recompress};
+pub use stamp::{BatchBytes, stamp_log_append_time};
+pub use timestamps::{first_at_or_after, max_timestamp_record};
+pub use validate::{RecordError, Refused, Rules, Valid, Validation, validate};
+pub use walk::{Body, Header, RecordView, Records, WalkError, body, walk};
