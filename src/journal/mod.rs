@@ -1,8 +1,17 @@
 //! The ordered log of opaque entries that everything which brokers must agree on goes through. It promises positions
 //! 1, 2, 3 … without gaps, one entry per (incarnation, counter), and that a lost tail is noticed (`FORKED`). It never
 //! looks into an entry. `contract.rs` is the suite that every implementation passes.
+//! Which append is new, known or refused is decided in `rules.rs`, the same for all.
+mod memory;
+mod rules;
+
+#[cfg(test)]
+pub(crate) mod contract;
+
 use async_trait::async_trait;
 use bytes::Bytes;
+
+pub use memory::MemoryJournal;
 
 use crate::types::{Head, Incarnation, Position, Token};
 
@@ -28,13 +37,18 @@ pub struct Stored {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Appended {
     pub position: Position,
-    /// The entries of others between `after` and `position`, oldest first; at most [`PAGE_BYTES_MAX`] of payload.
-    /// If they do not reach up to `position`, the rest is had by [`Journal::read`].
+    /// The entries between `after` and `position`, oldest first and without a gap; at most [`PAGE_BYTES_MAX`] of
+    /// payload, and perhaps none, where the journal would have to search for them. What they do not reach is had by
+    /// [`Journal::read`].
     pub missed: Vec<Stored>,
 }
 
-/// Payload bytes of one page of entries (`read`, `missed`): at least one entry is given even if it is larger.
+/// Bytes of one page of entries (`read`, `missed`), counting [`ENTRY_OVERHEAD_BYTES`] for each beside its payload; at
+/// least one entry is given even if it is larger.
 pub const PAGE_BYTES_MAX: usize = 8 << 20;
+
+/// What an entry weighs beside its payload, in bytes, so that a page of empty entries has an end too.
+pub const ENTRY_OVERHEAD_BYTES: usize = 64;
 
 /// The largest payload that an entry may have, in bytes; the proposer splits what is larger.
 pub const PAYLOAD_BYTES_MAX: usize = 4 << 20;
@@ -54,6 +68,9 @@ pub enum JournalError {
     /// The payload is larger than [`PAYLOAD_BYTES_MAX`].
     #[error("an entry of {bytes} bytes is over the limit of {PAYLOAD_BYTES_MAX}")]
     TooLarge { bytes: usize },
+    /// The journal holds this entry, but not as it was written. Retrying does not help; the operator has to look.
+    #[error("the journal's entry at position {position} is damaged: {reason}")]
+    Damaged { position: Position, reason: String },
     /// It certainly did not happen; may be retried.
     #[error("the journal did not take it: {0}")]
     NotDone(String),
@@ -68,7 +85,9 @@ pub trait Journal: Send + Sync + 'static {
     /// Adds `proposal` at the end, durably, if the journal's entry at `after.position` has `after.token` (position 0
     /// with token 0 stands for the empty beginning). Entries of others between `after` and the end are normal and are
     /// returned. A proposal whose (incarnation, counter, token) is already there is not added again: the answer is the
-    /// old position. If `after` was trimmed the answer is `Trimmed`.
+    /// old position, also after a trim where it is its incarnation's newest. Counters of one incarnation rise: a lower
+    /// one that is not there is never added; it was trimmed (`Trimmed`), or two processes live one life
+    /// (`CounterTaken`). If `after` was trimmed and the proposal is new, the answer is `Trimmed`.
     async fn append(&self, proposal: Proposal, after: Head) -> Result<Appended, JournalError>;
 
     /// Entries from `from` on, oldest first, at most [`PAGE_BYTES_MAX`] of payload; empty at the end.
