@@ -1,1 +1,8 @@
-//! (being built)
+//! The bytes of an object and its name: header, record batches as they came, footer that says what they are. It
+//! promises that an object describes itself, so that a lost journal can be repaired from the bucket (H2). It does no
+//! I/O. Specified in `docs/formats/object.md`; tests beside each file.
+mod name;
+mod object;
+
+pub use name::{DATA_PREFIX, ObjectName};
+pub use object::{FooterRun, HEADER_BYTES, ObjectError, ObjectHeader, ObjectWriter, read_footer};

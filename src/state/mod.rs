@@ -1,1 +1,32 @@
-//! (being built)
+//! What all brokers agree on: commands, the State that they make, and `apply`, the one function that folds them. It
+//! promises that the same entries give the same State and outcomes, byte for byte, on every broker and day (invariant
+//! 2, H5): it reads State and the entry and nothing else, no clock, no randomness, no I/O, no broker's configuration.
+//! A clone is cheap (shared structure), so a proposer applies an entry to a clone before it appends it (H15), readers
+//! keep a State as long as they like, and a snapshot is written while the next entries are applied. Formats:
+//! `docs/formats/journal.md`, `docs/formats/snapshot.md`. Tests: beside each file, golden files in `tests/golden/`.
+mod apply;
+mod command;
+mod entry;
+mod outcome;
+mod producer;
+mod runs;
+mod settings;
+mod snapshot;
+mod tail;
+mod topic;
+mod varint;
+
+pub use apply::State;
+pub use command::{
+    AllocateProducerIds, AlterTopicConfigs, Bootstrap, Command, CommandKind, CommitRuns, ConfigChange,
+    CreatePartitions, CreateTopic, DeleteRecords, DeleteTopic, ExpireProducers, ExpiredProducer, RegisterBroker,
+    SetSettings, SnapshotTaken, UnregisterBroker,
+};
+pub use entry::{Entry, EntryError, FEATURE_LEVEL_MAX};
+pub use outcome::{BatchOutcome, Outcome, Refusal};
+pub use producer::{BatchSequence, ProducerState};
+pub use runs::{BatchSpec, ProducerSpec, RunSpec, RunsReader, RunsWriter};
+pub use settings::Settings;
+pub use snapshot::{SnapshotError, SnapshotHeader};
+pub use tail::{Run, Tail};
+pub use topic::{Broker, KeptSnapshot, ObjectMeta, Partition, Topic};

@@ -32,7 +32,7 @@ newtype!(/** The random token of a journal entry; tells two histories apart (H2)
 newtype!(/** One registered life of a broker process (H8). */ Incarnation(u64));
 newtype!(/** Kafka's node id. */ BrokerId(i32));
 newtype!(/** Milliseconds since the Unix epoch. */ TimestampMs(i64));
-newtype!(/** State's short number for an object in the bucket; never reused. */ ObjectId(u32));
+newtype!(/** State's number for an object in the bucket; never reused. */ ObjectId(u64));
 newtype!(/** One client connection of this process; never reused within it. */ ConnectionId(u64));
 
 impl Offset {
@@ -55,7 +55,7 @@ impl Position {
 pub type TopicName = Arc<str>;
 
 /// The last entry that somebody has applied: its position, and the token that tells its history from another.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Head {
     pub position: Position,
     pub token: Token,

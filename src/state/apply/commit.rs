@@ -1,0 +1,177 @@
+//! `CommitRuns`: the command that gives offsets.
+use std::sync::Arc;
+
+use super::State;
+use crate::segment::ObjectName;
+use crate::state::command::CommitRuns;
+use crate::state::outcome::{BatchOutcome, Outcome};
+use crate::state::producer::{BatchSequence, ProducerState, Verdict};
+use crate::state::runs::{BatchSpec, ProducerSpec, RunSpec, RunsReader};
+use crate::state::tail::Run;
+use crate::state::topic::ObjectMeta;
+use crate::types::{Head, KafkaError, ObjectId, Offset, Position, ProducerId, Slot, Token};
+
+/// Where the runs of one command lie.
+struct Target {
+    object: ObjectId,
+    /// Runs of it that were accepted.
+    runs: u32,
+}
+
+impl State {
+    pub(super) fn commit_runs(&mut self, position: Position, command: &CommitRuns) -> Outcome {
+        let runs = match self.check_commit(command) {
+            Ok(runs) => runs,
+            Err(refusal) => return refusal,
+        };
+        let name = object_name(command).expect("it was checked");
+        let mut target = Target { object: command.object.map_or(self.next_object, ObjectId), runs: 0 };
+        let mut outcomes = Vec::with_capacity(runs);
+        let mut reader = RunsReader::new(command.base_timestamp, &command.runs);
+        let mut run = RunSpec::empty();
+        while reader.next_into(&mut run).expect("it was checked") {
+            self.commit_run(position, &run, &mut target, &mut outcomes);
+        }
+        if target.runs == 0 {
+            return Outcome::Batches { object: command.object.map(ObjectId), batches: outcomes };
+        }
+        self.runs += u64::from(target.runs);
+        if let Some(meta) = self.objects.get_mut(&target.object) {
+            meta.live_runs += target.runs;
+        } else {
+            let meta = ObjectMeta { name, bytes: command.object_bytes, live_runs: target.runs };
+            self.objects.insert(target.object, meta);
+            self.next_object = ObjectId(target.object.0 + 1);
+        }
+        Outcome::Batches { object: Some(target.object), batches: outcomes }
+    }
+
+    /// Reads the command through once, so that nothing is changed by half of a bad one; gives the number of batches.
+    fn check_commit(&self, command: &CommitRuns) -> Result<usize, Outcome> {
+        let invalid = |message| Outcome::refused(KafkaError::UnknownServerError, message);
+        let name = object_name(command).ok_or_else(|| invalid("the object's ULID is not 16 bytes"))?;
+        if name.applied.position < self.orphan_horizon {
+            let message = "the object is older than the orphan horizon";
+            return Err(Outcome::refused(KafkaError::KafkaStorageError, message));
+        }
+        if let Some(object) = command.object {
+            let known = self.objects.get(&ObjectId(object)).is_some_and(|o| o.name == name);
+            if !known {
+                return Err(invalid("the object that it continues is another one"));
+            }
+        }
+        let mut reader = RunsReader::new(command.base_timestamp, &command.runs);
+        let (mut run, mut batches) = (RunSpec::empty(), 0);
+        while reader.next_into(&mut run).map_err(|_| invalid("its runs are malformed"))? {
+            let bytes = run.batches.iter().map(|b| u64::from(b.bytes)).sum::<u64>();
+            if u64::from(run.position) + bytes > u64::from(command.object_bytes) {
+                return Err(invalid("a run lies beyond its object"));
+            }
+            batches += run.batches.len();
+        }
+        Ok(batches)
+    }
+
+    /// Gives the run's batches their offsets; refused ones split it (H6).
+    fn commit_run(&mut self, at: Position, run: &RunSpec, target: &mut Target, outcomes: &mut Vec<BatchOutcome>) {
+        let mut piece_at = run.position;
+        let mut piece = Piece::default();
+        for batch in &run.batches {
+            let outcome = self.commit_batch(at, run, batch, piece.records);
+            if matches!(outcome, BatchOutcome::Accepted { .. }) {
+                piece.bytes += batch.bytes;
+                piece.records += u64::from(batch.records);
+            } else {
+                self.push_piece(run, piece_at, &piece, target);
+                piece_at += piece.bytes + batch.bytes;
+                piece = Piece::default();
+            }
+            outcomes.push(outcome);
+        }
+        self.push_piece(run, piece_at, &piece, target);
+    }
+
+    /// Judges one batch, of which `pending` records of the same run go before it and are not in the tail yet.
+    fn commit_batch(&mut self, at: Position, run: &RunSpec, batch: &BatchSpec, pending: u64) -> BatchOutcome {
+        let Some(partition) = self.partition(run.slot) else {
+            return BatchOutcome::Refused { error: KafkaError::UnknownTopicOrPartition };
+        };
+        let base_offset = partition.end.plus(pending);
+        if base_offset.0.checked_add(i64::from(batch.records)).is_none() {
+            return BatchOutcome::Refused { error: KafkaError::KafkaStorageError };
+        }
+        if let Some(producer) = &batch.producer {
+            let key = (run.slot, producer.id);
+            let state = self.producers.get(&key).map(|s| &**s);
+            match ProducerState::judge(state, producer, batch.records) {
+                Verdict::Accept => self.remember(at, run, batch, producer, base_offset),
+                Verdict::Duplicate(base_offset) => return BatchOutcome::Duplicate { base_offset },
+                Verdict::Refuse(error) => return BatchOutcome::Refused { error },
+            }
+        }
+        BatchOutcome::Accepted { base_offset }
+    }
+
+    fn remember(&mut self, at: Position, run: &RunSpec, batch: &BatchSpec, producer: &ProducerSpec, base: Offset) {
+        let key = (run.slot, producer.id);
+        let sequence = BatchSequence { first: producer.first_sequence, records: batch.records, base_offset: base };
+        if let Some(state) = self.producers.get_mut(&key) {
+            Arc::make_mut(state).record(producer.epoch, sequence, at, run.max_timestamp);
+            return;
+        }
+        self.make_room_for_producer(run.slot);
+        let mut state = ProducerState::new(producer.epoch);
+        state.record(producer.epoch, sequence, at, run.max_timestamp);
+        self.producers.insert(key, Arc::new(state));
+        if let Some(partition) = self.partition_mut(run.slot) {
+            partition.producers += 1;
+        }
+    }
+
+    /// Keeps the producers below their ceilings (H16): at one, the longest unused quarter is forgotten, so that the
+    /// work per new producer stays small.
+    fn make_room_for_producer(&mut self, slot: Slot) {
+        let in_partition = self.partition(slot).map_or(0, |p| p.producers);
+        if in_partition >= self.settings.producers_per_partition_max.max(1) {
+            let keys = self.producers_of(slot).map(|(id, p)| (p.last_used, (slot, id))).collect();
+            self.forget_oldest_quarter(keys);
+        }
+        if self.producers.len() >= self.settings.producers_max.max(1) as usize {
+            let keys = self.producers.iter().map(|(key, p)| (p.last_used, *key)).collect();
+            self.forget_oldest_quarter(keys);
+        }
+    }
+
+    fn forget_oldest_quarter(&mut self, mut keys: Vec<(Position, (Slot, ProducerId))>) {
+        keys.sort_unstable();
+        let quarter = keys.len().div_ceil(4);
+        keys.iter().take(quarter).for_each(|(_, key)| self.forget_producer(*key));
+    }
+
+    fn push_piece(&mut self, run: &RunSpec, position: u32, piece: &Piece, target: &mut Target) {
+        if piece.records == 0 {
+            return;
+        }
+        let object = target.object;
+        let Some(partition) = self.partition_mut(run.slot) else { return };
+        let (base_offset, end_offset) = (partition.end, partition.end.plus(piece.records));
+        let max_timestamp = run.max_timestamp;
+        partition.tail.push(&Run { base_offset, end_offset, object, position, bytes: piece.bytes, max_timestamp });
+        partition.end = end_offset;
+        partition.bytes += u64::from(piece.bytes);
+        target.runs += 1;
+    }
+}
+
+/// Accepted neighbours of one run.
+#[derive(Default)]
+struct Piece {
+    bytes: u32,
+    records: u64,
+}
+
+fn object_name(command: &CommitRuns) -> Option<ObjectName> {
+    let ulid = u128::from_be_bytes(command.ulid[..].try_into().ok()?);
+    let applied = Head { position: Position(command.applied_position), token: Token(command.applied_token) };
+    Some(ObjectName { applied, ulid })
+}

@@ -1,0 +1,232 @@
+//! State and the fold: one entry in, outcomes out. The arms for each command are in the files beside this one; they
+//! validate fully before they change anything (H15).
+use imbl::{OrdMap, Vector};
+use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+mod cluster;
+mod commit;
+mod topics;
+
+use super::command::{Command, CommandKind};
+use super::entry::Entry;
+use super::outcome::Outcome;
+use super::producer::ProducerState;
+use super::settings::Settings;
+use super::topic::{Broker, KeptSnapshot, ObjectMeta, Partition, Topic};
+use crate::types::{BrokerId, Head, KafkaError, ObjectId, Position, ProducerId, Slot, Token, TopicId, TopicName};
+
+/// Everything that brokers agree on, as of one journal position. Cloning shares; a clone costs well under a µs.
+#[derive(Clone, Debug)]
+pub struct State {
+    pub(super) head: Head,
+    /// Chain hash of all outcomes so far.
+    pub(super) outcomes: u64,
+    pub(super) feature_level: u32,
+    /// Rises only when a forked history is resolved (H11).
+    pub(super) generation: u16,
+    pub(super) cluster_id: Option<Arc<str>>,
+    pub(super) settings: Settings,
+    /// Objects whose writer had applied less than this when it named them are refused (H4).
+    pub(super) orphan_horizon: Position,
+    pub(super) next_object: ObjectId,
+    pub(super) next_producer: ProducerId,
+    pub(super) topics: OrdMap<TopicId, Arc<Topic>>,
+    pub(super) names: OrdMap<TopicName, TopicId>,
+    /// Names with `.` as `_`: Kafka refuses two topics that are equal in this form.
+    pub(super) canonical: OrdMap<TopicName, TopicId>,
+    /// By slot; `None` where the topic was deleted.
+    pub(super) partitions: Vector<Option<Arc<Partition>>>,
+    pub(super) live_partitions: u32,
+    pub(super) runs: u64,
+    pub(super) producers: OrdMap<(Slot, ProducerId), Arc<ProducerState>>,
+    pub(super) objects: OrdMap<ObjectId, ObjectMeta>,
+    pub(super) brokers: OrdMap<BrokerId, Broker>,
+    pub(super) snapshots: Vec<KeptSnapshot>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            head: Head::default(),
+            outcomes: 0,
+            feature_level: 1,
+            generation: 0,
+            cluster_id: None,
+            settings: Settings::default(),
+            orphan_horizon: Position(0),
+            next_object: ObjectId(0),
+            next_producer: ProducerId(0),
+            topics: OrdMap::new(),
+            names: OrdMap::new(),
+            canonical: OrdMap::new(),
+            partitions: Vector::new(),
+            live_partitions: 0,
+            runs: 0,
+            producers: OrdMap::new(),
+            objects: OrdMap::new(),
+            brokers: OrdMap::new(),
+            snapshots: Vec::new(),
+        }
+    }
+}
+
+impl State {
+    /// Folds the entry at `position` in, and gives one outcome per command. The entries before it have been applied.
+    ///
+    /// # Panics
+    /// If `position` is not the next one: then this is not the same history any more.
+    pub fn apply(&mut self, position: Position, entry: &Entry) -> Vec<Outcome> {
+        assert_eq!(position, self.head.position.next(), "entries are applied one after another");
+        let outcomes: Vec<Outcome> = if self.admit(position, entry) {
+            entry.commands.iter().map(|c| self.apply_command(position, entry, c)).collect()
+        } else {
+            entry.commands.iter().map(|_| Outcome::Fenced).collect()
+        };
+        self.head = Head { position, token: Token(entry.token) };
+        let mut hashed = Vec::with_capacity(16 * outcomes.len());
+        outcomes.iter().for_each(|o| o.hash_into(&mut hashed));
+        self.outcomes = xxh3_64_with_seed(&hashed, self.outcomes);
+        outcomes
+    }
+
+    fn apply_command(&mut self, position: Position, entry: &Entry, command: &Command) -> Outcome {
+        let Some(kind) = &command.kind else {
+            return Outcome::refused(KafkaError::UnknownServerError, "a command without a kind");
+        };
+        match kind {
+            CommandKind::Bootstrap(c) => self.bootstrap(c),
+            CommandKind::RegisterBroker(c) => self.register_broker(position, entry, c),
+            CommandKind::UnregisterBroker(c) => self.unregister_broker(entry, c),
+            CommandKind::SetSettings(c) => self.set_settings(c),
+            CommandKind::CreateTopic(c) => self.create_topic(c),
+            CommandKind::CreatePartitions(c) => self.create_partitions(c),
+            CommandKind::DeleteTopic(c) => self.delete_topic(c),
+            CommandKind::AlterTopicConfigs(c) => self.alter_topic_configs(c),
+            CommandKind::CommitRuns(c) => self.commit_runs(position, c),
+            CommandKind::AllocateProducerIds(c) => self.allocate_producer_ids(c),
+            CommandKind::DeleteRecords(c) => self.delete_records(c),
+            CommandKind::ExpireProducers(c) => self.expire_producers(c),
+            CommandKind::SnapshotTaken(c) => self.snapshot_taken(c),
+        }
+    }
+
+    /// The last entry that is in it.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
+    /// The chain hash of all outcomes up to [`State::head`].
+    #[must_use]
+    pub fn outcomes_hash(&self) -> u64 {
+        self.outcomes
+    }
+
+    /// The level that entries and snapshots are written at.
+    #[must_use]
+    pub fn feature_level(&self) -> u32 {
+        self.feature_level
+    }
+
+    /// The cluster's id; `None` before the first entry.
+    #[must_use]
+    pub fn cluster_id(&self) -> Option<&Arc<str>> {
+        self.cluster_id.as_ref()
+    }
+
+    /// What `apply` obeys.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The topic of this name.
+    #[must_use]
+    pub fn topic_by_name(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.names.get(name).and_then(|id| self.topics.get(id))
+    }
+
+    /// The topic of this id.
+    #[must_use]
+    pub fn topic(&self, id: TopicId) -> Option<&Arc<Topic>> {
+        self.topics.get(&id)
+    }
+
+    /// All topics, by name.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
+        self.names.values().filter_map(|id| self.topics.get(id))
+    }
+
+    /// Topics that there are.
+    #[must_use]
+    pub fn topic_count(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// The partition in this slot; `None` if its topic was deleted or the slot was never given.
+    #[must_use]
+    pub fn partition(&self, slot: Slot) -> Option<&Arc<Partition>> {
+        self.partitions.get(slot.0 as usize).and_then(Option::as_ref)
+    }
+
+    /// Partitions that there are, deleted ones not counted.
+    #[must_use]
+    pub fn partition_count(&self) -> u32 {
+        self.live_partitions
+    }
+
+    /// Runs in all partitions.
+    #[must_use]
+    pub fn run_count(&self) -> u64 {
+        self.runs
+    }
+
+    /// An object that runs refer to, or did.
+    #[must_use]
+    pub fn object(&self, id: ObjectId) -> Option<&ObjectMeta> {
+        self.objects.get(&id)
+    }
+
+    /// All objects, in the order of their first commit.
+    pub fn objects(&self) -> impl Iterator<Item = (ObjectId, &ObjectMeta)> {
+        self.objects.iter().map(|(id, meta)| (*id, meta))
+    }
+
+    /// Objects that State knows.
+    #[must_use]
+    pub fn object_count(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// The remembered producers of a partition.
+    pub fn producers_of(&self, slot: Slot) -> impl Iterator<Item = (ProducerId, &Arc<ProducerState>)> {
+        self.producers.range((slot, ProducerId(i64::MIN))..=(slot, ProducerId(i64::MAX))).map(|(k, v)| (k.1, v))
+    }
+
+    /// All remembered producers.
+    pub fn producers(&self) -> impl Iterator<Item = (Slot, ProducerId, &Arc<ProducerState>)> {
+        self.producers.iter().map(|(k, v)| (k.0, k.1, v))
+    }
+
+    /// Producers that are remembered, over all partitions.
+    #[must_use]
+    pub fn producer_count(&self) -> usize {
+        self.producers.len()
+    }
+
+    /// The broker of this id, if it ever registered.
+    #[must_use]
+    pub fn broker(&self, id: BrokerId) -> Option<&Broker> {
+        self.brokers.get(&id)
+    }
+
+    /// The snapshots that are kept, oldest first.
+    #[must_use]
+    pub fn snapshots(&self) -> &[KeptSnapshot] {
+        &self.snapshots
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+//! Commands about topics. What depends on the broker's configuration (defaults, config validation) was checked by the
+//! proposer; here is checked what may have changed since, and what all must agree on.
+use std::sync::Arc;
+
+use super::State;
+use crate::state::command::{
+    AlterTopicConfigs, ConfigChange, CreatePartitions, CreateTopic, DeleteRecords, DeleteTopic,
+};
+use crate::state::outcome::Outcome;
+use crate::state::settings::Settings;
+use crate::state::tail::Tail;
+use crate::state::topic::{Partition, Topic};
+use crate::types::{KafkaError, Offset, PartitionIndex, Slot, TopicId, TopicName, Uuid};
+
+impl State {
+    pub(super) fn create_topic(&mut self, command: &CreateTopic) -> Outcome {
+        if let Some(refusal) = self.refuse_topic(command) {
+            return refusal;
+        }
+        let Some(id) = topic_id(&command.id).filter(|id| !self.topics.contains_key(id)) else {
+            return Outcome::refused(KafkaError::InvalidRequest, "the topic id is not a fresh UUID");
+        };
+        let name: TopicName = Arc::from(command.name.as_str());
+        let mut topic = Topic {
+            id,
+            name: name.clone(),
+            slots: Vec::new(),
+            replication_factor: command.replication_factor,
+            configs: Default::default(),
+            config_version: 0,
+        };
+        change_configs(&mut topic, &command.configs);
+        self.grow(&mut topic, command.partitions);
+        self.canonical.insert(canonical(&name), id);
+        self.names.insert(name, id);
+        self.topics.insert(id, Arc::new(topic));
+        Outcome::Done
+    }
+
+    fn refuse_topic(&self, command: &CreateTopic) -> Option<Outcome> {
+        let name = command.name.as_str();
+        if self.names.contains_key(name) {
+            return Some(Outcome::refused(KafkaError::TopicAlreadyExists, format!("Topic '{name}' already exists.")));
+        }
+        if let Some(other) = self.canonical.get(&canonical(name)).and_then(|id| self.topics.get(id)) {
+            let message = format!("Topic '{name}' collides with existing topic: {}", other.name);
+            return Some(Outcome::refused(KafkaError::InvalidTopicException, message));
+        }
+        if self.topics.len() >= self.settings.topics_max as usize {
+            let message = format!("The cluster has its limit of {} topics (topics_max).", self.settings.topics_max);
+            return Some(Outcome::refused(KafkaError::PolicyViolation, message));
+        }
+        self.refuse_partitions(0, command.partitions)
+    }
+
+    fn refuse_partitions(&self, have: usize, count: u32) -> Option<Outcome> {
+        let Settings { partitions_per_topic_max: per_topic, partitions_max: all, .. } = self.settings;
+        if count == 0 {
+            return Some(Outcome::refused(KafkaError::InvalidPartitions, "A topic has one partition at least."));
+        }
+        if count > per_topic {
+            let message =
+                format!("{count} partitions are over the limit of {per_topic} per topic (partitions_per_topic_max).");
+            return Some(Outcome::refused(KafkaError::InvalidPartitions, message));
+        }
+        let more = u64::from(count).saturating_sub(have as u64);
+        if u64::from(self.live_partitions) + more > u64::from(all) {
+            let message = format!("The cluster would have more than its limit of {all} partitions (partitions_max).");
+            return Some(Outcome::refused(KafkaError::PolicyViolation, message));
+        }
+        None
+    }
+
+    /// Gives `topic` partitions up to `count`, in fresh slots.
+    fn grow(&mut self, topic: &mut Topic, count: u32) {
+        for index in topic.slots.len() as u32..count {
+            let slot = Slot(u32::try_from(self.partitions.len()).expect("the limits keep slots far below 2^32"));
+            topic.slots.push(slot);
+            self.partitions.push_back(Some(Arc::new(Partition {
+                slot,
+                topic: topic.id,
+                index: PartitionIndex(index as i32),
+                log_start: Offset(0),
+                end: Offset(0),
+                bytes: 0,
+                producers: 0,
+                tail: Tail::default(),
+            })));
+            self.live_partitions += 1;
+        }
+    }
+
+    pub(super) fn create_partitions(&mut self, command: &CreatePartitions) -> Outcome {
+        let Some(topic) = topic_id(&command.topic_id).and_then(|id| self.topics.get(&id)).cloned() else {
+            return unknown_topic();
+        };
+        let have = topic.slots.len();
+        if command.count as usize <= have {
+            let message = format!(
+                "The topic {} currently has {have} partition(s); {} would not be an increase.",
+                topic.name, command.count
+            );
+            return Outcome::refused(KafkaError::InvalidPartitions, message);
+        }
+        if let Some(refusal) = self.refuse_partitions(have, command.count) {
+            return refusal;
+        }
+        let mut topic = Topic::clone(&topic);
+        self.grow(&mut topic, command.count);
+        self.topics.insert(topic.id, Arc::new(topic));
+        Outcome::Done
+    }
+
+    pub(super) fn delete_topic(&mut self, command: &DeleteTopic) -> Outcome {
+        let Some(topic) = topic_id(&command.topic_id).and_then(|id| self.topics.remove(&id)) else {
+            return unknown_topic();
+        };
+        self.names.remove(&*topic.name);
+        self.canonical.remove(&canonical(&topic.name));
+        for &slot in &topic.slots {
+            let Some(partition) = self.partitions.get_mut(slot.0 as usize).and_then(Option::take) else { continue };
+            self.live_partitions -= 1;
+            for run in partition.tail.iter() {
+                self.release(run.object);
+            }
+            if partition.producers > 0 {
+                let keys: Vec<_> = self.producers_of(slot).map(|(id, _)| (slot, id)).collect();
+                keys.iter().for_each(|key| drop(self.producers.remove(key)));
+            }
+        }
+        Outcome::Done
+    }
+
+    pub(super) fn alter_topic_configs(&mut self, command: &AlterTopicConfigs) -> Outcome {
+        let Some(topic) = topic_id(&command.topic_id).and_then(|id| self.topics.get_mut(&id)) else {
+            return unknown_topic();
+        };
+        if topic.config_version != command.from_version {
+            let message = "The topic's configuration was changed by somebody else meanwhile; try again.";
+            return Outcome::refused(KafkaError::ConcurrentTransactions, message);
+        }
+        change_configs(Arc::make_mut(topic), &command.changes);
+        Outcome::Done
+    }
+
+    pub(super) fn delete_records(&mut self, command: &DeleteRecords) -> Outcome {
+        let offset = Offset(command.offset);
+        let mut released = Vec::new();
+        let Some(partition) = self.partition_mut(Slot(command.slot)) else { return unknown_topic() };
+        if offset > partition.end {
+            let message = format!("Offset {offset} is beyond the high watermark {}.", partition.end);
+            return Outcome::refused(KafkaError::OffsetOutOfRange, message);
+        }
+        partition.log_start = partition.log_start.max(offset);
+        let (log_start, mut bytes) = (partition.log_start, 0);
+        partition.tail.drop_below(log_start, |run| {
+            bytes += u64::from(run.bytes);
+            released.push(run.object);
+        });
+        partition.bytes -= bytes;
+        released.into_iter().for_each(|object| self.release(object));
+        Outcome::LogStart { offset: log_start }
+    }
+
+    pub(super) fn partition_mut(&mut self, slot: Slot) -> Option<&mut Partition> {
+        self.partitions.get_mut(slot.0 as usize).and_then(Option::as_mut).map(Arc::make_mut)
+    }
+
+    /// A run in `object` is not referred to any more.
+    fn release(&mut self, object: crate::types::ObjectId) {
+        self.runs -= 1;
+        let meta = self.objects.get_mut(&object).expect("an object stays while a run refers to it");
+        meta.live_runs -= 1;
+    }
+}
+
+fn change_configs(topic: &mut Topic, changes: &[ConfigChange]) {
+    for change in changes {
+        match &change.value {
+            Some(value) => drop(topic.configs.insert(change.name.clone(), value.clone())),
+            None => drop(topic.configs.remove(&change.name)),
+        }
+    }
+    topic.config_version += 1;
+}
+
+/// Kafka's metric names have `_` for `.`, so it refuses topics that differ in nothing else
+/// (`org.apache.kafka.common.internals.Topic.hasCollision`).
+fn canonical(name: &str) -> TopicName {
+    Arc::from(name.replace('.', "_"))
+}
+
+fn topic_id(bytes: &[u8]) -> Option<TopicId> {
+    Uuid::from_slice(bytes).ok().filter(|id| !id.is_nil()).map(TopicId)
+}
+
+fn unknown_topic() -> Outcome {
+    Outcome::refused(KafkaError::UnknownTopicOrPartition, "This server does not host this topic-partition.")
+}

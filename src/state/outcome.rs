@@ -1,0 +1,91 @@
+//! What applying a command gave. Every broker computes the same outcomes; the chain hash over them proves it (H5).
+use crate::types::{KafkaError, ObjectId, Offset, ProducerId};
+
+use super::varint;
+
+/// A command's outcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    /// The entry's incarnation is not, or not any more, the broker's (H8): nothing of it happened.
+    Fenced,
+    Refused(Refusal),
+    /// Of `CommitRuns`: one outcome per batch, in order, and the object's number if any was accepted.
+    Batches {
+        object: Option<ObjectId>,
+        batches: Vec<BatchOutcome>,
+    },
+    /// Of `AllocateProducerIds`: the first id of the block.
+    ProducerIds {
+        first: ProducerId,
+    },
+    /// Of `DeleteRecords`: the partition's log start offset afterwards.
+    LogStart {
+        offset: Offset,
+    },
+}
+
+/// Why a command was refused, as the client will hear it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub error: KafkaError,
+    pub message: String,
+}
+
+/// One batch of `CommitRuns`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchOutcome {
+    Accepted {
+        base_offset: Offset,
+    },
+    /// It is in the log already, at this offset.
+    Duplicate {
+        base_offset: Offset,
+    },
+    Refused {
+        error: KafkaError,
+    },
+}
+
+impl Outcome {
+    pub(super) fn refused(error: KafkaError, message: impl Into<String>) -> Self {
+        Self::Refused(Refusal { error, message: message.into() })
+    }
+
+    /// Appends what the chain hash covers. Messages are not part of it, so that they may be reworded.
+    pub(super) fn hash_into(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Done => out.push(0),
+            Self::Fenced => out.push(1),
+            Self::Refused(refusal) => {
+                out.push(2);
+                varint::put_signed(out, i64::from(refusal.error.code()));
+            }
+            Self::Batches { object, batches } => {
+                out.push(3);
+                varint::put(out, object.map_or(0, |o| o.0 + 1));
+                batches.iter().for_each(|b| b.hash_into(out));
+            }
+            Self::ProducerIds { first } => {
+                out.push(4);
+                varint::put_signed(out, first.0);
+            }
+            Self::LogStart { offset } => {
+                out.push(5);
+                varint::put_signed(out, offset.0);
+            }
+        }
+    }
+}
+
+impl BatchOutcome {
+    fn hash_into(self, out: &mut Vec<u8>) {
+        let (kind, number) = match self {
+            Self::Accepted { base_offset } => (0, base_offset.0),
+            Self::Duplicate { base_offset } => (1, base_offset.0),
+            Self::Refused { error } => (2, i64::from(error.code())),
+        };
+        out.push(kind);
+        varint::put_signed(out, number);
+    }
+}

@@ -1,0 +1,27 @@
+//! The cluster's settings that `apply` obeys. They live in State, so that every broker applies with the same ones,
+//! whatever its own configuration file says (H5).
+
+/// Limits and times that `apply` uses. A broker whose configuration differs proposes `SetSettings` at start.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Settings {
+    /// Topics in the cluster.
+    #[prost(uint32, tag = "1")]
+    pub topics_max: u32,
+    /// Partitions in the cluster.
+    #[prost(uint32, tag = "2")]
+    pub partitions_max: u32,
+    #[prost(uint32, tag = "3")]
+    pub partitions_per_topic_max: u32,
+    /// Idempotent producers that are remembered in the cluster; beyond it the longest unused are forgotten.
+    #[prost(uint32, tag = "4")]
+    pub producers_max: u32,
+    /// The same for one partition.
+    #[prost(uint32, tag = "5")]
+    pub producers_per_partition_max: u32,
+    /// How long an unused producer is remembered, in ms (`producer.id.expiration.ms`).
+    #[prost(int64, tag = "6")]
+    pub producer_expiration_ms: i64,
+    /// Snapshots that are never given up, whatever their age (H13).
+    #[prost(uint32, tag = "7")]
+    pub snapshots_min: u32,
+}
