@@ -1,1 +1,13 @@
-//! (being built)
+//! Bytes ⇄ requests. `parse_header` tells what a frame asks for, `decode` verifies its body and gives the message
+//! crate's struct, `encode_response` makes the answer's frame, with record bytes spliced in uncopied (`Splices`). No
+//! input makes it panic or allocate more than a fixed multiple of the frame. It knows no topic, no record and no socket.
+//! Tests: beside each file; frames of real clients and of a real Kafka in `tests/wire/`.
+mod request;
+mod response;
+mod verify;
+mod versions;
+
+pub use kafka_protocol::messages::ApiKey;
+pub use request::{FrameError, RequestHeader, decode, decoded_bytes, parse_header};
+pub use response::{EncodeError, Frame, Splices, encode_response};
+pub use versions::{is_decodable, unsupported_api_versions};
