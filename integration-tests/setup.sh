@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# Installs what the integration tests use, from package registries only.
+#   setup.sh [PART...]    parts: python kafka java kcat node go minio gcs azurite   (default: all)
+# Everything lands in $STRANDLINE_TEST_CACHE (default: .cache at the root of the repository, which git ignores) and is
+# made again only when its own inputs change. Needs Python 3.10+, Java 17+ with javac, Maven, Node, Go; kcat comes from
+# Debian's packages. Prints one line per part with the seconds it took.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/.." && pwd)
+cache=${STRANDLINE_TEST_CACHE:-$root/.cache}
+mkdir -p "$cache/bin" "$cache/stamps" "$cache/logs"
+cache=$(cd "$cache" && pwd)
+
+minio_version=v0.0.0-20260212201848-7aac2a2c5b7c
+gcs_version=v1.56.1
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
+
+apt_install() {
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@" && return
+  as_root apt-get update -q
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"
+}
+
+need() { # command, what for
+  command -v "$1" > /dev/null || { echo "setup: $1 is missing ($2)" >&2; exit 1; }
+}
+
+# part_NAME installs; inputs_NAME prints what its result depends on; ready_NAME says whether the result is still there.
+
+inputs_python() { cat "$here/requirements.txt"; python3 --version; }
+ready_python() { [ -x "$cache/venv/bin/pytest" ]; }
+part_python() {
+  need python3 "the tests are written in Python"
+  rm -rf "$cache/venv"
+  python3 -m venv "$cache/venv" || { apt_install python3-venv; python3 -m venv "$cache/venv"; }
+  "$cache/venv/bin/pip" install -q --disable-pip-version-check --only-binary :all: -r "$here/requirements.txt"
+}
+
+inputs_kafka() { cat "$here/peers/kafka/pom.xml" "$here/peers/kafka/install.sh"; }
+ready_kafka() { [ -x "$cache/kafka/bin/kafka-topics" ] && [ -s "$cache/kafka/VERSION" ]; }
+part_kafka() {
+  need java "Kafka's own tools"; need mvn "Kafka's jars"
+  "$here/peers/kafka/install.sh" "$cache/kafka"
+}
+
+inputs_java() { cat "$here"/drivers/java/*.java; inputs_kafka; }
+ready_java() { [ -s "$cache/java/Driver.class" ]; }
+part_java() {
+  need javac "the driver of the Java client"
+  rm -rf "$cache/java"; mkdir -p "$cache/java"
+  javac -nowarn -cp "$cache/kafka/libs/*" -d "$cache/java" "$here"/drivers/java/*.java
+}
+
+inputs_kcat() { echo kcat; }
+ready_kcat() { command -v kcat > /dev/null; }
+part_kcat() { apt_install kcat; }
+
+inputs_node() { cat "$here/drivers/node/package-lock.json"; }
+ready_node() { [ -d "$cache/node/node_modules/kafkajs" ]; }
+part_node() {
+  need npm "kafkajs"
+  mkdir -p "$cache/node"
+  cp "$here"/drivers/node/package*.json "$cache/node/"
+  (cd "$cache/node" && npm ci --no-audit --no-fund --loglevel=error)
+}
+
+inputs_go() { cat "$here"/drivers/go/*; }
+ready_go() { [ -x "$cache/bin/franz-driver" ]; }
+part_go() {
+  need go "franz-go"
+  (cd "$here/drivers/go" && go build -buildvcs=false -o "$cache/bin/franz-driver" .)
+}
+
+inputs_minio() { echo "$minio_version"; }
+ready_minio() { [ -x "$cache/bin/minio" ]; }
+part_minio() { need go MinIO; GOBIN="$cache/bin" go install "github.com/minio/minio@$minio_version"; }
+
+inputs_gcs() { echo "$gcs_version"; }
+ready_gcs() { [ -x "$cache/bin/fake-gcs-server" ]; }
+part_gcs() { need go fake-gcs-server; GOBIN="$cache/bin" go install "github.com/fsouza/fake-gcs-server@$gcs_version"; }
+
+inputs_azurite() { cat "$here/peers/azurite/package-lock.json"; }
+ready_azurite() { [ -x "$cache/azurite/node_modules/.bin/azurite-blob" ]; }
+part_azurite() {
+  need npm Azurite
+  mkdir -p "$cache/azurite"
+  cp "$here"/peers/azurite/package*.json "$cache/azurite/"
+  (cd "$cache/azurite" && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error)
+}
+
+parts=("$@")
+[ ${#parts[@]} -gt 0 ] || parts=(python kafka java kcat node go minio gcs azurite)
+for part in "${parts[@]}"; do
+  declare -F "part_$part" > /dev/null || { echo "setup: no part named $part" >&2; exit 2; }
+  stamp=$cache/stamps/$part
+  wanted=$("inputs_$part" | sha256sum | cut -d' ' -f1)
+  if [ "$(cat "$stamp" 2> /dev/null)" = "$wanted" ] && "ready_$part"; then continue; fi
+  started=$SECONDS
+  # As a job of its own: inside a condition the shell would go on after a failed step.
+  ("part_$part") > "$cache/logs/$part.log" 2>&1 &
+  done=yes; wait $! || done=no
+  if [ $done = no ] || ! "ready_$part"; then
+    echo "setup: $part failed; the end of $cache/logs/$part.log:" >&2
+    tail -20 "$cache/logs/$part.log" >&2
+    exit 1
+  fi
+  echo "$wanted" > "$stamp"
+  echo "setup: $part ready after $((SECONDS - started)) s"
+done
