@@ -1,9 +1,24 @@
 //! The bucket: immutable objects that are created once, read by ranges, listed and deleted. It promises that a create
 //! answered [`Created`](CreateOutcome::Created) is durable and whole, and that "not done" and "unknown" are never
-//! mixed up. It never changes an object. `contract.rs` is the suite that every implementation passes.
+//! mixed up. It never changes an object. `contract.rs` is the suite that every implementation passes; formats and the
+//! names of keys are in `docs/formats/bucket.md`, what each store deviates in is in `docs/stores.md`.
+mod deadline;
+mod key;
+pub mod local;
+pub mod memory;
+pub mod object;
+pub mod open;
+
+#[cfg(test)]
+mod contract;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::ops::Range;
+
+pub use local::LocalBucket;
+pub use memory::MemoryBucket;
+pub use open::{BucketSettings, OpenError, open};
 
 /// An object's name below the bucket's prefix: `/`-separated, ASCII letters, digits, `.`, `-`, `_`.
 pub type Key = String;
@@ -80,4 +95,11 @@ pub trait Bucket: Send + Sync + 'static {
 
     /// Deletes `key`; true also if it was not there.
     async fn delete(&self, key: &Key, purpose: Purpose) -> Result<(), StoreError>;
+}
+
+/// The error of a read whose `range` does not lie in an object of `bytes` (where they are known).
+pub(crate) fn out_of_range(key: &Key, range: &Range<u64>, bytes: Option<u64>) -> StoreError {
+    let object = bytes.map_or_else(|| "a shorter object".into(), |n| format!("an object of {n}"));
+    let reason = format!("asked for bytes {}..{} of {object}", range.start, range.end);
+    StoreError::Damaged { key: key.clone(), reason }
 }

@@ -1,0 +1,81 @@
+//! The few file operations that a create is made of, as a trait, so that a test can run them on a disk that forgets
+//! at a power cut whatever was not synced.
+use bytes::Bytes;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, IoSlice, Write};
+use std::path::Path;
+
+/// A disk; every call blocks.
+pub(crate) trait Disk: Send + Sync + 'static {
+    type File;
+    /// Makes the directory `path` in an existing one; true if it was not there.
+    fn make_dir(&self, path: &Path) -> io::Result<bool>;
+    /// Makes the names in the directory `path` durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// A new, empty file.
+    fn create_file(&self, path: &Path) -> io::Result<Self::File>;
+    /// Appends `chunks`.
+    fn write(&self, file: &mut Self::File, chunks: &[Bytes]) -> io::Result<()>;
+    /// Makes the content of `file` durable.
+    fn sync_file(&self, file: &Self::File) -> io::Result<()>;
+    /// Gives the file at `from` the second name `to`; fails with `AlreadyExists` where there is one.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+}
+
+/// The operating system's.
+#[derive(Debug)]
+pub(crate) struct RealDisk;
+
+/// Linux takes at most this many buffers in one call (`IOV_MAX`).
+const SLICES_PER_WRITE: usize = 1024;
+
+impl Disk for RealDisk {
+    type File = File;
+
+    fn make_dir(&self, path: &Path) -> io::Result<bool> {
+        match fs::create_dir(path) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn create_file(&self, path: &Path) -> io::Result<File> {
+        OpenOptions::new().write(true).create_new(true).open(path)
+    }
+
+    fn write(&self, file: &mut File, chunks: &[Bytes]) -> io::Result<()> {
+        for chunks in chunks.chunks(SLICES_PER_WRITE) {
+            let mut slices: Vec<IoSlice<'_>> =
+                chunks.iter().filter(|c| !c.is_empty()).map(|c| IoSlice::new(c)).collect();
+            let mut slices = slices.as_mut_slice();
+            while !slices.is_empty() {
+                match file.write_vectored(slices) {
+                    Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                    Ok(n) => IoSlice::advance_slices(&mut slices, n),
+                    Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `sync_all` and not `sync_data`: the file is new, so there is metadata to write in any case.
+    fn sync_file(&self, file: &File) -> io::Result<()> {
+        file.sync_all()
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+}
