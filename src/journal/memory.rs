@@ -54,7 +54,11 @@ impl Journal for MemoryJournal {
                 log.head().position
             }
         };
-        let missed = rules::page(log.from(after.position.next()).take_while(|entry| entry.position < position));
+        let missed = if after.position.next() < log.first() {
+            Vec::new()
+        } else {
+            rules::page(log.from(after.position.next()).take_while(|entry| entry.position < position))
+        };
         Ok(Appended { position, missed })
     }
 

@@ -4,6 +4,7 @@
 //! Which append is new, known or refused is decided in `rules.rs`, the same for all.
 mod memory;
 mod rules;
+mod sqlite;
 
 #[cfg(test)]
 pub(crate) mod contract;
@@ -12,6 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use memory::MemoryJournal;
+pub use sqlite::{OpenError, SqliteJournal};
 
 use crate::types::{Head, Incarnation, Position, Token};
 

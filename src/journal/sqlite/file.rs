@@ -1,0 +1,130 @@
+//! The files: where they may lie, who may have them, and that their names are durable before anything is in them.
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use super::OpenError;
+
+/// Held for as long as the journal is open; the operating system lets go of it when the process ends, however it ends.
+/// The file stays, since deleting it would race with the next owner.
+pub(super) struct Lock {
+    _file: File,
+}
+
+/// Makes the directory of `database`, checks its file system, takes the lock and creates the file, all durably.
+pub(super) fn prepare(database: &Path) -> Result<Lock, OpenError> {
+    let directory = directory_of(database);
+    make_directory(directory).map_err(|e| storage(directory, "create the directory", &e))?;
+    refuse_network_file_system(directory)?;
+    let lock = lock(&lock_path(database))?;
+    create(database).map_err(|e| storage(database, "create the file", &e))?;
+    // Also when the file was there: the process that made it may have died before it could sync.
+    sync_directory(directory).map_err(|e| storage(directory, "sync the directory", &e))?;
+    if let Some(parent) = directory.parent() {
+        // The directory's own name. It may be old, and its parent be closed to us.
+        let _ = sync_directory(parent);
+    }
+    Ok(lock)
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+pub(super) fn lock_path(database: &Path) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(".lock");
+    PathBuf::from(name)
+}
+
+pub(super) fn storage(path: &Path, what: &str, error: &dyn std::fmt::Display) -> OpenError {
+    OpenError::Storage { path: path.to_owned(), what: what.to_owned(), reason: error.to_string() }
+}
+
+fn make_directory(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    make_directory(directory_of(directory))?;
+    DirBuilder::new().mode(0o700).create(directory)?;
+    sync_directory(directory_of(directory))
+}
+
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+fn create(database: &Path) -> io::Result<()> {
+    // SQLite gives its other files the mode of this one. An existing file is not opened here: closing it again would
+    // drop every lock that this process holds on it.
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(database) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+fn lock(path: &Path) -> Result<Lock, OpenError> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut file = options.open(path).map_err(|e| storage(path, "open the lock file", &e))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            let _ = file.take(64).read_to_string(&mut holder);
+            return Err(OpenError::InUse { lock: path.to_owned(), holder: holder.trim().to_owned() });
+        }
+        Err(TryLockError::Error(e)) => return Err(storage(path, "lock", &e)),
+    }
+    // Only for the message above, so it need not be durable, nor succeed.
+    let _ = file.set_len(0).and_then(|()| writeln!(file, "process {}", std::process::id()));
+    Ok(Lock { _file: file })
+}
+
+/// Kinds of file systems on which SQLite's log is not safe: locks or shared memory do not reach other machines, or a
+/// sync does not reach a disk. FUSE is among them, since nothing tells an sshfs or a bucket mount from a local one. An
+/// overlay (a container's own root) is local and honours syncs.
+#[cfg(target_os = "linux")]
+const NETWORK_FILE_SYSTEMS: [(u32, &str); 16] = [
+    (0x0000_6969, "NFS"),
+    (0x0000_517b, "SMB"),
+    (0xfe53_4d42, "SMB"),
+    (0xff53_4d42, "CIFS"),
+    (0x0102_1997, "9p"),
+    (0x00c3_6400, "CephFS"),
+    (0x6573_5546, "FUSE"),
+    (0x5346_414f, "AFS"),
+    (0x7375_7245, "Coda"),
+    (0x0bd0_0bd0, "Lustre"),
+    (0x4750_4653, "GPFS"),
+    (0x0116_1970, "GFS2"),
+    (0x7461_636f, "OCFS2"),
+    (0x1983_0326, "BeeGFS"),
+    (0x0000_564c, "NCP"),
+    (0x786f_4256, "VirtualBox shared folder"),
+];
+
+/// File systems that forget everything when the machine stops.
+#[cfg(target_os = "linux")]
+const MEMORY_FILE_SYSTEMS: [u32; 2] = [0x0102_1994, 0x8584_58f6];
+
+#[cfg(target_os = "linux")]
+fn refuse_network_file_system(directory: &Path) -> Result<(), OpenError> {
+    let found = rustix::fs::statfs(directory).map_err(|e| storage(directory, "look at the file system", &e))?;
+    // The type is wider than 32 bits and signed on some machines; the magic numbers are not.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let magic = found.f_type as u32;
+    if MEMORY_FILE_SYSTEMS.contains(&magic) {
+        tracing::warn!(directory = %directory.display(), "the journal lies in memory: a restart of the machine loses it");
+    }
+    match NETWORK_FILE_SYSTEMS.iter().find(|(known, _)| *known == magic) {
+        Some((_, kind)) => Err(OpenError::NetworkFileSystem { directory: directory.to_owned(), kind }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn refuse_network_file_system(_: &Path) -> Result<(), OpenError> {
+    Ok(())
+}
