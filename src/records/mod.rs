@@ -3,7 +3,7 @@
 //! Owns the batch format and nothing around it. Promises: no panic and bounded memory on any bytes; batches that pass
 //! [`validate()`] keep their record bytes untouched (only the 61 header bytes are ever rewritten); a walk allocates nothing
 //! per record. Never asks a clock, a topic or an offset index: what depends on them is an argument. Tests are beside the
-//! code, real clients' batches in `fixtures/`; the cost of validation is measured in `bench.rs` (ADR 0003).
+//! code, real clients' batches among them.
 mod build;
 mod codec;
 mod header;

@@ -123,6 +123,7 @@ fn only_batch(records: &Bytes) -> Result<Batch, Refused> {
     let first =
         batches.next().ok_or_else(|| invalid("Produce requests must have at least one record batch per partition"))?;
     let batch = first.map_err(|error| Refused::batch(&error))?;
+    // Stricter than Kafka, which drops a cut second batch without a word and acknowledges it.
     if batches.next().is_some() {
         return Err(invalid("Produce requests must have exactly one record batch per partition"));
     }
@@ -168,11 +169,27 @@ fn check_header(header: &BatchHeader) -> Result<(), Refused> {
     if header.is_control() {
         return invalid("Clients are not allowed to write control records".to_owned());
     }
-    let (producer, sequence) = (header.producer_id, header.base_sequence);
-    if header.has_producer() && sequence.0 < 0 {
-        return invalid(format!("Invalid sequence number {sequence} in record batch with producerId {producer}"));
+    check_producer(header)
+}
+
+fn check_producer(header: &BatchHeader) -> Result<(), Refused> {
+    let (producer, epoch, sequence) = (header.producer_id, header.producer_epoch, header.base_sequence);
+    let refused = |error, message| Err(Refused::new(error, message));
+    match (header.has_producer(), header.is_transactional()) {
+        (false, false) => Ok(()),
+        // Kafka gets here only through a request without a transactional id, which it refuses before.
+        (false, true) => refused(KafkaError::InvalidRecord, "Transactional batch without a producerId".to_owned()),
+        (true, _) if sequence.0 < 0 => {
+            let message = format!("Invalid sequence number {sequence} in record batch with producerId {producer}");
+            refused(KafkaError::InvalidRecord, message)
+        }
+        // Kafka lets -1 pass for a producer that the partition does not know; no client sends it.
+        (true, _) if epoch.0 < 0 => {
+            let message = format!("Invalid epoch {epoch} in record batch with producerId {producer}");
+            refused(KafkaError::InvalidProducerEpoch, message)
+        }
+        (true, _) => Ok(()),
     }
-    Ok(())
 }
 
 /// What can be said of the times of a batch that is not looked into.
@@ -229,8 +246,8 @@ impl Rules {
     #[inline]
     fn allows(&self, timestamp: TimestampMs) -> bool {
         self.timestamp_type == TimestampType::LogAppendTime || timestamp.0 == -1 || {
-            let age = self.now.0.saturating_sub(timestamp.0);
-            age <= self.before_max_ms && age.saturating_neg() <= self.after_max_ms
+            let age = self.now.0.checked_sub(timestamp.0);
+            age.is_some_and(|age| age <= self.before_max_ms && age.saturating_neg() <= self.after_max_ms)
         }
     }
 
@@ -283,8 +300,8 @@ impl Refused {
 
     fn batch(error: &BatchError) -> Self {
         let code = match error {
-            BatchError::Magic(_) => KafkaError::InvalidRecord,
-            BatchError::Incomplete { .. } | BatchError::Length(_) => KafkaError::CorruptMessage,
+            BatchError::Magic(0 | 1) | BatchError::Incomplete { .. } => KafkaError::InvalidRecord,
+            BatchError::Magic(_) | BatchError::Length(_) => KafkaError::CorruptMessage,
         };
         Self::new(code, error.to_string())
     }
@@ -304,7 +321,11 @@ impl Refused {
         match error {
             WalkError::Batch(error) => Self::batch(error),
             WalkError::Codec(error) => Self::codec(error),
-            error => Self::new(KafkaError::InvalidRecord, error.to_string()),
+            WalkError::Timestamp { .. } => Self::new(KafkaError::InvalidTimestamp, error.to_string()),
+            WalkError::Truncated { .. }
+            | WalkError::Malformed { .. }
+            | WalkError::Size { .. }
+            | WalkError::Rest { .. } => Self::new(KafkaError::InvalidRecord, error.to_string()),
         }
     }
 
