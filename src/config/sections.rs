@@ -1,0 +1,228 @@
+//! Our own settings, a section per struct. The defaults fit a container of 512 MiB: requests 128, cache 128 (176 with
+//! its overhead), answers 64, cold reads 32, and room for State and the process.
+use std::path::PathBuf;
+
+use super::setting::{path, section};
+use super::value::{Secret, choice};
+
+choice!(
+    /// How a log line looks.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// One JSON object a line, for collectors.
+        Json = "json",
+    }
+);
+choice!(
+    /// The least severe log line that is written.
+    LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" }
+);
+choice!(
+    /// What keeps the journal.
+    JournalKind {
+        /// A file on this machine; one broker.
+        Sqlite = "sqlite",
+        /// Nothing survives the process; for trials and tests.
+        Memory = "memory",
+    }
+);
+choice!(
+    /// How deep a produced batch is checked before it is stored.
+    Validation {
+        /// Header, CRC and counts; what compressed records say is believed.
+        Header = "header",
+        /// Every record is walked, compressed ones too, with limited output.
+        Full = "full",
+    }
+);
+
+section! {
+    /// Keys at the top of the file.
+    General, "" {
+        /// Directory of everything that this broker keeps on this machine. Created if it is missing; one process at a
+        /// time.
+        data_dir: PathBuf = path("./data");
+        /// This broker's id (Kafka's `node.id`). Must be another one for each broker of a cluster, and stay the same.
+        broker_id: i32 = 1, { min: 0 };
+        /// Allows listeners that other machines can reach. There is no authentication yet: whoever reaches a listener may
+        /// read, write and delete everything.
+        insecure: bool = false;
+    }
+}
+
+section! {
+    /// The port for operators: `/metrics`, `/livez`, `/readyz`. Plain HTTP, reads only.
+    Admin, "admin" {
+        /// Host and port to listen on. Null turns it off.
+        address: Option<String> = Some("127.0.0.1:9644".to_owned()), { unset: "off" };
+    }
+}
+
+section! {
+    /// Log lines, on standard error.
+    Log, "log" {
+        /// How a line looks.
+        format: LogFormat = LogFormat::Text;
+        /// The least severe line that is written. The environment variable `RUST_LOG` replaces it, by room if wished.
+        level: LogLevel = LogLevel::Info;
+    }
+}
+
+section! {
+    /// The object store that holds all records.
+    Bucket, "bucket" {
+        /// Where it is: a directory, or `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`, `memory:`.
+        url: Option<String> = None, { unset: "the directory `bucket` in `data_dir`" };
+        /// Address of the store's API, for other providers than the URL's own (MinIO, emulators).
+        endpoint: Option<String> = None, { unset: "the provider's" };
+        /// S3 region.
+        region: Option<String> = None, { unset: "`us-east-1`" };
+        /// S3 access key.
+        access_key_id: Option<String> = None, { unset: "none" };
+        /// S3 secret key. Better given by the environment than by the file.
+        secret_access_key: Option<Secret> = None, { unset: "none" };
+        /// S3 session token, with temporary keys.
+        session_token: Option<Secret> = None, { unset: "none" };
+        /// Allows an `http:` endpoint. Records and signatures travel in the clear.
+        allow_http: bool = false;
+        /// Puts the bucket's name into the host name instead of the path; some S3 providers ask for it.
+        virtual_host_style: bool = false;
+        /// Azure storage account.
+        azure_account: Option<String> = None, { unset: "none" };
+        /// Azure storage key.
+        azure_key: Option<Secret> = None, { unset: "none" };
+        /// File with a Google service account key.
+        gcs_service_account_path: Option<PathBuf> = None, { unset: "the environment's" };
+        /// How long a PUT may take, its retries included. Must end before `produce.deadline_ms`, so that a producer hears
+        /// of it before its own 30 s are over.
+        put_deadline_ms: u64 = 20_000, { min: 100, max: 600_000, metric: "strandline_bucket_request_seconds" };
+        /// How long a read may take, its retries included.
+        read_deadline_ms: u64 = 20_000, { min: 100, max: 600_000, metric: "strandline_bucket_request_seconds" };
+        /// How long lists, deletes and small control objects may take, their retries included.
+        control_deadline_ms: u64 = 10_000, { min: 100, max: 600_000, metric: "strandline_bucket_request_seconds" };
+        /// How long opening a connection to the store may take.
+        connect_timeout_ms: u64 = 5_000, { min: 10, max: 60_000, metric: "strandline_bucket_retries" };
+    }
+}
+
+section! {
+    /// The ordered log of metadata.
+    Journal, "journal" {
+        /// What keeps it: `sqlite` (a file on this machine) or `memory` (gone with the process).
+        kind: JournalKind = JournalKind::Sqlite;
+        /// The SQLite file. Must be on a local file system, since SQLite's locks do not hold on network ones.
+        sqlite_path: Option<PathBuf> = None, { unset: "`journal.db` in `data_dir`" };
+        /// How long an append may go without an answer before it is sent again; the same bytes, so never twice in the
+        /// journal.
+        append_deadline_ms: u64 = 10_000, { min: 100, max: 600_000, metric: "strandline_journal_append_seconds" };
+    }
+}
+
+section! {
+    /// From records received to objects in the bucket.
+    Produce, "produce" {
+        /// A flush leaves when it holds this much. Larger objects cost less per byte and are read in fewer requests.
+        object_bytes_max: u64 = 8 << 20, { min: 64 << 10, max: 256 << 20, metric: "strandline_produce_flush_bytes" };
+        /// Under load flushes leave this far apart, until size takes over: the dial between cost (PUTs) and latency. A flush
+        /// after a quiet time leaves at once. 0 flushes whenever fewer than `puts_in_flight_local` PUTs are in flight.
+        flush_interval_ms: Option<u64> = None,
+            { min: 0, max: 60_000, unset: "0 on a local directory or in memory, 250 elsewhere", metric: "strandline_produce_flushes" };
+        /// PUTs in flight at a time.
+        puts_in_flight_max: usize = 8, { min: 1, max: 256, metric: "strandline_produce_puts_in_flight" };
+        /// PUTs in flight at a time where `flush_interval_ms` is 0: with more, flushes get smaller and not faster.
+        puts_in_flight_local: usize = 2, { min: 1, max: 256, metric: "strandline_produce_puts_in_flight" };
+        /// Memory of batches that are not committed yet, by what their network buffers occupy. At the limit sockets are not
+        /// read any more.
+        buffer_bytes_max: u64 = 96 << 20, { min: 1 << 20, metric: "strandline_produce_buffered_bytes" };
+        /// A batch that is not committed after this long is answered with a retriable error, if it certainly was not, and
+        /// with nothing, if it may have been. Clients give up at 30 s.
+        deadline_ms: u64 = 25_000, { min: 1_000, max: 600_000, metric: "strandline_produce_ack_seconds" };
+        /// How deep a batch is checked on topics that do not set `strandline.validation`: `header` believes what compressed
+        /// records say, `full` walks every record.
+        validation_default: Validation = Validation::Header, { metric: "strandline_produce_refused_batches" };
+    }
+}
+
+section! {
+    /// From objects in the bucket to consumers.
+    Fetch, "fetch" {
+        /// Memory of cached objects. Should hold what arrives between writing and the slowest tailing consumer; the process
+        /// needs about a third more than this.
+        cache_bytes_max: u64 = 128 << 20, { min: 1 << 20, metric: "strandline_cache_misses" };
+        /// Reads of the bucket at a time for consumers that are behind.
+        cold_reads_max: usize = 8, { min: 1, max: 1024, metric: "strandline_fetch_cold_reads_in_flight" };
+        /// Memory of such reads.
+        cold_read_bytes_max: u64 = 32 << 20, { min: 1 << 20, metric: "strandline_fetch_cold_read_bytes" };
+        /// The largest answer to one fetch, if the client and `kafka.fetch.max.bytes` ask for more. The first batch is sent
+        /// even if it is larger.
+        response_bytes_max: u64 = 16 << 20, { min: 64 << 10, metric: "strandline_fetch_out_bytes" };
+        /// Memory of answers that their clients have not read yet. At the limit fetches wait.
+        answer_bytes_max: u64 = 64 << 20, { min: 1 << 20, metric: "strandline_fetch_answer_bytes" };
+        /// Fetches that may wait for data at a time; beyond it they are answered at once.
+        waiting_max: usize = 20_000, { min: 1, metric: "strandline_fetch_waiting_requests" };
+    }
+}
+
+section! {
+    /// Sockets and requests.
+    Net, "net" {
+        /// Open client connections; `kafka.max.connections` can lower it. Each costs a file and about 20 KiB.
+        connections_max: usize = 4_096, { min: 1, max: 1_000_000, metric: "strandline_net_closed_connections" };
+        /// Requests of one connection that are being served at a time; beyond it the socket is not read.
+        pipeline_depth_max: usize = 64, { min: 1, max: 1024, metric: "strandline_net_requests_in_flight" };
+        /// Bytes of one connection's requests that are being served; beyond it the socket is not read. One request is always
+        /// read, whatever its size.
+        pipeline_bytes_max: u64 = 16 << 20, { min: 64 << 10, metric: "strandline_net_frame_bytes" };
+        /// Memory of all requests, from their first byte to their answer. At the limit sockets are not read.
+        request_bytes_max: u64 = 128 << 20, { min: 1 << 20, metric: "strandline_net_frame_bytes" };
+        /// A client that reads nothing of its answer for this long is disconnected.
+        write_stall_timeout_ms: u64 = 30_000, { min: 100, max: 3_600_000, metric: "strandline_net_closed_connections" };
+        /// A client that has begun a request and sends nothing more of it for this long is disconnected.
+        frame_stall_timeout_ms: u64 = 30_000, { min: 100, max: 3_600_000, metric: "strandline_net_closed_connections" };
+        /// How long a stopping broker waits for requests that are being served.
+        drain_timeout_ms: u64 = 30_000, { min: 0, max: 3_600_000 };
+    }
+}
+
+section! {
+    /// Snapshots of the metadata in the bucket; the journal is trimmed behind them.
+    Snapshot, "snapshot" {
+        /// A snapshot is due after this many journal entries.
+        entries_between: u64 = 10_000, { min: 10, metric: "strandline_snapshot_newest_age_seconds" };
+        /// A snapshot is due after this many bytes of journal entries.
+        bytes_between: u64 = 64 << 20, { min: 64 << 10, metric: "strandline_snapshot_newest_age_seconds" };
+        /// A snapshot is due when the newest is this old and anything was appended since: with a journal on this machine's
+        /// disk, this much metadata is lost with the disk.
+        age_ms_max: u64 = 300_000, { min: 1_000, max: 86_400_000, metric: "strandline_snapshot_newest_age_seconds" };
+        /// Snapshots that are kept, however old.
+        kept_min: u64 = 3, { min: 1, max: 1_000 };
+        /// Snapshots younger than this are kept, however many.
+        kept_hours: u64 = 24, { min: 0, max: 87_600 };
+    }
+}
+
+section! {
+    /// What clients can make the metadata hold: it lies in each broker's memory. Beyond a limit they get Kafka's error for
+    /// it (`POLICY_VIOLATION`, `INVALID_PARTITIONS`, `INVALID_REQUEST`).
+    Limits, "limits" {
+        /// Topics of the cluster.
+        topics_max: usize = 50_000, { min: 1, max: 1_000_000, metric: "strandline_state_topics" };
+        /// Partitions of the cluster, at about 400 bytes each.
+        partitions_max: usize = 100_000, { min: 1, max: 10_000_000, metric: "strandline_state_partitions" };
+        /// Partitions of one topic.
+        partitions_per_topic_max: usize = 20_000, { min: 1, max: 1_000_000, metric: "strandline_state_partitions" };
+        /// Partitions that one request may create (Kafka: 10,000).
+        partitions_per_request_max: usize = 10_000, { min: 1, max: 100_000 };
+        /// Producer states of the cluster, one per producer and partition; the longest unused go first.
+        producers_max: usize = 500_000, { min: 1, max: 10_000_000, metric: "strandline_state_producers" };
+        /// Producer states of one partition; the longest unused go first.
+        producers_per_partition_max: usize = 10_000, { min: 1, max: 1_000_000, metric: "strandline_state_producers" };
+        /// Bytes of a client id.
+        client_id_bytes_max: usize = 1_024, { min: 1, max: 32_767 };
+        /// Bytes of a transactional id.
+        transactional_id_bytes_max: usize = 1_024, { min: 1, max: 32_767 };
+        /// Bytes of a topic setting's value.
+        config_value_bytes_max: usize = 4_096, { min: 64, max: 32_767 };
+    }
+}
