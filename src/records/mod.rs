@@ -2,8 +2,8 @@
 //!
 //! Owns the batch format and nothing around it. Promises: no panic and bounded memory on any bytes; batches that pass
 //! [`validate()`] keep their record bytes untouched (only the 61 header bytes are ever rewritten); a walk allocates nothing
-//! per record. Never asks a clock, a topic or an offset index: what depends on them is an argument. Tests are beside the
-//! code, real clients' batches among them.
+//! per record. Never asks a clock, a topic or an offset index: what depends on them is an argument. Tests are in `tests/`,
+//! real clients' batches and the cost of validation (ADR 0003) among them.
 mod build;
 mod codec;
 mod header;

@@ -1,5 +1,6 @@
 //! Tables and properties over the whole room: what is built is walked back, what is broken is refused.
 mod clients;
+mod cost;
 mod properties;
 mod refusals;
 
