@@ -1,9 +1,9 @@
 //! Kafka's record batches (magic 2): how their bytes are cut, checked, walked, built and (de)compressed.
 //!
-//! Owns the batch format and nothing around it. Promises: no panic and bounded memory on any bytes; batches that pass
-//! [`validate()`] keep their record bytes untouched (only the 61 header bytes are ever rewritten); a walk allocates nothing
-//! per record. Never asks a clock, a topic or an offset index: what depends on them is an argument. Tests are in `tests/`,
-//! real clients' batches and the cost of validation (ADR 0003) among them.
+//! Owns the batch format and nothing around it. Promises: no panic and bounded memory on any bytes; a batch that passes
+//! [`validate()`] keeps its record bytes untouched (only the 61 header bytes are ever rewritten), unless its topic asks
+//! for another codec; a walk allocates nothing per record. Never asks a clock, a topic or an offset index: what depends
+//! on them is an argument. Tests are in `tests/`, real clients' batches and the cost of validation (ADR 0003) among them.
 mod build;
 mod codec;
 mod header;
