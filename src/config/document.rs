@@ -2,8 +2,9 @@
 use std::fmt::Write;
 
 use super::setting::{Effect, Setting};
+use super::topic::TABLE;
 use super::value::{Kind, size_text};
-use super::{Config, HostPort, SECTIONS, Section, foreign};
+use super::{Config, HostPort, SECTIONS, foreign};
 
 /// Width of a comment line in the documented file.
 const WIDTH: usize = 100;
@@ -40,7 +41,7 @@ fn default_entry(out: &mut String, indent: &str, setting: &Setting, value: Optio
         out.push('\n');
     }
     comment(out, indent, setting.doc);
-    if let Some(note) = effect_note(setting) {
+    if let Some(note) = note(setting.effect) {
         comment(out, indent, &note);
     }
     let unit = if setting.unit().is_empty() { String::new() } else { format!(" ({})", setting.unit()) };
@@ -83,10 +84,22 @@ pub fn markdown() -> String {
             out.push_str(MARKDOWN_LISTENERS);
         }
         if section.name == "kafka" {
-            markdown_foreign(&mut out, section);
+            markdown_foreign(&mut out);
         }
     }
+    markdown_topics(&mut out);
     out
+}
+
+fn markdown_topics(out: &mut String) {
+    out.push_str(MARKDOWN_TOPICS);
+    for setting in TABLE {
+        let default = (setting.default)(&Config::default());
+        let default = if default.is_empty() { "empty".to_owned() } else { format!("`{default}`") };
+        let source = setting.synonyms.iter().map(|s| format!("`{s}`")).collect::<Vec<_>>().join(", ");
+        let note = note(setting.effect).map_or(String::new(), |n| format!(" *{n}*"));
+        line(out, &format!("| `{}` | {default} | {source} | {}{note} |", setting.name, setting.doc));
+    }
 }
 
 fn markdown_row(out: &mut String, setting: &Setting, value: Option<&str>) {
@@ -97,12 +110,12 @@ fn markdown_row(out: &mut String, setting: &Setting, value: Option<&str>) {
     };
     let unit = if setting.unit().is_empty() { String::new() } else { format!(" ({})", setting.unit()) };
     let watch = if setting.metric.is_empty() { String::new() } else { format!(" Watch `{}`.", setting.metric) };
-    let note = effect_note(setting).map_or(String::new(), |n| format!(" *{n}*"));
+    let note = note(setting.effect).map_or(String::new(), |n| format!(" *{n}*"));
     let doc = setting.doc.trim();
     line(out, &format!("| `{}` | {default} | {}{unit} | {doc}{note}{watch} |", setting.key, setting.allowed()));
 }
 
-fn markdown_foreign(out: &mut String, _kafka: &Section) {
+fn markdown_foreign(out: &mut String) {
     out.push_str("\nThese settings of Kafka are taken and ignored, since what they tune is not here: ");
     let names: Vec<String> = foreign::ignored().iter().map(|name| format!("`{name}`")).collect();
     let _ = writeln!(out, "{}.", names.join(", "));
@@ -113,8 +126,8 @@ fn markdown_foreign(out: &mut String, _kafka: &Section) {
     }
 }
 
-fn effect_note(setting: &Setting) -> Option<String> {
-    match setting.effect {
+fn note(effect: Effect) -> Option<String> {
+    match effect {
         Effect::Works => None,
         Effect::Later(what) => Some(format!("Not in effect yet: {what}.")),
         Effect::None(why) => Some(format!("Without effect: {why}.")),
@@ -183,6 +196,16 @@ what would be right.
 - `--data DIR` sets `data_dir`; `--listen HOST:PORT` puts one listener in place of `listeners`.
 - The defaults fit a container of 512 MiB.
 - Topic settings have Kafka's names and are set with Kafka's tools; their defaults are the settings under `kafka:`.
+";
+
+const MARKDOWN_TOPICS: &str = "
+## Topic settings
+
+Set with Kafka's tools, when a topic is created or later; refused in Kafka's words where Kafka refuses them. A topic
+without its own value has the broker's, by the setting named in the third column.
+
+| setting | default | broker setting | what it does |
+| --- | --- | --- | --- |
 ";
 
 const MARKDOWN_LISTENERS: &str = "

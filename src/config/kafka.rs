@@ -29,13 +29,13 @@ choice!(
     Migration { Disabled = "disabled", Downgrade = "downgrade", Upgrade = "upgrade", Bidirectional = "bidirectional" }
 );
 
-const SEGMENTS: &str = "there are no log segment files";
-const REPLICAS: &str = "the bucket replicates";
-const TIERS: &str = "all data is in the object store already";
+pub(super) const SEGMENTS: &str = "there are no log segment files";
+pub(super) const REPLICAS: &str = "the bucket replicates";
+pub(super) const TIERS: &str = "all data is in the object store already";
 const GROUPS: &str = "consumer groups";
 const TRANSACTIONS: &str = "transactions";
-const COMPACTION: &str = "compaction";
-const RETENTION: &str = "retention";
+pub(super) const COMPACTION: &str = "compaction";
+pub(super) const RETENTION: &str = "retention";
 
 section! {
     /// Kafka's own broker settings by their Kafka names. The defaults are Kafka's.

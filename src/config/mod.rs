@@ -3,6 +3,7 @@
 //! returns is within range and free of contradictions, and that what it refuses is named with file, line, key and what
 //! would be right. Never opens anything but the file, and never prints a secret. Tests: `tests.rs` and at each file's end.
 mod check; // contradictions between settings
+pub mod describe; // as Kafka's DescribeConfigs shows them
 pub mod document; // `config default` and docs/configuration.md
 mod foreign; // Kafka's settings that are ignored or refused
 mod given; // what file, environment and flags give
@@ -11,6 +12,7 @@ pub mod listener;
 mod problem;
 pub mod sections; // our settings
 pub mod setting; // a row of the table
+pub mod topic; // Kafka's topic settings
 pub mod value; // the types that settings have
 mod yaml;
 
@@ -18,6 +20,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 pub use kafka::KafkaSettings;
+pub use kafka::{Compression, TimestampType};
 pub use listener::{HostPort, Listener};
 pub use problem::{ConfigError, Origin, Problem};
 use sections::General;
@@ -25,6 +28,7 @@ pub use sections::{
     Admin, Bucket, Fetch, Journal, JournalKind, Limits, Log, LogFormat, LogLevel, Net, Produce, Snapshot, Validation,
 };
 use setting::Setting;
+pub use topic::TopicSettings;
 
 /// Everything that a broker is told.
 #[derive(Clone, Debug, PartialEq)]
