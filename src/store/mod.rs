@@ -5,9 +5,11 @@
 mod deadline;
 mod key;
 pub mod local;
+pub mod marker;
 pub mod memory;
 pub mod object;
 pub mod open;
+pub mod probe;
 
 #[cfg(test)]
 mod contract;

@@ -17,6 +17,9 @@ mod disk;
 mod temp;
 mod walk;
 
+#[cfg(test)]
+mod cuts;
+
 use super::{Body, Bucket, CreateOutcome, Key, Listed, Purpose, StoreError, deadline, key};
 use crate::world::World;
 use async_trait::async_trait;

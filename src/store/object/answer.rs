@@ -46,7 +46,8 @@ pub(super) fn failure(error: &Error) -> Failure {
             Some(408 | 425 | 429) => Failure::Silent(reason),
             Some(416) => Failure::Range(reason),
             // A 3xx is a wrong region or endpoint; a 400 an expired token, a checksum that does not hold, a bad header.
-            Some(300..=499) => Failure::Refused(reason),
+            // 501 is how a store says that it knows no conditional PUT.
+            Some(300..=499 | 501) => Failure::Refused(reason),
             _ if reason.contains("redirect without LOCATION") => Failure::Refused(reason),
             _ => Failure::Silent(reason),
         },

@@ -12,6 +12,8 @@ mod answer;
 mod connect;
 
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod gcs_emulator;
 
 use super::deadline::Tries;
