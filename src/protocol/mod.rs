@@ -4,6 +4,8 @@
 //! Tests: beside each file; frames of real clients and of a real Kafka in `tests/wire/`.
 mod request;
 mod response;
+#[cfg(test)]
+mod tests;
 mod verify;
 mod versions;
 

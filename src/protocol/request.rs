@@ -63,20 +63,21 @@ pub fn parse_header(frame: &Bytes) -> Result<(RequestHeader, Bytes), FrameError>
             (Some(id), rest)
         }
     };
-    let client_id = id.map(|id| StrBytes::from_utf8(frame.slice_ref(id))).transpose();
-    let client_id = client_id.map_err(|_| FrameError::Malformed("the client id is not UTF-8"))?;
+    let client_id = id.map(|id| match StrBytes::from_utf8(frame.slice_ref(id)) {
+        Ok(id) => id,
+        // As in Kafka: whatever a client calls itself is no reason to turn it away.
+        Err(_) => String::from_utf8_lossy(id).into_owned().into(),
+    });
     let rest = if api.is_flexible(version) { verify::skip_tagged(rest)? } else { rest };
     Ok((RequestHeader { api_key, version, correlation_id, client_id }, frame.slice(frame.len() - rest.len()..)))
 }
 
-/// Decodes the body of a request of `M`'s API. Strings and bytes in it are slices of `body`, and hold its allocation.
+/// Decodes the body of a request of `M`'s API. As in Kafka, bytes after its end are ignored. Strings and bytes in it are slices of `body`, and hold its allocation.
 /// An error means that the bytes are not such a request, or would take too much memory; retrying is no use.
 pub fn decode<M: Request>(version: i16, body: Bytes) -> Result<M, FrameError> {
     decoded_bytes(M::KEY, version, &body)?;
     let mut rest = body;
-    let request = M::decode(&mut rest, wire_version::<M>(version))
-        .map_err(|_| FrameError::Malformed("the message crate refused it"))?;
-    if rest.is_empty() { Ok(request) } else { Err(FrameError::Malformed("bytes after the end")) }
+    M::decode(&mut rest, wire_version::<M>(version)).map_err(|_| FrameError::Malformed("the message crate refused it"))
 }
 
 /// How much memory the body's message takes once it is decoded, in bytes beside the frame itself: for budgets.
@@ -88,8 +89,8 @@ pub fn decoded_bytes(api_key: i16, version: i16, body: &[u8]) -> Result<usize, F
     }
 }
 
-/// The version that the crate knows for a newer one with the same layout (ListOffsets 11 is laid out as 10). The
-/// table's last versions are chosen so that this is right: `generate.py` compares the layouts.
+/// The version that the message crate knows for a newer one with the same layout: ListOffsets 11 is laid out as 10.
+/// The table ends before the first version whose layout the crate does not know, and a test holds it to that.
 pub(super) fn wire_version<M: Message>(version: i16) -> i16 {
     version.min(M::VERSIONS.max)
 }
@@ -125,6 +126,12 @@ mod tests {
             let bytes = [i16::to_be_bytes(key).as_slice(), &i16::to_be_bytes(version), b"\0\0\0\x07\xff\xff"].concat();
             assert!(matches!(parse_header(&frame(&bytes)), Err(FrameError::Unsupported { correlation_id: 7, .. })));
         }
+    }
+
+    #[test]
+    fn a_client_may_call_itself_what_it_likes() {
+        let (header, _) = parse_header(&frame(b"\0\x03\0\x01\0\0\0\x07\0\x02\xffeBODY")).unwrap();
+        assert_eq!(header.client_id.as_deref(), Some("\u{fffd}e"));
     }
 
     #[test]

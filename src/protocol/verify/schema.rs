@@ -9,6 +9,9 @@ pub(in crate::protocol) struct Api {
     /// The versions that can be decoded and answered; the listener may serve fewer.
     pub(super) first: i16,
     pub(super) last: i16,
+    /// The last of them that changed the layout of the request or the response.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a test compares it with the message crate"))]
+    pub(super) layout: i16,
     /// The first version with compact lengths and tagged fields (KIP-482).
     pub(super) flexible: u8,
     pub(super) request: &'static Struct,

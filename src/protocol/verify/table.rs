@@ -4,78 +4,102 @@ use super::schema::{ANY, Api, Struct, field};
 
 /// Every API of a client listener, by key.
 pub(super) static APIS: [Api; 70] = [
-    Api { key: 0, first: 3, last: 13, flexible: 9, request: &PRODUCE_REQUEST, response: None },
-    Api { key: 1, first: 4, last: 18, flexible: 12, request: &FETCH_REQUEST, response: Some(&FETCH_RESPONSE) },
-    Api { key: 2, first: 1, last: 11, flexible: 6, request: &LIST_OFFSETS_REQUEST, response: None },
-    Api { key: 3, first: 0, last: 13, flexible: 9, request: &METADATA_REQUEST, response: None },
-    Api { key: 8, first: 2, last: 10, flexible: 8, request: &OFFSET_COMMIT_REQUEST, response: None },
-    Api { key: 9, first: 1, last: 10, flexible: 6, request: &OFFSET_FETCH_REQUEST, response: None },
-    Api { key: 10, first: 0, last: 6, flexible: 3, request: &FIND_COORDINATOR_REQUEST, response: None },
-    Api { key: 11, first: 0, last: 9, flexible: 6, request: &JOIN_GROUP_REQUEST, response: None },
-    Api { key: 12, first: 0, last: 4, flexible: 4, request: &HEARTBEAT_REQUEST, response: None },
-    Api { key: 13, first: 0, last: 5, flexible: 4, request: &LEAVE_GROUP_REQUEST, response: None },
-    Api { key: 14, first: 0, last: 5, flexible: 4, request: &SYNC_GROUP_REQUEST, response: None },
-    Api { key: 15, first: 0, last: 6, flexible: 5, request: &DESCRIBE_GROUPS_REQUEST, response: None },
-    Api { key: 16, first: 0, last: 5, flexible: 3, request: &LIST_GROUPS_REQUEST, response: None },
-    Api { key: 17, first: 0, last: 1, flexible: ANY, request: &SASL_HANDSHAKE_REQUEST, response: None },
-    Api { key: 18, first: 0, last: 4, flexible: 3, request: &API_VERSIONS_REQUEST, response: None },
-    Api { key: 19, first: 2, last: 7, flexible: 5, request: &CREATE_TOPICS_REQUEST, response: None },
-    Api { key: 20, first: 1, last: 6, flexible: 4, request: &DELETE_TOPICS_REQUEST, response: None },
-    Api { key: 21, first: 0, last: 2, flexible: 2, request: &DELETE_RECORDS_REQUEST, response: None },
-    Api { key: 22, first: 0, last: 5, flexible: 2, request: &INIT_PRODUCER_ID_REQUEST, response: None },
-    Api { key: 23, first: 2, last: 4, flexible: 4, request: &OFFSET_FOR_LEADER_EPOCH_REQUEST, response: None },
-    Api { key: 24, first: 0, last: 5, flexible: 3, request: &ADD_PARTITIONS_TO_TXN_REQUEST, response: None },
-    Api { key: 25, first: 0, last: 4, flexible: 3, request: &ADD_OFFSETS_TO_TXN_REQUEST, response: None },
-    Api { key: 26, first: 0, last: 5, flexible: 3, request: &END_TXN_REQUEST, response: None },
-    Api { key: 27, first: 1, last: 1, flexible: 1, request: &WRITE_TXN_MARKERS_REQUEST, response: None },
-    Api { key: 28, first: 0, last: 5, flexible: 3, request: &TXN_OFFSET_COMMIT_REQUEST, response: None },
-    Api { key: 29, first: 1, last: 3, flexible: 2, request: &DESCRIBE_ACLS_REQUEST, response: None },
-    Api { key: 30, first: 1, last: 3, flexible: 2, request: &CREATE_ACLS_REQUEST, response: None },
-    Api { key: 31, first: 1, last: 3, flexible: 2, request: &DELETE_ACLS_REQUEST, response: None },
-    Api { key: 32, first: 1, last: 4, flexible: 4, request: &DESCRIBE_CONFIGS_REQUEST, response: None },
-    Api { key: 33, first: 0, last: 2, flexible: 2, request: &ALTER_CONFIGS_REQUEST, response: None },
-    Api { key: 34, first: 1, last: 2, flexible: 2, request: &ALTER_REPLICA_LOG_DIRS_REQUEST, response: None },
-    Api { key: 35, first: 1, last: 4, flexible: 2, request: &DESCRIBE_LOG_DIRS_REQUEST, response: None },
-    Api { key: 36, first: 0, last: 2, flexible: 2, request: &SASL_AUTHENTICATE_REQUEST, response: None },
-    Api { key: 37, first: 0, last: 3, flexible: 2, request: &CREATE_PARTITIONS_REQUEST, response: None },
-    Api { key: 38, first: 1, last: 3, flexible: 2, request: &CREATE_DELEGATION_TOKEN_REQUEST, response: None },
-    Api { key: 39, first: 1, last: 2, flexible: 2, request: &RENEW_DELEGATION_TOKEN_REQUEST, response: None },
-    Api { key: 40, first: 1, last: 2, flexible: 2, request: &EXPIRE_DELEGATION_TOKEN_REQUEST, response: None },
-    Api { key: 41, first: 1, last: 3, flexible: 2, request: &DESCRIBE_DELEGATION_TOKEN_REQUEST, response: None },
-    Api { key: 42, first: 0, last: 2, flexible: 2, request: &DELETE_GROUPS_REQUEST, response: None },
-    Api { key: 43, first: 0, last: 2, flexible: 2, request: &ELECT_LEADERS_REQUEST, response: None },
-    Api { key: 44, first: 0, last: 1, flexible: 1, request: &INCREMENTAL_ALTER_CONFIGS_REQUEST, response: None },
-    Api { key: 45, first: 0, last: 1, flexible: 0, request: &ALTER_PARTITION_REASSIGNMENTS_REQUEST, response: None },
-    Api { key: 46, first: 0, last: 0, flexible: 0, request: &LIST_PARTITION_REASSIGNMENTS_REQUEST, response: None },
-    Api { key: 47, first: 0, last: 0, flexible: ANY, request: &OFFSET_DELETE_REQUEST, response: None },
-    Api { key: 48, first: 0, last: 1, flexible: 1, request: &DESCRIBE_CLIENT_QUOTAS_REQUEST, response: None },
-    Api { key: 49, first: 0, last: 1, flexible: 1, request: &ALTER_CLIENT_QUOTAS_REQUEST, response: None },
-    Api { key: 50, first: 0, last: 0, flexible: 0, request: &DESCRIBE_USER_SCRAM_CREDENTIALS_REQUEST, response: None
+    Api { key: 0, first: 3, last: 13, layout: 13, flexible: 9, request: &PRODUCE_REQUEST, response: None },
+    Api { key: 1, first: 4, last: 18, layout: 18, flexible: 12, request: &FETCH_REQUEST, response:
+    Some(&FETCH_RESPONSE) },
+    Api { key: 2, first: 1, last: 11, layout: 10, flexible: 6, request: &LIST_OFFSETS_REQUEST, response: None },
+    Api { key: 3, first: 0, last: 13, layout: 13, flexible: 9, request: &METADATA_REQUEST, response: None },
+    Api { key: 8, first: 2, last: 9, layout: 8, flexible: 8, request: &OFFSET_COMMIT_REQUEST, response: None },
+    Api { key: 9, first: 1, last: 9, layout: 9, flexible: 6, request: &OFFSET_FETCH_REQUEST, response: None },
+    Api { key: 10, first: 0, last: 6, layout: 4, flexible: 3, request: &FIND_COORDINATOR_REQUEST, response: None },
+    Api { key: 11, first: 0, last: 9, layout: 9, flexible: 6, request: &JOIN_GROUP_REQUEST, response: None },
+    Api { key: 12, first: 0, last: 4, layout: 4, flexible: 4, request: &HEARTBEAT_REQUEST, response: None },
+    Api { key: 13, first: 0, last: 5, layout: 5, flexible: 4, request: &LEAVE_GROUP_REQUEST, response: None },
+    Api { key: 14, first: 0, last: 5, layout: 5, flexible: 4, request: &SYNC_GROUP_REQUEST, response: None },
+    Api { key: 15, first: 0, last: 6, layout: 6, flexible: 5, request: &DESCRIBE_GROUPS_REQUEST, response: None },
+    Api { key: 16, first: 0, last: 5, layout: 5, flexible: 3, request: &LIST_GROUPS_REQUEST, response: None },
+    Api { key: 17, first: 0, last: 1, layout: 0, flexible: ANY, request: &SASL_HANDSHAKE_REQUEST, response: None },
+    Api { key: 18, first: 0, last: 4, layout: 3, flexible: 3, request: &API_VERSIONS_REQUEST, response: None },
+    Api { key: 19, first: 2, last: 7, layout: 7, flexible: 5, request: &CREATE_TOPICS_REQUEST, response: None },
+    Api { key: 20, first: 1, last: 6, layout: 6, flexible: 4, request: &DELETE_TOPICS_REQUEST, response: None },
+    Api { key: 21, first: 0, last: 2, layout: 2, flexible: 2, request: &DELETE_RECORDS_REQUEST, response: None },
+    Api { key: 22, first: 0, last: 5, layout: 3, flexible: 2, request: &INIT_PRODUCER_ID_REQUEST, response: None },
+    Api { key: 23, first: 2, last: 4, layout: 4, flexible: 4, request: &OFFSET_FOR_LEADER_EPOCH_REQUEST, response:
+    None },
+    Api { key: 24, first: 0, last: 5, layout: 4, flexible: 3, request: &ADD_PARTITIONS_TO_TXN_REQUEST, response: None
     },
-    Api { key: 51, first: 0, last: 0, flexible: 0, request: &ALTER_USER_SCRAM_CREDENTIALS_REQUEST, response: None },
-    Api { key: 55, first: 0, last: 2, flexible: 0, request: &DESCRIBE_QUORUM_REQUEST, response: None },
-    Api { key: 57, first: 0, last: 2, flexible: 0, request: &UPDATE_FEATURES_REQUEST, response: None },
-    Api { key: 60, first: 0, last: 2, flexible: 0, request: &DESCRIBE_CLUSTER_REQUEST, response: None },
-    Api { key: 61, first: 0, last: 0, flexible: 0, request: &DESCRIBE_PRODUCERS_REQUEST, response: None },
-    Api { key: 64, first: 0, last: 0, flexible: 0, request: &UNREGISTER_BROKER_REQUEST, response: None },
-    Api { key: 65, first: 0, last: 0, flexible: 0, request: &DESCRIBE_TRANSACTIONS_REQUEST, response: None },
-    Api { key: 66, first: 0, last: 2, flexible: 0, request: &LIST_TRANSACTIONS_REQUEST, response: None },
-    Api { key: 68, first: 0, last: 1, flexible: 0, request: &CONSUMER_GROUP_HEARTBEAT_REQUEST, response: None },
-    Api { key: 69, first: 0, last: 1, flexible: 0, request: &CONSUMER_GROUP_DESCRIBE_REQUEST, response: None },
-    Api { key: 71, first: 0, last: 0, flexible: 0, request: &GET_TELEMETRY_SUBSCRIPTIONS_REQUEST, response: None },
-    Api { key: 72, first: 0, last: 0, flexible: 0, request: &PUSH_TELEMETRY_REQUEST, response: None },
-    Api { key: 74, first: 0, last: 1, flexible: 0, request: &LIST_CONFIG_RESOURCES_REQUEST, response: None },
-    Api { key: 75, first: 0, last: 0, flexible: 0, request: &DESCRIBE_TOPIC_PARTITIONS_REQUEST, response: None },
-    Api { key: 76, first: 1, last: 1, flexible: 0, request: &SHARE_GROUP_HEARTBEAT_REQUEST, response: None },
-    Api { key: 77, first: 1, last: 1, flexible: 0, request: &SHARE_GROUP_DESCRIBE_REQUEST, response: None },
-    Api { key: 78, first: 1, last: 1, flexible: 0, request: &SHARE_FETCH_REQUEST, response:
+    Api { key: 25, first: 0, last: 4, layout: 3, flexible: 3, request: &ADD_OFFSETS_TO_TXN_REQUEST, response: None },
+    Api { key: 26, first: 0, last: 5, layout: 5, flexible: 3, request: &END_TXN_REQUEST, response: None },
+    Api { key: 27, first: 1, last: 1, layout: 1, flexible: 1, request: &WRITE_TXN_MARKERS_REQUEST, response: None },
+    Api { key: 28, first: 0, last: 5, layout: 3, flexible: 3, request: &TXN_OFFSET_COMMIT_REQUEST, response: None },
+    Api { key: 29, first: 1, last: 3, layout: 2, flexible: 2, request: &DESCRIBE_ACLS_REQUEST, response: None },
+    Api { key: 30, first: 1, last: 3, layout: 2, flexible: 2, request: &CREATE_ACLS_REQUEST, response: None },
+    Api { key: 31, first: 1, last: 3, layout: 2, flexible: 2, request: &DELETE_ACLS_REQUEST, response: None },
+    Api { key: 32, first: 1, last: 4, layout: 4, flexible: 4, request: &DESCRIBE_CONFIGS_REQUEST, response: None },
+    Api { key: 33, first: 0, last: 2, layout: 2, flexible: 2, request: &ALTER_CONFIGS_REQUEST, response: None },
+    Api { key: 34, first: 1, last: 2, layout: 2, flexible: 2, request: &ALTER_REPLICA_LOG_DIRS_REQUEST, response: None
+    },
+    Api { key: 35, first: 1, last: 4, layout: 4, flexible: 2, request: &DESCRIBE_LOG_DIRS_REQUEST, response: None },
+    Api { key: 36, first: 0, last: 2, layout: 2, flexible: 2, request: &SASL_AUTHENTICATE_REQUEST, response: None },
+    Api { key: 37, first: 0, last: 3, layout: 2, flexible: 2, request: &CREATE_PARTITIONS_REQUEST, response: None },
+    Api { key: 38, first: 1, last: 3, layout: 3, flexible: 2, request: &CREATE_DELEGATION_TOKEN_REQUEST, response:
+    None },
+    Api { key: 39, first: 1, last: 2, layout: 2, flexible: 2, request: &RENEW_DELEGATION_TOKEN_REQUEST, response: None
+    },
+    Api { key: 40, first: 1, last: 2, layout: 2, flexible: 2, request: &EXPIRE_DELEGATION_TOKEN_REQUEST, response:
+    None },
+    Api { key: 41, first: 1, last: 3, layout: 3, flexible: 2, request: &DESCRIBE_DELEGATION_TOKEN_REQUEST, response:
+    None },
+    Api { key: 42, first: 0, last: 2, layout: 2, flexible: 2, request: &DELETE_GROUPS_REQUEST, response: None },
+    Api { key: 43, first: 0, last: 2, layout: 2, flexible: 2, request: &ELECT_LEADERS_REQUEST, response: None },
+    Api { key: 44, first: 0, last: 1, layout: 1, flexible: 1, request: &INCREMENTAL_ALTER_CONFIGS_REQUEST, response:
+    None },
+    Api { key: 45, first: 0, last: 1, layout: 1, flexible: 0, request: &ALTER_PARTITION_REASSIGNMENTS_REQUEST,
+    response: None },
+    Api { key: 46, first: 0, last: 0, layout: 0, flexible: 0, request: &LIST_PARTITION_REASSIGNMENTS_REQUEST,
+    response: None },
+    Api { key: 47, first: 0, last: 0, layout: 0, flexible: ANY, request: &OFFSET_DELETE_REQUEST, response: None },
+    Api { key: 48, first: 0, last: 1, layout: 1, flexible: 1, request: &DESCRIBE_CLIENT_QUOTAS_REQUEST, response: None
+    },
+    Api { key: 49, first: 0, last: 1, layout: 1, flexible: 1, request: &ALTER_CLIENT_QUOTAS_REQUEST, response: None },
+    Api { key: 50, first: 0, last: 0, layout: 0, flexible: 0, request: &DESCRIBE_USER_SCRAM_CREDENTIALS_REQUEST,
+    response: None },
+    Api { key: 51, first: 0, last: 0, layout: 0, flexible: 0, request: &ALTER_USER_SCRAM_CREDENTIALS_REQUEST,
+    response: None },
+    Api { key: 55, first: 0, last: 2, layout: 2, flexible: 0, request: &DESCRIBE_QUORUM_REQUEST, response: None },
+    Api { key: 57, first: 0, last: 2, layout: 2, flexible: 0, request: &UPDATE_FEATURES_REQUEST, response: None },
+    Api { key: 60, first: 0, last: 2, layout: 2, flexible: 0, request: &DESCRIBE_CLUSTER_REQUEST, response: None },
+    Api { key: 61, first: 0, last: 0, layout: 0, flexible: 0, request: &DESCRIBE_PRODUCERS_REQUEST, response: None },
+    Api { key: 64, first: 0, last: 0, layout: 0, flexible: 0, request: &UNREGISTER_BROKER_REQUEST, response: None },
+    Api { key: 65, first: 0, last: 0, layout: 0, flexible: 0, request: &DESCRIBE_TRANSACTIONS_REQUEST, response: None
+    },
+    Api { key: 66, first: 0, last: 2, layout: 2, flexible: 0, request: &LIST_TRANSACTIONS_REQUEST, response: None },
+    Api { key: 68, first: 0, last: 1, layout: 1, flexible: 0, request: &CONSUMER_GROUP_HEARTBEAT_REQUEST, response:
+    None },
+    Api { key: 69, first: 0, last: 1, layout: 1, flexible: 0, request: &CONSUMER_GROUP_DESCRIBE_REQUEST, response:
+    None },
+    Api { key: 71, first: 0, last: 0, layout: 0, flexible: 0, request: &GET_TELEMETRY_SUBSCRIPTIONS_REQUEST, response:
+    None },
+    Api { key: 72, first: 0, last: 0, layout: 0, flexible: 0, request: &PUSH_TELEMETRY_REQUEST, response: None },
+    Api { key: 74, first: 0, last: 1, layout: 1, flexible: 0, request: &LIST_CONFIG_RESOURCES_REQUEST, response: None
+    },
+    Api { key: 75, first: 0, last: 0, layout: 0, flexible: 0, request: &DESCRIBE_TOPIC_PARTITIONS_REQUEST, response:
+    None },
+    Api { key: 76, first: 1, last: 1, layout: 1, flexible: 0, request: &SHARE_GROUP_HEARTBEAT_REQUEST, response: None
+    },
+    Api { key: 77, first: 1, last: 1, layout: 1, flexible: 0, request: &SHARE_GROUP_DESCRIBE_REQUEST, response: None
+    },
+    Api { key: 78, first: 1, last: 1, layout: 1, flexible: 0, request: &SHARE_FETCH_REQUEST, response:
     Some(&SHARE_FETCH_RESPONSE) },
-    Api { key: 79, first: 1, last: 1, flexible: 0, request: &SHARE_ACKNOWLEDGE_REQUEST, response: None },
-    Api { key: 80, first: 0, last: 0, flexible: 0, request: &ADD_RAFT_VOTER_REQUEST, response: None },
-    Api { key: 81, first: 0, last: 0, flexible: 0, request: &REMOVE_RAFT_VOTER_REQUEST, response: None },
-    Api { key: 90, first: 0, last: 0, flexible: 0, request: &DESCRIBE_SHARE_GROUP_OFFSETS_REQUEST, response: None },
-    Api { key: 91, first: 0, last: 0, flexible: 0, request: &ALTER_SHARE_GROUP_OFFSETS_REQUEST, response: None },
-    Api { key: 92, first: 0, last: 0, flexible: 0, request: &DELETE_SHARE_GROUP_OFFSETS_REQUEST, response: None },
+    Api { key: 79, first: 1, last: 1, layout: 1, flexible: 0, request: &SHARE_ACKNOWLEDGE_REQUEST, response: None },
+    Api { key: 80, first: 0, last: 0, layout: 0, flexible: 0, request: &ADD_RAFT_VOTER_REQUEST, response: None },
+    Api { key: 81, first: 0, last: 0, layout: 0, flexible: 0, request: &REMOVE_RAFT_VOTER_REQUEST, response: None },
+    Api { key: 90, first: 0, last: 0, layout: 0, flexible: 0, request: &DESCRIBE_SHARE_GROUP_OFFSETS_REQUEST,
+    response: None },
+    Api { key: 91, first: 0, last: 0, layout: 0, flexible: 0, request: &ALTER_SHARE_GROUP_OFFSETS_REQUEST, response:
+    None },
+    Api { key: 92, first: 0, last: 0, layout: 0, flexible: 0, request: &DELETE_SHARE_GROUP_OFFSETS_REQUEST, response:
+    None },
 ];
 
 static PRODUCE_REQUEST_PARTITION_PRODUCE_DATA: Struct = Struct { decoded_bytes: 64, fields: &[field(0, ANY, Fixed(4)),
@@ -136,15 +160,14 @@ static OFFSET_COMMIT_REQUEST_OFFSET_COMMIT_REQUEST_PARTITION: Struct = Struct { 
     &[field(0, ANY, Fixed(4)), field(0, ANY, Fixed(8)), field(6, ANY, Fixed(4)), field(0, ANY, Str).null(0, ANY)],
     tagged: &[] };
 static OFFSET_COMMIT_REQUEST_OFFSET_COMMIT_REQUEST_TOPIC: Struct = Struct { decoded_bytes: 96, fields:
-    &[field(0, 9, Str), field(10, ANY, Fixed(16)),
-    field(0, ANY, Many(&OFFSET_COMMIT_REQUEST_OFFSET_COMMIT_REQUEST_PARTITION))], tagged: &[] };
+    &[field(0, 9, Str), field(0, ANY, Many(&OFFSET_COMMIT_REQUEST_OFFSET_COMMIT_REQUEST_PARTITION))], tagged: &[] };
 static OFFSET_COMMIT_REQUEST: Struct = Struct { decoded_bytes: 160, fields: &[field(0, ANY, Str),
     field(1, ANY, Fixed(4)), field(1, ANY, Str), field(7, ANY, Str).null(7, ANY), field(2, 4, Fixed(8)),
     field(0, ANY, Many(&OFFSET_COMMIT_REQUEST_OFFSET_COMMIT_REQUEST_TOPIC))], tagged: &[] };
 static OFFSET_FETCH_REQUEST_OFFSET_FETCH_REQUEST_TOPIC: Struct = Struct { decoded_bytes: 80, fields:
     &[field(0, 7, Str), field(0, 7, Numbers(4))], tagged: &[] };
 static OFFSET_FETCH_REQUEST_OFFSET_FETCH_REQUEST_TOPICS: Struct = Struct { decoded_bytes: 96, fields:
-    &[field(8, 9, Str), field(10, ANY, Fixed(16)), field(8, ANY, Numbers(4))], tagged: &[] };
+    &[field(8, 9, Str), field(8, ANY, Numbers(4))], tagged: &[] };
 static OFFSET_FETCH_REQUEST_OFFSET_FETCH_REQUEST_GROUP: Struct = Struct { decoded_bytes: 120, fields:
     &[field(8, ANY, Str), field(9, ANY, Str).null(9, ANY), field(9, ANY, Fixed(4)),
     field(8, ANY, Many(&OFFSET_FETCH_REQUEST_OFFSET_FETCH_REQUEST_TOPICS)).null(8, ANY)], tagged: &[] };

@@ -47,11 +47,17 @@ impl<'a> Walk<'a> {
         Self { records: Some(records), ..self }
     }
 
-    /// Walks all of the bytes as one struct; what is left of the budget.
+    /// Walks one struct; what is left of the budget. As in Kafka, bytes after its end are ignored.
     pub(super) fn message(mut self, root: &'static Struct) -> Result<usize, Flaw> {
         self.charge(root.decoded_bytes)?;
         self.fields(root)?;
-        if self.rest.is_empty() { Ok(self.budget) } else { Err(Flaw::Malformed("bytes after the end")) }
+        Ok(self.budget)
+    }
+
+    /// How many bytes are left after one struct.
+    #[cfg(test)]
+    pub(super) fn rest(mut self, root: &'static Struct) -> Result<usize, Flaw> {
+        self.fields(root).map(|()| self.rest.len())
     }
 
     /// Skips one set of tagged fields, all unknown; the bytes after it.
@@ -152,8 +158,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Known tagged fields are walked and must fill their size exactly; others are skipped. As in Kafka, their order
-    /// does not matter, and of two with the same tag the last one counts.
+    /// Known tagged fields are walked, others skipped. As in Kafka, a known one is as long as its schema makes it
+    /// whatever size it tells, their order does not matter, and of two with the same tag the last one counts.
     fn tagged(&mut self, of: &'static Struct) -> Result<(), Flaw> {
         let count = self.varint()?;
         let mut unknown = 0;
@@ -161,13 +167,7 @@ impl<'a> Walk<'a> {
             let tag = self.varint()?;
             let size = self.varint()? as usize;
             match of.tagged.iter().find(|(known, _)| *known == tag) {
-                Some((_, field)) if field.is_in(self.version) => {
-                    let Some(left) = self.rest.len().checked_sub(size) else { return Err(SHORT) };
-                    self.field(field)?;
-                    if self.rest.len() != left {
-                        return Err(Flaw::Malformed("a tagged field has another size than it says"));
-                    }
-                }
+                Some((_, field)) if field.is_in(self.version) => self.field(field)?,
                 Some(_) => return Err(Flaw::Malformed("a tagged field is not of this version")),
                 None => {
                     self.take(size)?;
@@ -203,15 +203,12 @@ impl<'a> Walk<'a> {
         length_or_null(i64::from(i16::from_be_bytes(bytes)))
     }
 
-    /// An unsigned varint of at most five bytes that fits into 32 bits.
+    /// An unsigned varint of at most five bytes; as in Kafka, bits beyond the 32nd are dropped.
     fn varint(&mut self) -> Result<u32, Flaw> {
         let mut value = 0;
         for (at, &byte) in self.rest.iter().enumerate().take(5) {
             value |= u32::from(byte & 0x7f) << (7 * at);
             if byte < 0x80 {
-                if at == 4 && byte > 0x0f {
-                    break;
-                }
                 self.rest = &self.rest[at + 1..];
                 return Ok(value);
             }
