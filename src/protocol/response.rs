@@ -12,9 +12,9 @@ use super::verify::{self, Records};
 /// A response on the wire: its buffers in order, the first starting with the frame's four bytes of size.
 pub type Frame = Vec<Bytes>;
 
-/// Chunks of fewer bytes are copied: a buffer of its own costs an allocation count and a place in the kernel's vector
-/// of at most 1,024 for every write.
-const COPY_BYTES_MAX: usize = 2048;
+/// Chunks of fewer bytes are copied: at 4 KiB copying costs as much as splicing (measured: 0.2 µs a partition), and each
+/// spliced chunk takes up one of the 1,024 places of a vectored write.
+const COPY_BYTES_MAX: usize = 4096;
 
 /// Why a response could not be encoded; always a mistake of ours.
 #[derive(Debug, thiserror::Error)]

@@ -21,7 +21,7 @@ fn fetch_response(version: i16, ropes: &[Rope], mut add: impl FnMut(Vec<Bytes>) 
                 .with_partition_index(p as i32)
                 .with_high_watermark(1 << 40)
                 .with_aborted_transactions(
-                    (p == 1).then(|| vec![AbortedTransaction::default().with_first_offset(7); 200]),
+                    (p == 1).then(|| vec![AbortedTransaction::default().with_first_offset(7); 2]),
                 )
                 .with_records(rope.clone().map(&mut add));
             if version >= 12 && p == 2 {
@@ -67,7 +67,7 @@ const VERSIONS: std::ops::RangeInclusive<i16> = 4..=18;
 
 #[test]
 fn a_spliced_fetch_response_is_what_the_crate_would_write() {
-    let mut ropes = vec![None, Some(vec![]), rope(&[0]), rope(&[1]), rope(&[2047]), rope(&[2048]), rope(&[61, 2000])];
+    let mut ropes = vec![None, Some(vec![]), rope(&[0]), rope(&[1]), rope(&[4095]), rope(&[4096]), rope(&[61, 4000])];
     ropes.extend((0..100).map(|n| rope(&[61, 150 * n, 61, 70_000, 3])));
     ropes.push(rope(&[5_000_000]));
     for version in VERSIONS {
