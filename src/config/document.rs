@@ -182,7 +182,7 @@ const MARKDOWN_HEAD: &str = "\
 
 This page is generated from the table of settings in `src/config/`; `UPDATE_DOCS=1 cargo test --lib config::` writes it.
 
-A broker reads one YAML file (`strandline serve --config FILE`), then the environment, then its flags; the later counts.
+A broker reads one YAML file (`strandline serve --config FILE`, or the variable `STRANDLINE_CONFIG`), then the environment, then its flags; the later counts.
 It needs none of them. `strandline config default` prints a file with everything in it, `strandline config check FILE`
 says what is wrong with one: unknown keys, values out of range and contradictions are refused with file, line, key and
 what would be right.

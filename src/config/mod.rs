@@ -163,6 +163,12 @@ impl Config {
         self.given.contains(path)
     }
 
+    /// The given Kafka settings that are taken and ignored, as paths.
+    pub fn ignored(&self) -> impl Iterator<Item = &str> {
+        let ignored = |path: &&String| path.strip_prefix("kafka.").is_some_and(|key| foreign::ignored().contains(&key));
+        self.given.iter().filter(ignored).map(String::as_str)
+    }
+
     /// Where the bucket is: `bucket.url`, or the directory `bucket` in `data_dir`.
     #[must_use]
     pub fn bucket_url(&self) -> String {
