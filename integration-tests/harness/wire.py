@@ -19,6 +19,7 @@ OFFSET_OUT_OF_RANGE = 1
 CORRUPT_MESSAGE = 2
 UNKNOWN_TOPIC_OR_PARTITION = 3
 MESSAGE_TOO_LARGE = 10
+COORDINATOR_LOAD_IN_PROGRESS = 14
 INVALID_TOPIC = 17
 INVALID_REQUIRED_ACKS = 21
 INVALID_TIMESTAMP = 32
@@ -325,10 +326,15 @@ class Connection:
         return error
 
     def init_producer_id(self) -> tuple[int, int]:
-        reader = self.call(INIT_PRODUCER_ID, 1, string(None) + pack("i", 60000))
-        _, error, producer, epoch = reader.unpack("ihqh")
-        assert error == 0, f"InitProducerId: error {error}"
-        return producer, epoch
+        """Waits while a fresh Kafka loads its coordinator."""
+        deadline = time.monotonic() + 10
+        while True:
+            reader = self.call(INIT_PRODUCER_ID, 1, string(None) + pack("i", 60000))
+            _, error, producer, epoch = reader.unpack("ihqh")
+            if error == 0:
+                return producer, epoch
+            assert error == COORDINATOR_LOAD_IN_PROGRESS and time.monotonic() < deadline, f"InitProducerId: error {error}"
+            time.sleep(0.05)
 
     def send_produce(self, topic, batches: dict[int, bytes], *, acks=-1, version=8, timeout_ms=20000) -> int:
         partitions = array(list(batches.items()), lambda p: pack("i", p[0]) + blob(p[1]))
