@@ -226,19 +226,23 @@ impl Careful {
         }
         let mut due = Instant::now();
         loop {
-            while self.sending() && (self.waiting.len() as u64) < self.args.in_flight {
-                if let Some(rate) = self.args.rate {
-                    tokio::time::sleep_until(due.into()).await;
-                    due += Duration::from_secs_f64(1.0 / rate);
-                }
+            let room = self.sending() && (self.waiting.len() as u64) < self.args.in_flight;
+            if room && Instant::now() >= due {
+                due += self.args.rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(1.0 / rate));
                 self.make_request(producer);
                 let bytes = self.waiting.back().map_or(&[][..], |request| request.frame.bytes());
                 wire.send(bytes).await.map_err(|_| Setback::Again)?;
+                continue;
             }
-            if self.waiting.is_empty() {
-                return Ok(());
+            let answer = tokio::select! {
+                () = tokio::time::sleep_until(due.into()), if room => continue,
+                answer = receive(&mut wire, self.args.patience), if !self.waiting.is_empty() => answer,
+                else => return Ok(()),
+            };
+            match answer {
+                Some(answer) => self.take_answer(answer)?,
+                None => return Err(Setback::Again),
             }
-            self.read_answer(&mut wire).await?;
         }
     }
 
@@ -283,16 +287,7 @@ impl Careful {
         self.waiting.push_back(Request { number, frame, batches, records, first_sent: Instant::now() });
     }
 
-    async fn read_answer(&mut self, wire: &mut Wire) -> Result<(), Setback> {
-        let limit = Duration::from_secs_f64(self.args.patience.min(35.0));
-        let answer = match tokio::time::timeout(limit, wire.receive()).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => return Err(Setback::Again),
-            Err(_) => {
-                self.count("no answer in time".to_owned());
-                return Err(Setback::Again);
-            }
-        };
+    fn take_answer(&mut self, answer: bytes::Bytes) -> Result<(), Setback> {
         let Some(mut request) = self.waiting.pop_front() else { return Ok(()) };
         let noted = self.note(&mut request, answer);
         if noted.is_ok() {
@@ -370,6 +365,13 @@ impl Careful {
     fn count(&mut self, error: String) {
         *self.tally.errors.entry(error).or_default() += 1;
     }
+}
+
+/// The next answer; `None` when the connection broke, or gave none for longer than Kafka's request time-out. Nothing is
+/// lost when it is dropped before it is done.
+async fn receive(wire: &mut Wire, patience: f64) -> Option<bytes::Bytes> {
+    let limit = Duration::from_secs_f64(patience.min(35.0));
+    tokio::time::timeout(limit, wire.receive()).await.ok()?.ok()
 }
 
 /// The (error, base offset) of each batch of the request, in its order.

@@ -89,23 +89,27 @@ pub fn decode_response<R: Request>(mut frame: Bytes, version: i16) -> Result<(i3
 }
 
 /// Reads one frame and returns it without its length. The buffer is used again once the frame before was dropped, so
-/// that a stream of large answers costs no fresh pages.
+/// that a stream of large answers costs no fresh pages. Dropping this before it is done loses nothing: what came stays in
+/// the buffer.
 pub async fn read_frame<S: AsyncRead + Unpin>(stream: &mut S, inbox: &mut BytesMut) -> io::Result<Bytes> {
     while inbox.len() < 4 {
         inbox.reserve(64 << 10);
         fill(stream, inbox).await?;
     }
-    let length = usize::try_from(inbox.get_i32()).unwrap_or(usize::MAX);
+    let length = usize::try_from((&inbox[..]).get_i32()).unwrap_or(usize::MAX);
     if length > FRAME_BYTES_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "an answer of more than 256 MiB"));
     }
-    if inbox.len() < length {
-        inbox.reserve(length - inbox.len());
+    let whole = 4 + length;
+    if inbox.len() < whole {
+        inbox.reserve(whole - inbox.len());
     }
-    while inbox.len() < length {
+    while inbox.len() < whole {
         fill(stream, inbox).await?;
     }
-    Ok(inbox.split_to(length).freeze())
+    let mut frame = inbox.split_to(whole).freeze();
+    frame.advance(4);
+    Ok(frame)
 }
 
 async fn fill<S: AsyncRead + Unpin>(stream: &mut S, inbox: &mut BytesMut) -> io::Result<()> {
