@@ -38,6 +38,8 @@ macro_rules! room {
         }
 
         impl $name {
+            const NAMES: &'static [&'static str] = &[$(concat!("strandline_", $room, "_", stringify!($field))),*];
+
             fn register(registry: &mut Registry) -> Self {
                 let room = registry.sub_registry_with_prefix($room);
                 $(
@@ -275,6 +277,22 @@ room! {
         /// When this process started, in seconds since the Unix epoch.
         start_time_seconds: GaugeF64,
     }
+}
+
+/// The names of all metrics, as the scrape's help lines have them (counters end in `_total` besides).
+pub fn names() -> impl Iterator<Item = &'static str> {
+    let rooms = [
+        Bucket::NAMES,
+        Journal::NAMES,
+        Produce::NAMES,
+        Fetch::NAMES,
+        Cache::NAMES,
+        State::NAMES,
+        Snapshot::NAMES,
+        NetTotals::NAMES,
+        Process::NAMES,
+    ];
+    rooms.into_iter().flatten().copied()
 }
 
 /// One more than the highest API key that has handles of its own; higher keys share one.
