@@ -11,7 +11,6 @@ use super::{Config, HostPort};
 pub(super) fn contradictions(config: &Config, origins: &[Origin], layers: &mut Layers) {
     listeners(config, origins, layers);
     budgets(config, layers);
-    deadlines(config, layers);
     stores(config, layers);
     orders(config, layers);
 }
@@ -103,26 +102,12 @@ fn budgets(config: &Config, layers: &mut Layers) {
     );
 }
 
-fn deadlines(config: &Config, layers: &mut Layers) {
-    let (put, produce) = (config.bucket.put_deadline_ms, config.produce.deadline_ms);
-    if put >= produce {
-        let at = layers.origin("bucket.put_deadline_ms");
-        let what = format!("{put} ms is not shorter than produce.deadline_ms ({produce} ms)");
-        layers.problem(
-            at,
-            "bucket.put_deadline_ms",
-            what,
-            "a PUT has to end before its producers are answered: make it shorter",
-        );
-    }
-}
-
 fn stores(config: &Config, layers: &mut Layers) {
-    const URLS: [&str; 6] = ["s3://", "gs://", "az://", "azure://", "file://", "memory:"];
+    const URLS: [&str; 4] = ["s3://", "gs://", "az://", "file://"];
     let url = config.bucket_url();
     let at = layers.origin("bucket.url");
     if url.contains("://") && !URLS.iter().any(|scheme| url.starts_with(scheme)) {
-        let remedy = "right is a directory, or s3://…, gs://…, az://…, memory:";
+        let remedy = "right is a directory, or s3://…, gs://…, az://…, file:///…, memory:";
         layers.problem(at.clone(), "bucket.url", format!("{url:?} has an unknown scheme"), remedy);
     }
     let memory = url.starts_with("memory:");

@@ -219,17 +219,17 @@ fn listener_variable(rest: &str) -> Option<(usize, &'static str)> {
     if plain { Some((index.parse().ok()?, field)) } else { None }
 }
 
-/// Kubernetes tells a pod of every service: for one named `strandline…` as `STRANDLINE_SERVICE_HOST`,
-/// `STRANDLINE_PORT=tcp://…`, `STRANDLINE_PORT_9092_TCP_ADDR`. They are nobody's settings.
+/// Kubernetes tells each pod of every service in its namespace. One named `strandline…` gives `STRANDLINE_SERVICE_HOST`,
+/// `STRANDLINE_SERVICE_PORT_KAFKA`, `STRANDLINE_PORT=tcp://…`, `STRANDLINE_PORT_9092_TCP_ADDR`; they are nobody's
+/// settings. None of ours has a level that is called so.
 fn is_service_link(rest: &str, value: &str) -> bool {
-    let link = value.contains("://");
-    let port =
-        |rest: &str| rest.split('_').next().is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
-    rest.ends_with("SERVICE_HOST")
-        || rest.contains("SERVICE_PORT")
-        || (link && (rest == "PORT" || rest.ends_with("_PORT")))
-        || rest.rsplit_once("PORT_").is_some_and(|(_, after)| port(after) || matches!(after, "PROTO" | "ADDR"))
-        || ["_TCP", "_UDP", "_SCTP"].iter().any(|p| rest.contains("PORT_") && rest.contains(p))
+    let mut words = rest.split('_').skip_while(|word| *word != "PORT" && *word != "SERVICE");
+    match (words.next(), words.next(), words.next()) {
+        (Some("SERVICE"), Some("HOST"), None) | (Some("SERVICE"), Some("PORT"), _) => true,
+        (Some("PORT"), None, _) => value.contains("://"),
+        (Some("PORT"), Some(number), Some("TCP" | "UDP" | "SCTP")) => number.bytes().all(|b| b.is_ascii_digit()),
+        _ => false,
+    }
 }
 
 /// The text of a scalar or of a list of scalars (joined by commas); `None` for anything else.

@@ -179,13 +179,19 @@ impl Config {
     #[must_use]
     pub fn bucket_is_local(&self) -> bool {
         let url = self.bucket_url();
-        !url.contains("://") || url.starts_with("file://") || url.starts_with("memory:")
+        !url.contains("://") || url.starts_with("file://")
     }
 
     /// Where the SQLite journal is: `journal.sqlite_path`, or `journal.db` in `data_dir`.
     #[must_use]
     pub fn journal_path(&self) -> PathBuf {
         self.journal.sqlite_path.clone().unwrap_or_else(|| self.data_dir.join("journal.db"))
+    }
+
+    /// What the admin port listens on, if it is on.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<HostPort> {
+        self.admin.address.as_deref().and_then(|text| HostPort::parse(text).ok())
     }
 
     /// The time between flushes under load; 0 where the flush follows the PUTs in flight.

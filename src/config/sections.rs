@@ -94,15 +94,10 @@ section! {
         azure_key: Option<Secret> = None, { unset: "none" };
         /// File with a Google service account key.
         gcs_service_account_path: Option<PathBuf> = None, { unset: "the environment's" };
-        /// How long a PUT may take, its retries included. Must end before `produce.deadline_ms`, so that a producer hears
-        /// of it before its own 30 s are over.
-        put_deadline_ms: u64 = 20_000, { min: 100, max: 600_000, metric: "strandline_bucket_request_seconds" };
-        /// How long a read may take, its retries included.
-        read_deadline_ms: u64 = 20_000, { min: 100, max: 600_000, metric: "strandline_bucket_request_seconds" };
-        /// How long lists, deletes and small control objects may take, their retries included.
-        control_deadline_ms: u64 = 10_000, { min: 100, max: 600_000, metric: "strandline_bucket_request_seconds" };
-        /// How long opening a connection to the store may take.
-        connect_timeout_ms: u64 = 5_000, { min: 10, max: 60_000, metric: "strandline_bucket_retries" };
+        /// Sends a checksum with each S3 object that the store verifies. Off only for stores that refuse the header.
+        s3_checksum: bool = true;
+        /// Sends requests without credentials, for emulators of GCS and Azure.
+        anonymous: bool = false;
     }
 }
 

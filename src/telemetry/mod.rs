@@ -7,6 +7,7 @@ pub mod health; // may this broker be sent clients, and if not, why
 pub mod logging; // text or JSON lines on standard error
 pub mod metrics;
 mod process; // memory and files of this process, read at scrape
+pub mod requests; // counting Kafka requests by API and version
 
 pub use health::Health;
 pub use metrics::Metrics;
