@@ -1,1 +1,127 @@
-//! (being built)
+//! The running replica of State. One owner task appends what this broker proposes, group-committed, and folds every
+//! entry in; everybody else reads a shared State. It promises that an outcome is given only after its entry is durable
+//! and applied (invariant 1), that a proposal is appended once (H8), and that [`Replica::barrier`] has applied the head
+//! as it was when it was asked (invariant 5). It never decides anything by itself: `state` does. Tests: `tests.rs`.
+mod barrier;
+mod owner;
+mod snapshots;
+mod start;
+mod watch;
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, PoisonError, RwLock};
+use tokio::sync::{mpsc, oneshot};
+
+pub use owner::{Fatal, Identity};
+pub use snapshots::{SNAPSHOT_PREFIX, SnapshotPolicy};
+pub use start::{Parts, StartError, Started, start};
+pub use watch::Waiter;
+
+use crate::state::{Command, Outcome, State};
+use crate::types::{Head, Slot};
+use watch::Hub;
+
+/// Commands that may wait for the append in flight; beyond it proposers wait.
+const QUEUE_MAX: usize = 8192;
+
+/// The handle that every other room holds; cheap to clone.
+#[derive(Clone)]
+pub struct Replica {
+    shared: Arc<Shared>,
+    queue: mpsc::Sender<Proposed>,
+    barriers: mpsc::Sender<oneshot::Sender<Result<Arc<State>, Unavailable>>>,
+}
+
+struct Shared {
+    /// The State that readers see. A lock, held for a pointer's copy: an owner task would cost each reader a message.
+    state: RwLock<Arc<State>>,
+    hub: Hub,
+    identity: Identity,
+    /// Payload bytes that this broker appended since it started; a snapshot falls due by them.
+    journal_bytes: AtomicU64,
+}
+
+/// A command on its way to the owner, and where its outcome goes.
+struct Proposed {
+    command: Command,
+    reply: oneshot::Sender<Result<Outcome, ProposeError>>,
+}
+
+/// Why a proposal has no outcome.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// It certainly did not happen and may be proposed again.
+    #[error("the journal did not take it: {0}")]
+    NotDone(String),
+    /// This broker has stopped; it is not known whether it happened.
+    #[error("the broker has stopped")]
+    Stopped,
+}
+
+/// The journal's head could not be learnt.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the journal's head can't be read: {0}")]
+pub struct Unavailable(pub String);
+
+impl Replica {
+    /// State as it is now. Keep it as long as a request takes, not longer.
+    #[must_use]
+    pub fn state(&self) -> Arc<State> {
+        self.shared.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The last entry applied; goes into the names of new objects (H4).
+    #[must_use]
+    pub fn applied(&self) -> Head {
+        self.state().head()
+    }
+
+    /// Who this broker is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.shared.identity
+    }
+
+    /// Appends `command` and gives its outcome. Dropping the future does not take the command back.
+    ///
+    /// # Errors
+    /// `NotDone` may be retried; after `Stopped` nothing is known.
+    pub async fn propose(&self, command: impl Into<Command>) -> Result<Outcome, ProposeError> {
+        self.submit(command).await?.await.map_err(|_| ProposeError::Stopped)?
+    }
+
+    /// Queues `command`; the receiver gives its outcome. Commands are appended in the order of these calls.
+    ///
+    /// # Errors
+    /// `Stopped`.
+    pub async fn submit(
+        &self,
+        command: impl Into<Command>,
+    ) -> Result<oneshot::Receiver<Result<Outcome, ProposeError>>, ProposeError> {
+        let (reply, outcome) = oneshot::channel();
+        let proposed = Proposed { command: command.into(), reply };
+        self.queue.send(proposed).await.map_err(|_| ProposeError::Stopped)?;
+        Ok(outcome)
+    }
+
+    /// State with everything applied that was in the journal when this was called (invariant 5). One read of the head
+    /// is shared by all who wait for it.
+    ///
+    /// # Errors
+    /// If the journal does not answer: then only a retriable error may be answered.
+    pub async fn barrier(&self) -> Result<Arc<State>, Unavailable> {
+        let (reply, state) = oneshot::channel();
+        let stopped = || Unavailable("the broker has stopped".to_owned());
+        self.barriers.send(reply).await.map_err(|_| stopped())?;
+        state.await.map_err(|_| stopped())?
+    }
+
+    /// A waiter that is woken when one of `slots` gets records, from now on.
+    #[must_use]
+    pub fn watch(&self, slots: impl Iterator<Item = Slot>) -> Waiter {
+        self.shared.hub.register(slots)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -205,7 +205,7 @@ mod tests {
                 end_offset: Offset(next + i64::from(records)),
                 object: ObjectId((i as u64 * 7) << 30),
                 position: 64,
-                bytes: records * 10,
+                bytes: i as u32,
                 max_timestamp: TimestampMs(timestamp),
             };
             next = run.end_offset.0;

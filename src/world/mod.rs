@@ -114,6 +114,18 @@ impl World {
         tokio::spawn(future)
     }
 
+    /// Runs `work`, which computes for long or blocks, beside the async threads; in a seeded world right here, so that
+    /// no thread's timing leaks in.
+    pub async fn compute<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        if matches!(self.0.wall, Wall::Seeded { .. }) {
+            return work();
+        }
+        match tokio::task::spawn_blocking(work).await {
+            Ok(value) => value,
+            Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+        }
+    }
+
     fn rng(&self) -> std::sync::MutexGuard<'_, StdRng> {
         self.0.rng.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,0 +1,315 @@
+//! The owner of the replica: the only task that appends and the only one that changes the shared State.
+use bytes::Bytes;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{info, warn};
+
+use super::{ProposeError, Proposed, Shared};
+use crate::journal::{Appended, Journal, JournalError, Proposal, Stored};
+use crate::state::{BatchOutcome, Command, CommandKind, Entry, Outcome, RunSpec, RunsReader, State};
+use crate::telemetry::Metrics;
+use crate::types::{BrokerId, Head, Incarnation, Position, Slot, Token};
+use crate::world::World;
+
+/// What one entry takes at most, so that no append is slow for the others (H15).
+const ENTRY_COMMANDS_MAX: usize = 1024;
+const ENTRY_BYTES_MAX: usize = 1 << 20;
+
+/// Between attempts of an append that failed: short, since producers wait for it.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// Attempts of an append that certainly did not happen before its proposers are told so (they may try again): about
+/// two seconds, well below the clients' 30.
+const NOT_DONE_ATTEMPTS: u32 = 20;
+
+/// Who proposes: a broker in one of its lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub broker: BrokerId,
+    pub incarnation: Incarnation,
+}
+
+/// Why the replica can't go on. The broker stops, and says so.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fatal {
+    #[error(transparent)]
+    Journal(JournalError),
+    #[error("journal entry {position} {reason}")]
+    Entry { position: Position, reason: String },
+    #[error(
+        "the outcomes up to journal position {at} differ from those of broker {broker}: one of the two has a defect; \
+         stop both versions from running side by side, and report it"
+    )]
+    Diverged { at: Position, broker: BrokerId },
+}
+
+/// Positions whose outcome hashes are remembered, to compare with what entries say (H5).
+const REMEMBERED_HASHES: usize = 4096;
+
+pub(super) struct Owner {
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) world: World,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) state: Arc<State>,
+    pub(super) counter: u64,
+    pub(super) applied: watch::Sender<Position>,
+    pub(super) hashes: OutcomeHashes,
+}
+
+/// The chain hash of outcomes after each of the last positions.
+#[derive(Default)]
+pub(super) struct OutcomeHashes(std::collections::VecDeque<(Position, u64)>);
+
+impl OutcomeHashes {
+    pub(super) fn remember(&mut self, state: &State) {
+        if self.0.len() == REMEMBERED_HASHES {
+            self.0.pop_front();
+        }
+        self.0.push_back((state.head().position, state.outcomes_hash()));
+    }
+
+    /// Compares what the writer of `entry` computed with what we did.
+    pub(super) fn check(&self, entry: &Entry) -> Result<(), Fatal> {
+        let at = Position(entry.after_position);
+        match self.0.iter().rev().find(|(position, _)| *position == at) {
+            Some((_, ours)) if *ours != entry.after_outcomes => {
+                Err(Fatal::Diverged { at, broker: BrokerId(entry.broker) })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Decodes a stored entry, checks its outcome hash and folds it in.
+pub(super) fn fold(state: &mut State, hashes: &mut OutcomeHashes, stored: Stored) -> Result<(Entry, Vec<Outcome>), Fatal> {
+    let position = stored.position;
+    let entry = Entry::decode_framed(stored.proposal.payload)
+        .map_err(|e| Fatal::Entry { position, reason: e.to_string() })?;
+    hashes.check(&entry)?;
+    let outcomes = state.apply(position, &entry);
+    hashes.remember(state);
+    Ok((entry, outcomes))
+}
+
+impl Owner {
+    /// Serves proposals, and folds in what others append, until every handle is gone.
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Proposed>) -> Result<(), Fatal> {
+        let mut carried = None;
+        loop {
+            let first = if carried.is_some() {
+                carried.take()
+            } else {
+                let journal = self.journal.clone();
+                tokio::select! {
+                    biased;
+                    proposed = queue.recv() => proposed,
+                    () = journal.changed(self.state.head().position) => {
+                        self.catch_up(None).await?;
+                        continue;
+                    }
+                }
+            };
+            let Some(first) = first else { return Ok(()) };
+            let mut batch = vec![first];
+            carried = gather(&mut queue, &mut batch);
+            self.append(batch).await?;
+        }
+    }
+
+    /// Appends the commands as one entry and answers their proposers.
+    pub(super) async fn append(&mut self, batch: Vec<Proposed>) -> Result<(), Fatal> {
+        let (commands, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|p| (p.command, p.reply)).unzip();
+        self.metrics.journal.entry_commands.observe(commands.len() as f64);
+        let (entry, proposal) = self.freeze(commands);
+        // H15: a defect in `apply` shows here, before the entry can reach any other broker.
+        let mut overlay = State::clone(&self.state);
+        let foreseen = overlay.apply(overlay.head().position.next(), &entry);
+        let appended = match self.append_until_known(proposal).await? {
+            Ok(appended) => appended,
+            Err(reason) => {
+                replies.into_iter().for_each(|r| drop(r.send(Err(ProposeError::NotDone(reason.clone())))));
+                return Ok(());
+            }
+        };
+        let outcomes = if appended.position == overlay.head().position && appended.missed.is_empty() {
+            self.hashes.remember(&overlay);
+            self.publish(overlay, &[(&entry, &foreseen)]);
+            foreseen
+        } else {
+            self.catch_up(Some(appended)).await?
+        };
+        for (reply, outcome) in replies.into_iter().zip(outcomes) {
+            // A proposer that went away needs no answer.
+            let _ = reply.send(Ok(outcome));
+        }
+        Ok(())
+    }
+
+    /// As [`Owner::append`], for the broker's own first entry.
+    pub(super) async fn append_directly(
+        &mut self,
+        commands: Vec<Command>,
+    ) -> Result<Vec<Result<Outcome, ProposeError>>, Fatal> {
+        let (batch, outcomes): (Vec<_>, Vec<_>) = commands
+            .into_iter()
+            .map(|command| {
+                let (reply, outcome) = oneshot::channel();
+                (Proposed { command, reply }, outcome)
+            })
+            .unzip();
+        self.append(batch).await?;
+        Ok(outcomes.into_iter().map(|mut o| o.try_recv().unwrap_or(Err(ProposeError::Stopped))).collect())
+    }
+
+    /// Makes the entry, whose bytes never change from here on (H8).
+    fn freeze(&mut self, commands: Vec<Command>) -> (Entry, Proposal) {
+        self.counter += 1;
+        let identity = self.shared.identity;
+        let after = self.state.head();
+        let token = Token(self.world.random_u64());
+        let entry = Entry {
+            feature_level: self.state.feature_level(),
+            broker: identity.broker.0,
+            incarnation: identity.incarnation.0,
+            counter: self.counter,
+            token: token.0,
+            wall_ms: self.world.wall_ms().0,
+            after_position: after.position.0,
+            after_token: after.token.0,
+            after_outcomes: self.state.outcomes_hash(),
+            commands,
+        };
+        let payload: Bytes = entry.encode_framed();
+        self.metrics.journal.entry_bytes.observe(payload.len() as f64);
+        self.shared.journal_bytes.fetch_add(payload.len() as u64, Ordering::Relaxed);
+        (entry, Proposal { incarnation: identity.incarnation, counter: self.counter, token, payload })
+    }
+
+    /// Tries until the journal says what became of the entry. The inner error says that it certainly did not happen.
+    async fn append_until_known(&self, proposal: Proposal) -> Result<Result<Appended, String>, Fatal> {
+        let (mut refused, mut doubtful) = (0, false);
+        loop {
+            match self.journal.append(proposal.clone(), self.state.head()).await {
+                Ok(appended) => {
+                    if doubtful || refused > 0 {
+                        info!(position = appended.position.0, "journal answers again");
+                    }
+                    return Ok(Ok(appended));
+                }
+                Err(JournalError::NotDone(reason)) => {
+                    refused += 1;
+                    if refused == 1 {
+                        warn!(%reason, "journal append failed, trying again");
+                    }
+                    // Once an attempt was ambiguous, only the journal's own answer ends the doubt.
+                    if refused >= NOT_DONE_ATTEMPTS && !doubtful {
+                        return Ok(Err(reason));
+                    }
+                }
+                Err(JournalError::Unknown(reason)) => {
+                    if !doubtful {
+                        warn!(%reason, "journal append without an answer, sending the same bytes until it is known");
+                    }
+                    doubtful = true;
+                }
+                Err(JournalError::TooLarge { bytes }) => return Ok(Err(format!("an entry of {bytes} bytes"))),
+                Err(fatal) => return Err(Fatal::Journal(fatal)),
+            }
+            self.world.sleep(RETRY_AFTER).await;
+        }
+    }
+
+    /// Folds in everything up to the head, and gives the outcomes of our own entry if it is among it.
+    async fn catch_up(&mut self, own: Option<Appended>) -> Result<Vec<Outcome>, Fatal> {
+        let (own_position, mut page) = match own {
+            Some(appended) => (Some(appended.position), appended.missed),
+            None => (None, Vec::new()),
+        };
+        let mut own_outcomes = Vec::new();
+        loop {
+            let mut state = State::clone(&self.state);
+            let mut folded = Vec::new();
+            for stored in page.drain(..) {
+                folded.push(fold(&mut state, &mut self.hashes, stored)?);
+            }
+            let applied: Vec<_> = folded.iter().map(|(e, o)| (e, o.as_slice())).collect();
+            let published = state.head().position;
+            let found = own_position.and_then(|own| {
+                let first = self.state.head().position.0 + 1;
+                own.0.checked_sub(first).and_then(|i| folded.get(usize::try_from(i).ok()?))
+            });
+            if let Some((_, outcomes)) = found {
+                own_outcomes = outcomes.clone();
+            }
+            self.publish(state, &applied);
+            page = match self.journal.read(published.next()).await {
+                Ok(page) if page.is_empty() && own_position.is_none_or(|own| own <= published) => {
+                    return Ok(own_outcomes);
+                }
+                Ok(page) => page,
+                Err(JournalError::NotDone(_) | JournalError::Unknown(_)) => {
+                    self.world.sleep(RETRY_AFTER).await;
+                    Vec::new()
+                }
+                Err(fatal) => return Err(Fatal::Journal(fatal)),
+            };
+        }
+    }
+
+    /// Makes `state` the one that readers see, and wakes who waits for what the entries brought.
+    fn publish(&mut self, state: State, applied: &[(&Entry, impl AsRef<[Outcome]>)]) {
+        let head: Head = state.head();
+        self.state = Arc::new(state);
+        let old = {
+            let mut shared = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *shared, self.state.clone())
+        };
+        // Freed here, after the lock: it may be the last use of what the new State replaced.
+        drop(old);
+        self.applied.send_replace(head.position);
+        for (entry, outcomes) in applied {
+            for (command, outcome) in entry.commands.iter().zip(outcomes.as_ref()) {
+                self.shared.hub.wake(grown(command, outcome).into_iter());
+            }
+        }
+        self.metrics.journal.head_position.set(i64::try_from(head.position.0).unwrap_or(i64::MAX));
+    }
+}
+
+/// The slots to which a command added records.
+fn grown(command: &Command, outcome: &Outcome) -> Vec<Slot> {
+    let (Some(CommandKind::CommitRuns(commit)), Outcome::Batches { batches, .. }) = (&command.kind, outcome) else {
+        return Vec::new();
+    };
+    let mut reader = RunsReader::new(commit.base_timestamp, &commit.runs);
+    let (mut run, mut slots, mut next) = (RunSpec::empty(), Vec::new(), 0);
+    while let Ok(true) = reader.next_into(&mut run) {
+        let outcomes = batches.get(next..next + run.batches.len()).unwrap_or_default();
+        next += run.batches.len();
+        if outcomes.iter().any(|o| matches!(o, BatchOutcome::Accepted { .. })) {
+            slots.push(run.slot);
+        }
+    }
+    slots
+}
+
+/// Takes what waits in the queue up to an entry's limits; gives back the one that did not fit.
+fn gather(queue: &mut mpsc::Receiver<Proposed>, batch: &mut Vec<Proposed>) -> Option<Proposed> {
+    let mut bytes = batch.iter().map(|p| size(&p.command)).sum::<usize>();
+    while batch.len() < ENTRY_COMMANDS_MAX {
+        let Ok(next) = queue.try_recv() else { return None };
+        bytes += size(&next.command);
+        if bytes > ENTRY_BYTES_MAX {
+            return Some(next);
+        }
+        batch.push(next);
+    }
+    None
+}
+
+fn size(command: &Command) -> usize {
+    prost::Message::encoded_len(command)
+}

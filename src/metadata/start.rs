@@ -1,0 +1,270 @@
+//! How a broker gets its State: newest good snapshot, then the journal's tail, then the checks that this journal and
+//! this bucket belong together (H2, H13), then its registration (H8).
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, RwLock};
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+use super::owner::{Fatal, Identity, OutcomeHashes, Owner, fold};
+use super::snapshots::{SNAPSHOT_PREFIX, SnapshotPolicy, Snapshotter, parse_key};
+use super::{Proposed, QUEUE_MAX, Replica, Shared, barrier};
+use crate::journal::{Journal, JournalError};
+use crate::segment::ObjectName;
+use crate::state::{Bootstrap, Command, FEATURE_LEVEL_MAX, Outcome, RegisterBroker, SetSettings, Settings, State};
+use crate::store::{Bucket, Claim, Purpose, StoreError, claim, peek};
+use crate::telemetry::Metrics;
+use crate::types::{BrokerId, Head, Incarnation, Position};
+use crate::world::{JoinHandle, World};
+
+/// What a broker brings to its start.
+pub struct Parts {
+    pub journal: Arc<dyn Journal>,
+    pub bucket: Arc<dyn Bucket>,
+    pub world: World,
+    pub metrics: Arc<Metrics>,
+    pub broker: BrokerId,
+    /// From this broker's configuration: a new cluster gets them, an old one is brought to them.
+    pub settings: Settings,
+    pub snapshots: SnapshotPolicy,
+}
+
+/// A replica that runs, and the task that ends if it can't go on.
+pub struct Started {
+    pub replica: Replica,
+    pub owner: JoinHandle<Result<(), Fatal>>,
+}
+
+/// Why a broker refuses to start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the bucket does not answer: {0}")]
+    Bucket(#[from] StoreError),
+    #[error("the journal can't be read: {0}")]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Fatal(#[from] Fatal),
+    #[error(
+        "the bucket belongs to cluster {bucket}, the journal to cluster {journal}; give each cluster a bucket or prefix \
+         of its own, or the journal that belongs to this bucket"
+    )]
+    OtherCluster { bucket: String, journal: String },
+    #[error(
+        "the bucket holds {what}, but the journal ends at position {head}: it is empty, or older than the bucket, and \
+         going on would give offsets twice. Restore the newest journal that was used with this bucket, or use an empty \
+         bucket or prefix"
+    )]
+    JournalTooOld { what: String, head: Position },
+    #[error(
+        "the bucket holds {what}, which the journal's history does not have at that position: it was forked. Restore \
+         the journal that was used with this bucket"
+    )]
+    Forked { what: String },
+    #[error("the journal begins at position {first}, and the bucket has no usable snapshot from there on; restore a snapshot below {SNAPSHOT_PREFIX} in the bucket")]
+    NoSnapshot { first: Position },
+    #[error("the broker was not registered: {0}")]
+    Refused(String),
+}
+
+/// Builds State, checks that journal and bucket belong together, registers this broker, and starts the tasks.
+///
+/// # Errors
+/// Every reason for which going on could lose or mix up data.
+pub async fn start(parts: Parts) -> Result<Started, StartError> {
+    let head = parts.journal.head().await?;
+    refuse_newer_bucket(&parts, head).await?;
+    let (mut state, mut hashes) = (load_snapshot(&parts, head).await?, OutcomeHashes::default());
+    hashes.remember(&state);
+    replay(&parts, &mut state, &mut hashes).await?;
+    refuse_forked_objects(&parts, state.head()).await?;
+    let cluster_id = match state.cluster_id() {
+        Some(id) => id.to_string(),
+        // A bucket that was claimed and holds no data: the first start was cut off, or the journal was lost before
+        // anything was written. Its id goes on.
+        None => peek(&*parts.bucket).await?.unwrap_or_else(|| new_cluster_id(&parts.world)),
+    };
+    if let Claim::BelongsTo(other) = claim(&*parts.bucket, &cluster_id).await? {
+        return Err(StartError::OtherCluster { bucket: other, journal: cluster_id });
+    }
+    if let Some(newest) = state.snapshots().last() {
+        parts.metrics.snapshot_newest(newest.taken_ms);
+    }
+    let (started, mut owner, queue) = build(&parts, state, hashes);
+    register(&mut owner, &parts, cluster_id).await?;
+    let snapshotter = Snapshotter {
+        replica: started.clone(),
+        journal: parts.journal.clone(),
+        bucket: parts.bucket.clone(),
+        world: parts.world.clone(),
+        metrics: parts.metrics.clone(),
+        policy: parts.snapshots,
+    };
+    let owner = parts.world.spawn("metadata owner", owner.run(queue));
+    parts.world.spawn("snapshotter", snapshotter.run());
+    Ok(Started { replica: started, owner })
+}
+
+/// An empty or older journal in front of a used bucket would give offsets twice.
+async fn refuse_newer_bucket(parts: &Parts, head: Head) -> Result<(), StartError> {
+    let newest = list_snapshots(&*parts.bucket).await?.pop();
+    if let Some((at, key)) = newest.filter(|(at, _)| at.position > head.position) {
+        let what = format!("snapshot {key} of position {}", at.position);
+        return Err(StartError::JournalTooOld { what, head: head.position });
+    }
+    for prefix in ObjectName::prefixes() {
+        let beyond = format!("{prefix}{:016x}", head.position.0.saturating_add(1));
+        let found = parts.bucket.list(&prefix, Some(&beyond), 1, Purpose::Control).await?;
+        if let Some(object) = found.first() {
+            let what = format!("object {}", object.key);
+            return Err(StartError::JournalTooOld { what, head: head.position });
+        }
+    }
+    Ok(())
+}
+
+/// Objects whose writer had applied exactly our head must name its token.
+async fn refuse_forked_objects(parts: &Parts, head: Head) -> Result<(), StartError> {
+    for prefix in ObjectName::prefixes() {
+        let from = format!("{prefix}{:016x}", head.position.0);
+        for object in parts.bucket.list(&prefix, Some(&from), 1000, Purpose::Control).await? {
+            let forked = ObjectName::parse(&object.key)
+                .is_some_and(|n| n.applied.position == head.position && n.applied.token != head.token);
+            if forked {
+                return Err(StartError::Forked { what: format!("object {}", object.key) });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The snapshots in the bucket, oldest first.
+async fn list_snapshots(bucket: &dyn Bucket) -> Result<Vec<(Head, String)>, StoreError> {
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = bucket.list(SNAPSHOT_PREFIX, after.as_ref(), 1000, Purpose::Snapshot).await?;
+        after = page.last().map(|o| o.key.clone());
+        let full = page.len() == 1000;
+        found.extend(page.into_iter().filter_map(|o| parse_key(&o.key).map(|at| (at, o.key))));
+        if !full {
+            return Ok(found);
+        }
+    }
+}
+
+/// State as of the newest snapshot that is whole and of this history; the beginning if there is none and none is needed.
+async fn load_snapshot(parts: &Parts, head: Head) -> Result<State, StartError> {
+    let mut snapshots = list_snapshots(&*parts.bucket).await?;
+    while let Some((at, key)) = snapshots.pop() {
+        let bytes = match parts.bucket.read(&key, None, Purpose::Snapshot).await {
+            Ok(bytes) => bytes,
+            Err(StoreError::NotFound { .. } | StoreError::Damaged { .. }) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let size = bytes.len() as u64;
+        match parts.world.compute(move || State::decode_snapshot(&bytes)).await {
+            Ok((header, state)) if header.at == at => {
+                check_history(parts, at, &key).await?;
+                parts.metrics.snapshot.newest_position.set(at.position.0 as i64);
+                parts.metrics.snapshot.newest_bytes.set(size as i64);
+                info!(position = at.position.0, head = head.position.0, key, "state loaded from snapshot");
+                return Ok(state);
+            }
+            Ok(_) => warn!(key, "snapshot is not what its key says, falling back to the one before"),
+            Err(error) => warn!(key, %error, "snapshot is unusable, falling back to the one before"),
+        }
+    }
+    match parts.journal.read(Position(1)).await {
+        Ok(_) => Ok(State::default()),
+        Err(JournalError::Trimmed { first }) => Err(StartError::NoSnapshot { first }),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A snapshot must be of this journal's history: its position has its token there.
+async fn check_history(parts: &Parts, at: Head, key: &str) -> Result<(), StartError> {
+    match parts.journal.read(at.position).await {
+        Ok(page) if page.first().is_some_and(|e| e.position == at.position && e.proposal.token == at.token) => Ok(()),
+        Ok(_) => Err(StartError::Forked { what: format!("snapshot {key}") }),
+        Err(JournalError::Trimmed { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn replay(parts: &Parts, state: &mut State, hashes: &mut OutcomeHashes) -> Result<(), StartError> {
+    loop {
+        let page = match parts.journal.read(state.head().position.next()).await {
+            Ok(page) => page,
+            Err(JournalError::Trimmed { first }) => return Err(StartError::NoSnapshot { first }),
+            Err(error) => return Err(error.into()),
+        };
+        if page.is_empty() {
+            return Ok(());
+        }
+        for stored in page {
+            fold(state, hashes, stored)?;
+        }
+    }
+}
+
+fn build(parts: &Parts, state: State, hashes: OutcomeHashes) -> (Replica, Owner, mpsc::Receiver<Proposed>) {
+    let identity = Identity { broker: parts.broker, incarnation: Incarnation(parts.world.random_u64() >> 1) };
+    let state = Arc::new(state);
+    let (queue, proposed) = mpsc::channel(QUEUE_MAX);
+    let (barriers, asked) = mpsc::channel(QUEUE_MAX);
+    let (applied, applied_seen) = watch::channel(state.head().position);
+    let shared = Arc::new(Shared {
+        state: RwLock::new(state.clone()),
+        hub: Default::default(),
+        identity,
+        journal_bytes: AtomicU64::new(0),
+    });
+    let owner = Owner {
+        journal: parts.journal.clone(),
+        world: parts.world.clone(),
+        metrics: parts.metrics.clone(),
+        shared: shared.clone(),
+        state,
+        counter: 0,
+        applied,
+        hashes,
+    };
+    let serve = barrier::run(parts.journal.clone(), shared.clone(), applied_seen, asked);
+    parts.world.spawn("read barrier", serve);
+    (Replica { shared, queue, barriers }, owner, proposed)
+}
+
+/// The broker's first entry: it founds the cluster if there is none, and begins this incarnation.
+async fn register(owner: &mut Owner, parts: &Parts, cluster_id: String) -> Result<(), StartError> {
+    let identity = owner.shared.identity;
+    let mut commands: Vec<Command> = Vec::new();
+    if owner.state.cluster_id().is_none() {
+        commands.push(Bootstrap { cluster_id, settings: parts.settings }.into());
+    }
+    commands.push(
+        RegisterBroker {
+            broker: identity.broker.0,
+            incarnation: identity.incarnation.0,
+            feature_level_max: FEATURE_LEVEL_MAX,
+        }
+        .into(),
+    );
+    if owner.state.cluster_id().is_some() && *owner.state.settings() != parts.settings {
+        commands.push(SetSettings { settings: parts.settings }.into());
+    }
+    for outcome in owner.append_directly(commands).await? {
+        match outcome {
+            Ok(Outcome::Done) => {}
+            Ok(Outcome::Refused(refusal)) => return Err(StartError::Refused(refusal.message)),
+            other => return Err(StartError::Refused(format!("{other:?}"))),
+        }
+    }
+    Ok(())
+}
+
+/// 16 random bytes in URL-safe Base64, as Kafka's cluster ids are.
+fn new_cluster_id(world: &World) -> String {
+    let mut bytes = [0; 16];
+    world.fill(&mut bytes);
+    URL_SAFE_NO_PAD.encode(bytes)
+}

@@ -1,0 +1,424 @@
+//! The owner of what is being produced: gathers, flushes, proposes, answers. It never awaits anything but its next
+//! event; PUTs and outcomes come back as events.
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tracing::{info, warn};
+
+use super::budget::{Budget, Decision, FlushRule};
+use super::chain::{Chains, FlushId, GivenUp, Link};
+use super::flush::{LaidOut, lay_out};
+use super::put::{PutPolicy, fresh_header, put};
+use super::{BatchResult, PartBatch, Placed, ProduceError, Producer, QUEUE_MAX, Submission, Written};
+use crate::metadata::{ProposeError, Replica};
+use crate::segment::ObjectName;
+use crate::state::{BatchOutcome, CommitRuns, Outcome, RunSpec, RunsWriter};
+use crate::store::Bucket;
+use crate::telemetry::Metrics;
+use crate::types::{ConnectionId, KafkaError, ObjectId};
+use crate::world::{Instant, JoinHandle, World};
+
+/// What the batcher works with.
+pub struct Batcher {
+    pub replica: Replica,
+    pub bucket: Arc<dyn Bucket>,
+    pub written: Arc<dyn Written>,
+    pub world: World,
+    pub metrics: Arc<Metrics>,
+    pub flush: FlushRule,
+    pub put: PutPolicy,
+}
+
+/// Starts the batcher; it ends, after its last flush is answered, when every handle is gone.
+pub fn start(batcher: Batcher) -> (Producer, JoinHandle<()>) {
+    let (queue, submitted) = mpsc::channel(QUEUE_MAX);
+    let world = batcher.world.clone();
+    let owner = Owner {
+        budget: Budget::new(batcher.flush),
+        batcher,
+        open: Open::default(),
+        requests: BTreeMap::new(),
+        next_request: 0,
+        next_flush: 0,
+        flights: BTreeMap::new(),
+        puts: 0,
+        chains: Chains::default(),
+        given_up: GivenUp::default(),
+        events: FuturesUnordered::new(),
+        failing: false,
+    };
+    (Producer { queue }, world.spawn("batcher", owner.run(submitted)))
+}
+
+/// A batch that waits to be stored and committed.
+pub(super) struct Held {
+    pub(super) connection: ConnectionId,
+    pub(super) batch: PartBatch,
+    /// Whether the object holds slices of the frame, or copies.
+    pub(super) keep_slices: bool,
+    /// Its share of the frame that its slices keep allocated.
+    pub(super) pinned_bytes: usize,
+    request: u64,
+    index: usize,
+}
+
+impl Held {
+    fn link(&self) -> Link {
+        (self.connection, self.batch.slot)
+    }
+}
+
+#[derive(Default)]
+struct Open {
+    held: Vec<Held>,
+    bytes: usize,
+    permits: Vec<OwnedSemaphorePermit>,
+    since: Option<Instant>,
+}
+
+/// A request that waits for its batches.
+struct Request {
+    results: Vec<Option<BatchResult>>,
+    missing: usize,
+    reply: oneshot::Sender<Vec<BatchResult>>,
+    since: Instant,
+}
+
+/// A flush on its way.
+struct Flight {
+    name: ObjectName,
+    object_bytes: u32,
+    /// Its number in State, once a first command gave it one.
+    object: Option<ObjectId>,
+    stored: bool,
+    /// Batches that are not proposed yet.
+    waiting: Vec<LaidOut>,
+    proposed: usize,
+}
+
+enum Event {
+    Put { flush: FlushId, result: Result<(), String>, body: Arc<[Bytes]>, pinned_bytes: usize, permits: Vec<OwnedSemaphorePermit> },
+    Outcome { flush: FlushId, batches: Vec<LaidOut>, outcome: Result<Outcome, ProposeError>, since: Instant },
+}
+
+struct Owner {
+    batcher: Batcher,
+    budget: Budget,
+    open: Open,
+    requests: BTreeMap<u64, Request>,
+    next_request: u64,
+    next_flush: u64,
+    flights: BTreeMap<FlushId, Flight>,
+    puts: usize,
+    chains: Chains,
+    given_up: GivenUp,
+    events: FuturesUnordered<BoxFuture<'static, Event>>,
+    failing: bool,
+}
+
+impl Owner {
+    async fn run(mut self, mut submitted: mpsc::Receiver<(Submission, oneshot::Sender<Vec<BatchResult>>)>) {
+        let mut draining = false;
+        loop {
+            let due = self.flush_what_may_leave(draining);
+            if draining && self.flights.is_empty() && self.open.held.is_empty() {
+                return;
+            }
+            let world = self.batcher.world.clone();
+            let timer = async {
+                match due {
+                    Some(at) => world.sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                Some(event) = self.events.next() => self.handle(event),
+                taken = submitted.recv(), if !draining => match taken {
+                    Some((submission, reply)) => self.take(submission, reply),
+                    None => draining = true,
+                },
+                () = timer => {}
+            }
+        }
+    }
+
+    /// Adds a request's batches to the open flush.
+    fn take(&mut self, submission: Submission, reply: oneshot::Sender<Vec<BatchResult>>) {
+        let now = self.batcher.world.now();
+        let count = submission.batches.len();
+        let request = self.next_request;
+        self.next_request += 1;
+        self.requests.insert(request, Request { results: vec![None; count], missing: count, reply, since: now });
+        let sizes: usize = submission.batches.iter().map(|b| b.bytes.len()).sum();
+        // Slices keep their whole frame allocated, so they are worth keeping only where they are most of it.
+        let keep_slices = sizes >= submission.frame_bytes / 8 * 7 && sizes / count.max(1) >= 16 << 10;
+        for (index, batch) in submission.batches.into_iter().enumerate() {
+            let size = batch.bytes.len();
+            let header = &batch.header;
+            let admitted = !header.has_producer()
+                || self.given_up.admits(header.producer_id, batch.slot, header.base_sequence);
+            if !admitted {
+                let message = "an earlier batch of this producer was not written; it has to come first";
+                self.answer(request, index, Err(retriable(KafkaError::OutOfOrderSequenceNumber, message)));
+                continue;
+            }
+            let pinned_bytes = size * submission.frame_bytes / sizes.max(1);
+            let connection = submission.connection;
+            self.open.bytes += size;
+            self.open.held.push(Held { connection, batch, keep_slices, pinned_bytes, request, index });
+        }
+        self.open.permits.extend(submission.permit);
+        self.open.since.get_or_insert(now);
+        if count == 0 {
+            self.finish_if_complete(request);
+        }
+    }
+
+    /// Lets flushes go; gives the time at which the next one is due.
+    fn flush_what_may_leave(&mut self, draining: bool) -> Option<Instant> {
+        loop {
+            let now = self.batcher.world.now();
+            match self.budget.decide(now, self.open.bytes, self.puts) {
+                Decision::Flush(reason) => self.flush(now, reason),
+                Decision::At(_) if draining => self.flush(now, "drain"),
+                Decision::At(due) => return Some(due),
+                Decision::Wait => return None,
+            }
+        }
+    }
+
+    fn flush(&mut self, now: Instant, reason: &'static str) {
+        let open = std::mem::take(&mut self.open);
+        let flush = FlushId(self.next_flush);
+        self.next_flush += 1;
+        self.budget.flushed(now);
+        let header = fresh_header(&self.batcher.world, &self.batcher.replica);
+        let layout = lay_out(&header, open.held);
+        for batch in &layout.batches {
+            self.chains.enter(batch.held.link(), flush);
+        }
+        self.batcher.metrics.produce.flushed(reason, open.bytes as u64, layout.batches.len());
+        self.puts += 1;
+        self.batcher.metrics.produce.puts_in_flight.set(self.puts as i64);
+        let flight = Flight {
+            name: header.name,
+            object_bytes: layout.object_bytes,
+            object: None,
+            stored: false,
+            waiting: layout.batches,
+            proposed: 0,
+        };
+        self.flights.insert(flush, flight);
+        let (bucket, world, policy) = (self.batcher.bucket.clone(), self.batcher.world.clone(), self.batcher.put);
+        let (since, body, pinned_bytes, permits) =
+            (open.since.unwrap_or(now), layout.body, layout.pinned_bytes, open.permits);
+        let task = self.batcher.world.spawn("put", put(bucket, world, policy, since, header.name, body.clone()));
+        self.events.push(Box::pin(async move {
+            let result = task.await.unwrap_or_else(|e| Err(e.to_string()));
+            Event::Put { flush, result, body: body.into(), pinned_bytes, permits }
+        }));
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Put { flush, result, body, pinned_bytes, permits } => {
+                self.puts -= 1;
+                self.batcher.metrics.produce.puts_in_flight.set(self.puts as i64);
+                match result {
+                    Ok(()) => self.stored(flush, body, pinned_bytes),
+                    Err(reason) => self.put_failed(flush, &reason),
+                }
+                drop(permits);
+            }
+            Event::Outcome { flush, batches, outcome, since } => self.known(flush, batches, outcome, since),
+        }
+    }
+
+    fn stored(&mut self, flush: FlushId, body: Arc<[Bytes]>, pinned_bytes: usize) {
+        if std::mem::take(&mut self.failing) {
+            info!("the bucket takes objects again");
+        }
+        let Some(flight) = self.flights.get_mut(&flush) else { return };
+        flight.stored = true;
+        self.batcher.written.written(flight.name, body, pinned_bytes);
+        self.propose(flush);
+    }
+
+    /// Proposes the batches of a stored flush that wait for no earlier one.
+    fn propose(&mut self, flush: FlushId) {
+        let Some(flight) = self.flights.get_mut(&flush).filter(|f| f.stored) else { return };
+        // The number that State gave the object is needed before more of it is committed.
+        if flight.proposed > 0 && flight.object.is_none() {
+            return;
+        }
+        let chains = &self.chains;
+        let (free, blocked): (Vec<_>, Vec<_>) =
+            flight.waiting.drain(..).partition(|b| chains.is_first(b.held.link(), flush));
+        flight.waiting = blocked;
+        if free.is_empty() {
+            return;
+        }
+        flight.proposed += free.len();
+        let command = commit_runs(flight, &free);
+        let (replica, since) = (self.batcher.replica.clone(), self.batcher.world.now());
+        self.events.push(Box::pin(async move {
+            let outcome = replica.propose(command).await;
+            Event::Outcome { flush, batches: free, outcome, since }
+        }));
+    }
+
+    fn known(
+        &mut self,
+        flush: FlushId,
+        batches: Vec<LaidOut>,
+        outcome: Result<Outcome, ProposeError>,
+        since: Instant,
+    ) {
+        let now = self.batcher.world.now();
+        self.batcher.metrics.produce.commit_seconds.observe((now - since).as_secs_f64());
+        if let Some(flight) = self.flights.get_mut(&flush) {
+            flight.proposed -= batches.len();
+        }
+        match outcome {
+            Ok(Outcome::Batches { object, batches: outcomes }) => {
+                if let Some(flight) = self.flights.get_mut(&flush) {
+                    flight.object = object.or(flight.object);
+                }
+                for (batch, outcome) in batches.iter().zip(outcomes) {
+                    self.answer(batch.held.request, batch.held.index, result_of(outcome));
+                }
+                self.leave(flush, &batches);
+            }
+            Ok(Outcome::Refused(refusal)) => self.give_up(flush, batches, refusal.error, &refusal.message),
+            Ok(other) => {
+                let message = format!("the broker can't commit: {other:?}");
+                self.give_up(flush, batches, KafkaError::NotLeaderOrFollower, &message);
+            }
+            Err(error) => self.give_up(flush, batches, KafkaError::RequestTimedOut, &error.to_string()),
+        }
+    }
+
+    fn put_failed(&mut self, flush: FlushId, reason: &str) {
+        if !std::mem::replace(&mut self.failing, true) {
+            warn!(reason, "the bucket takes no objects; producers are told to try again");
+        }
+        let Some(flight) = self.flights.get_mut(&flush) else { return };
+        let batches = std::mem::take(&mut flight.waiting);
+        self.give_up(flush, batches, KafkaError::RequestTimedOut, "the object store did not take the records in time");
+    }
+
+    /// Fails batches that were certainly not committed, and everything behind them in their chains (H7).
+    fn give_up(&mut self, flush: FlushId, batches: Vec<LaidOut>, error: KafkaError, message: &str) {
+        let mut failed = vec![(flush, batches)];
+        while let Some((flush, batches)) = failed.pop() {
+            for batch in &batches {
+                let header = &batch.held.batch.header;
+                if header.has_producer() {
+                    self.given_up.give_up(header.producer_id, batch.held.batch.slot, header.base_sequence);
+                }
+                for behind in self.chains.behind(batch.held.link(), flush) {
+                    let Some(flight) = self.flights.get_mut(&behind) else { continue };
+                    let link = batch.held.link();
+                    let (with_it, others) = flight.waiting.drain(..).partition(|b| b.held.link() == link);
+                    flight.waiting = others;
+                    failed.push((behind, with_it));
+                }
+            }
+            for batch in &batches {
+                self.answer(batch.held.request, batch.held.index, Err(retriable(error, message)));
+            }
+            self.leave(flush, &batches);
+        }
+    }
+
+    /// The batches are done with: whoever waited for them may go.
+    fn leave(&mut self, flush: FlushId, batches: &[LaidOut]) {
+        let mut freed = vec![flush];
+        for batch in batches {
+            let link = batch.held.link();
+            freed.extend(self.chains.behind(link, flush).first());
+            self.chains.leave(link, flush);
+        }
+        freed.sort_unstable();
+        freed.dedup();
+        freed.into_iter().for_each(|f| self.propose(f));
+        if self.flights.get(&flush).is_some_and(|f| f.waiting.is_empty() && f.proposed == 0) {
+            self.flights.remove(&flush);
+        }
+    }
+
+    fn answer(&mut self, request: u64, index: usize, result: BatchResult) {
+        if let Some(waiting) = self.requests.get_mut(&request)
+            && waiting.results[index].replace(result).is_none()
+        {
+            waiting.missing -= 1;
+            self.finish_if_complete(request);
+        }
+    }
+
+    fn finish_if_complete(&mut self, request: u64) {
+        if self.requests.get(&request).is_none_or(|r| r.missing > 0) {
+            return;
+        }
+        let Some(done) = self.requests.remove(&request) else { return };
+        self.batcher.metrics.produce.ack_seconds.observe((self.batcher.world.now() - done.since).as_secs_f64());
+        // A client that hung up, or asked for no acknowledgement, needs no answer.
+        let _ = done.reply.send(done.results.into_iter().flatten().collect());
+    }
+}
+
+/// The command for some of a flush's batches: neighbours of one partition make a run.
+fn commit_runs(flight: &Flight, batches: &[LaidOut]) -> CommitRuns {
+    let mut writer = RunsWriter::default();
+    let mut run: Option<RunSpec> = None;
+    let mut end = 0;
+    for batch in batches {
+        let slot = batch.held.batch.slot;
+        match &mut run {
+            Some(run) if run.slot == slot && end == batch.position => {
+                run.batches.push(batch.spec);
+                run.max_timestamp = run.max_timestamp.max(batch.max_timestamp);
+            }
+            _ => {
+                let next = RunSpec {
+                    slot,
+                    position: batch.position,
+                    max_timestamp: batch.max_timestamp,
+                    batches: vec![batch.spec],
+                };
+                if let Some(done) = run.replace(next) {
+                    writer.push(&done);
+                }
+            }
+        }
+        end = batch.position + batch.spec.bytes;
+    }
+    if let Some(last) = run {
+        writer.push(&last);
+    }
+    let (base_timestamp, runs) = writer.finish();
+    CommitRuns {
+        ulid: Bytes::copy_from_slice(&flight.name.ulid.to_be_bytes()),
+        applied_position: flight.name.applied.position.0,
+        applied_token: flight.name.applied.token.0,
+        object_bytes: flight.object_bytes,
+        object: flight.object.map(|o| o.0),
+        base_timestamp,
+        runs: runs.into(),
+    }
+}
+
+fn result_of(outcome: BatchOutcome) -> BatchResult {
+    match outcome {
+        BatchOutcome::Accepted { base_offset } | BatchOutcome::Duplicate { base_offset } => Ok(Placed { base_offset }),
+        BatchOutcome::Refused { error } => Err(ProduceError { error, message: None }),
+    }
+}
+
+fn retriable(error: KafkaError, message: &str) -> ProduceError {
+    ProduceError { error, message: Some(message.to_owned()) }
+}

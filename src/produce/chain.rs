@@ -1,0 +1,114 @@
+//! Who waits for whom: a batch is proposed only when no earlier flush still holds one of the same connection and
+//! partition (invariant 3, H17), and when such an earlier one fails, so do those behind it (H7).
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::types::{ConnectionId, ProducerId, Sequence, Slot};
+
+/// A flush, in the order in which they left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct FlushId(pub(super) u64);
+
+/// What must stay in order.
+pub(super) type Link = (ConnectionId, Slot);
+
+/// The flushes that hold batches of each link, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Chains(BTreeMap<Link, VecDeque<FlushId>>);
+
+impl Chains {
+    /// `flush` holds a batch of `link`. Flushes are entered in order.
+    pub(super) fn enter(&mut self, link: Link, flush: FlushId) {
+        let chain = self.0.entry(link).or_default();
+        if chain.back() != Some(&flush) {
+            chain.push_back(flush);
+        }
+    }
+
+    /// Whether no earlier flush holds a batch of `link`.
+    pub(super) fn is_first(&self, link: Link, flush: FlushId) -> bool {
+        self.0.get(&link).and_then(VecDeque::front).is_none_or(|first| *first == flush)
+    }
+
+    /// `flush` is done with `link`.
+    pub(super) fn leave(&mut self, link: Link, flush: FlushId) {
+        if let Some(chain) = self.0.get_mut(&link) {
+            chain.retain(|f| *f != flush);
+            if chain.is_empty() {
+                self.0.remove(&link);
+            }
+        }
+    }
+
+    /// The flushes behind `flush` that hold batches of `link`.
+    pub(super) fn behind(&self, link: Link, flush: FlushId) -> Vec<FlushId> {
+        self.0.get(&link).map_or_else(Vec::new, |chain| chain.iter().copied().filter(|f| *f > flush).collect())
+    }
+}
+
+/// Idempotent producers of which a batch was given up before it was proposed. Until that batch is sent again, later
+/// ones are refused: without state in State they would be accepted first, and the order lost (H7).
+#[derive(Debug, Default)]
+pub(super) struct GivenUp {
+    expected: BTreeMap<(ProducerId, Slot), Sequence>,
+    oldest: VecDeque<(ProducerId, Slot)>,
+}
+
+/// Producers that are remembered; beyond it the oldest is forgotten, which costs only the protection above.
+const GIVEN_UP_MAX: usize = 10_000;
+
+impl GivenUp {
+    /// The batch that begins at `first` was given up; an earlier one stays the one that is waited for.
+    pub(super) fn give_up(&mut self, producer: ProducerId, slot: Slot, first: Sequence) {
+        if self.expected.contains_key(&(producer, slot)) {
+            return;
+        }
+        if self.oldest.len() >= GIVEN_UP_MAX
+            && let Some(forgotten) = self.oldest.pop_front()
+        {
+            self.expected.remove(&forgotten);
+        }
+        self.expected.insert((producer, slot), first);
+        self.oldest.push_back((producer, slot));
+    }
+
+    /// Whether a batch that begins at `first` may be taken. The one that was given up, or a new start, ends the wait.
+    pub(super) fn admits(&mut self, producer: ProducerId, slot: Slot, first: Sequence) -> bool {
+        match self.expected.get(&(producer, slot)) {
+            None => true,
+            Some(expected) if *expected == first || first == Sequence(0) => {
+                self.expected.remove(&(producer, slot));
+                self.oldest.retain(|key| *key != (producer, slot));
+                true
+            }
+            Some(_) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_oldest_flush_of_a_link_is_first() {
+        let (mut chains, link) = (Chains::default(), (ConnectionId(1), Slot(2)));
+        let (a, b, c) = (FlushId(1), FlushId(2), FlushId(3));
+        [a, a, b, c].into_iter().for_each(|f| chains.enter(link, f));
+        assert!(chains.is_first(link, a) && !chains.is_first(link, b));
+        assert_eq!(chains.behind(link, a), [b, c]);
+        chains.leave(link, a);
+        assert!(chains.is_first(link, b) && !chains.is_first(link, c));
+        assert!(chains.is_first((ConnectionId(9), Slot(2)), c), "another connection owes no order");
+    }
+
+    #[test]
+    fn h7_after_a_batch_was_given_up_it_comes_first() {
+        let (mut given_up, producer, slot) = (GivenUp::default(), ProducerId(5), Slot(1));
+        given_up.give_up(producer, slot, Sequence(10));
+        given_up.give_up(producer, slot, Sequence(20));
+        assert!(!given_up.admits(producer, slot, Sequence(20)));
+        assert!(given_up.admits(producer, Slot(2), Sequence(20)));
+        assert!(given_up.admits(producer, slot, Sequence(10)));
+        assert!(given_up.admits(producer, slot, Sequence(20)));
+    }
+}

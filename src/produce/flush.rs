@@ -1,0 +1,85 @@
+//! Lays a flush out as an object: batches sorted by partition, runs described in its footer, no bytes copied but small
+//! ones. Pure.
+use bytes::{Bytes, BytesMut};
+
+use super::PartBatch;
+use super::batcher::Held;
+use crate::segment::{ObjectHeader, ObjectWriter};
+use crate::state::{BatchSpec, ProducerSpec};
+use crate::types::TimestampMs;
+
+/// Buffers below this are copied together: one write costs more than moving them.
+const COPY_BELOW: usize = 16 << 10;
+
+/// A flush's object, and its batches in the order in which they lie in it.
+pub(super) struct Layout {
+    pub(super) body: Vec<Bytes>,
+    pub(super) object_bytes: u32,
+    /// What `body` keeps allocated: whole frames where it holds slices of them.
+    pub(super) pinned_bytes: usize,
+    pub(super) batches: Vec<LaidOut>,
+}
+
+/// A batch and its place.
+pub(super) struct LaidOut {
+    pub(super) held: Held,
+    pub(super) position: u32,
+    pub(super) spec: BatchSpec,
+    pub(super) max_timestamp: TimestampMs,
+}
+
+/// Sorts `held` by partition, keeping the order in which batches came, and writes the object around them.
+pub(super) fn lay_out(header: &ObjectHeader, mut held: Vec<Held>) -> Layout {
+    held.sort_by_key(|h| h.batch.slot);
+    let mut writer = ObjectWriter::new(header);
+    let (mut staged, mut batches, mut pinned_bytes) = (BytesMut::new(), Vec::with_capacity(held.len()), 0);
+    let mut run_start = writer.position();
+    let mut at = run_start;
+    let mut in_run = 0;
+    let mut held = held.into_iter().peekable();
+    while let Some(mut one) = held.next() {
+        let bytes = std::mem::replace(&mut one.batch.bytes, crate::records::BatchBytes::whole(Bytes::new()));
+        let size = u32::try_from(bytes.len()).expect("a batch is bounded by the frame's limit");
+        let (spec, max_timestamp) = (spec(&one.batch, size), one.batch.header.max_timestamp);
+        if one.keep_slices {
+            pinned_bytes += one.pinned_bytes;
+        }
+        for piece in bytes.pieces() {
+            if one.keep_slices && piece.len() >= COPY_BELOW {
+                flush_staged(&mut writer, &mut staged, &mut pinned_bytes);
+                writer.push(piece);
+            } else {
+                staged.extend_from_slice(&piece);
+            }
+        }
+        let (topic, partition, slot) = (one.batch.topic, one.batch.partition, one.batch.slot);
+        batches.push(LaidOut { held: one, position: at, spec, max_timestamp });
+        at += size;
+        in_run += 1;
+        if held.peek().is_none_or(|next| next.batch.slot != slot) {
+            flush_staged(&mut writer, &mut staged, &mut pinned_bytes);
+            writer.end_run(topic, partition, run_start, in_run);
+            (run_start, in_run) = (at, 0);
+        }
+    }
+    let (body, object_bytes) = writer.finish();
+    Layout { body, object_bytes, pinned_bytes, batches }
+}
+
+fn flush_staged(writer: &mut ObjectWriter, staged: &mut BytesMut, pinned_bytes: &mut usize) {
+    if !staged.is_empty() {
+        *pinned_bytes += staged.len();
+        writer.push(staged.split().freeze());
+    }
+}
+
+fn spec(batch: &PartBatch, bytes: u32) -> BatchSpec {
+    let header = &batch.header;
+    let producer = header.has_producer().then(|| ProducerSpec {
+        id: header.producer_id,
+        epoch: header.producer_epoch,
+        first_sequence: header.base_sequence,
+        transactional: header.is_transactional(),
+    });
+    BatchSpec { bytes, records: header.records(), producer }
+}
