@@ -1,1 +1,258 @@
-//! (being built)
+//! L0 objects in memory: what this broker wrote, and what readers loaded, each object once however many wait for it.
+//! It promises that all bytes it holds, and all that readers still hold after an eviction, stay below one limit. It
+//! never changes an object. moka does the eviction (LRU: with its default policy a log's newest objects are refused),
+//! and its maintenance is run after each insert, so that memory follows at once and no clock of its own decides. Tests
+//! are at the end of this file.
+use async_trait::async_trait;
+use bytes::Bytes;
+use moka::future::Cache;
+use moka::policy::EvictionPolicy;
+use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+
+use crate::produce::Written;
+use crate::segment::ObjectName;
+use crate::store::{Bucket, Purpose, StoreError};
+use crate::telemetry::Metrics;
+use crate::world::World;
+
+/// How much the cache may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheLimits {
+    /// Bytes of all objects, evicted ones that a reader still holds included.
+    pub bytes: usize,
+    /// Loads from the bucket that run at a time.
+    pub loads: usize,
+}
+
+/// How long a load waits for room, while readers hold evicted objects.
+const ROOM_WAIT: Duration = Duration::from_secs(5);
+
+/// Share of the limit that each part may fill by itself, in percent: the rest is for loads in flight, and for evicted
+/// objects that are still being sent. Written objects are apart from loaded ones, so that a replay of old data does
+/// not evict what tailing readers use.
+const WRITTEN_PERCENT: usize = 45;
+const LOADED_PERCENT: usize = 25;
+
+type Objects = Cache<u128, Arc<CachedObject>, BuildHasherDefault<DefaultHasher>>;
+
+/// The cache of one broker.
+pub struct ObjectCache {
+    bucket: Arc<dyn Bucket>,
+    world: World,
+    metrics: Arc<Metrics>,
+    written: Objects,
+    loaded: Objects,
+    room: Arc<Semaphore>,
+    loads: Semaphore,
+    limit: usize,
+}
+
+/// A whole object in memory.
+#[derive(Debug)]
+pub struct CachedObject {
+    chunks: Arc<[Bytes]>,
+    /// Where each chunk begins, and the object's size at the end.
+    starts: Vec<u32>,
+    pinned_bytes: usize,
+    /// Its share of the limit; given back when the last holder lets go.
+    _room: OwnedSemaphorePermit,
+}
+
+impl CachedObject {
+    fn new(chunks: Arc<[Bytes]>, pinned_bytes: usize, room: OwnedSemaphorePermit) -> Self {
+        let mut starts = Vec::with_capacity(chunks.len() + 1);
+        let mut at = 0_u32;
+        for chunk in chunks.iter() {
+            starts.push(at);
+            at = at.saturating_add(u32::try_from(chunk.len()).unwrap_or(u32::MAX));
+        }
+        starts.push(at);
+        Self { chunks, starts, pinned_bytes, _room: room }
+    }
+
+    /// The object's size in bytes.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.starts.last().copied().unwrap_or(0)
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Appends the bytes in `range` to `out`, as slices that keep the object's buffers alive; false if it ends early.
+    #[must_use]
+    pub fn slice_into(&self, range: Range<u32>, out: &mut Vec<Bytes>) -> bool {
+        if range.end > self.len() || range.start > range.end {
+            return false;
+        }
+        let mut index = self.starts.partition_point(|s| *s <= range.start).saturating_sub(1);
+        let mut at = range.start;
+        while at < range.end {
+            let (start, end) = (self.starts[index], self.starts[index + 1].min(range.end));
+            out.push(self.chunks[index].slice((at - start) as usize..(end - start) as usize));
+            at = end;
+            index += 1;
+        }
+        true
+    }
+
+    /// Copies the bytes from `at` on into `out`; false if the object ends before.
+    #[must_use]
+    pub fn copy_to(&self, at: u32, out: &mut [u8]) -> bool {
+        let Some(end) = u32::try_from(out.len()).ok().and_then(|n| at.checked_add(n)) else { return false };
+        let mut slices = Vec::new();
+        if !self.slice_into(at..end, &mut slices) {
+            return false;
+        }
+        let mut filled = 0;
+        for slice in slices {
+            out[filled..filled + slice.len()].copy_from_slice(&slice);
+            filled += slice.len();
+        }
+        true
+    }
+}
+
+impl ObjectCache {
+    /// An empty cache in front of `bucket`.
+    #[must_use]
+    pub fn new(bucket: Arc<dyn Bucket>, world: World, metrics: Arc<Metrics>, limits: CacheLimits) -> Self {
+        let part = |percent: usize| {
+            Cache::builder()
+                .max_capacity((limits.bytes / 100 * percent) as u64)
+                .weigher(|_, object: &Arc<CachedObject>| u32::try_from(object.pinned_bytes).unwrap_or(u32::MAX))
+                .eviction_policy(EvictionPolicy::lru())
+                .build_with_hasher(BuildHasherDefault::<DefaultHasher>::default())
+        };
+        Self {
+            bucket,
+            world,
+            metrics,
+            written: part(WRITTEN_PERCENT),
+            loaded: part(LOADED_PERCENT),
+            room: Arc::new(Semaphore::new(limits.bytes)),
+            loads: Semaphore::new(limits.loads),
+            limit: limits.bytes,
+        }
+    }
+
+    /// The object, from memory or from the bucket. `bytes` is its size.
+    ///
+    /// # Errors
+    /// Those of the bucket, and `Unknown` if there was no room for it in time.
+    pub async fn get(&self, name: ObjectName, bytes: u32) -> Result<Arc<CachedObject>, Arc<StoreError>> {
+        for part in [&self.written, &self.loaded] {
+            if let Some(object) = part.get(&name.ulid).await {
+                self.metrics.cache.hits.inc();
+                return Ok(object);
+            }
+        }
+        self.metrics.cache.misses.inc();
+        let object = self.loaded.try_get_with(name.ulid, self.load(name, bytes)).await?;
+        self.settle(&self.loaded).await;
+        Ok(object)
+    }
+
+    async fn load(&self, name: ObjectName, bytes: u32) -> Result<Arc<CachedObject>, StoreError> {
+        let key = name.key();
+        let gone = |reason: &str| StoreError::Unknown { what: format!("read of {key}"), reason: reason.to_owned() };
+        let _slot = self.loads.acquire().await.map_err(|_| gone("the broker stops"))?;
+        let room = self.wait_for_room(bytes as usize).await.ok_or_else(|| gone("the cache has no room for it"))?;
+        self.metrics.fetch.cold_reads.inc();
+        let content = self.bucket.read(&key, Some(0..u64::from(bytes)), Purpose::Cold).await?;
+        let pinned = content.len();
+        Ok(Arc::new(CachedObject::new(Arc::from([content]), pinned, room)))
+    }
+
+    /// Makes room by evicting loaded objects, then waits until readers let go of evicted ones.
+    async fn wait_for_room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let bytes = u32::try_from(bytes.min(self.limit)).ok()?;
+        match self.room.clone().try_acquire_many_owned(bytes) {
+            Ok(room) => return Some(room),
+            Err(TryAcquireError::Closed) => return None,
+            Err(TryAcquireError::NoPermits) => {}
+        }
+        self.world.timeout(ROOM_WAIT, self.room.clone().acquire_many_owned(bytes)).await?.ok()
+    }
+
+    /// Applies evictions now.
+    async fn settle(&self, part: &Objects) {
+        part.run_pending_tasks().await;
+        self.metrics.cache.bytes.set((self.limit - self.room.available_permits()) as i64);
+    }
+}
+
+#[async_trait]
+impl Written for ObjectCache {
+    async fn written(&self, name: ObjectName, body: Arc<[Bytes]>, pinned_bytes: usize) {
+        let Ok(bytes) = u32::try_from(pinned_bytes) else { return };
+        // Without room it is not kept: readers load it from the bucket.
+        let Ok(room) = self.room.clone().try_acquire_many_owned(bytes) else { return };
+        self.written.insert(name.ulid, Arc::new(CachedObject::new(body, pinned_bytes, room))).await;
+        self.settle(&self.written).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::MemoryBucket;
+    use crate::types::{Head, TimestampMs};
+
+    fn name(ulid: u128) -> ObjectName {
+        ObjectName { applied: Head::default(), ulid }
+    }
+
+    async fn cache(limit: usize, objects: u128) -> ObjectCache {
+        let bucket = Arc::new(MemoryBucket::new());
+        for ulid in 0..objects {
+            let body = vec![Bytes::from(vec![ulid as u8; 1000])];
+            bucket.create(&name(ulid).key(), body, Purpose::Ingest).await.unwrap();
+        }
+        let metrics = Arc::new(Metrics::new(TimestampMs(0)));
+        ObjectCache::new(bucket, World::seeded(1), metrics, CacheLimits { bytes: limit, loads: 4 })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_readers_load_an_object_once() {
+        let cache = cache(10_000, 1).await;
+        let loads = futures::future::join_all((0..100).map(|_| cache.get(name(0), 1000))).await;
+        assert!(loads.iter().all(|l| l.as_ref().unwrap().len() == 1000));
+        assert_eq!(cache.metrics.fetch.cold_reads.get(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn readers_that_hold_on_count_against_the_limit() {
+        let cache = cache(4_000, 10).await;
+        let mut held = Vec::new();
+        for ulid in 0..4 {
+            held.push(cache.get(name(ulid), 1000).await.unwrap());
+        }
+        let error = cache.get(name(4), 1000).await.unwrap_err();
+        assert!(matches!(&*error, StoreError::Unknown { reason, .. } if reason.contains("no room")), "{error:?}");
+        held.clear();
+        assert_eq!(cache.get(name(4), 1000).await.unwrap().len(), 1000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slices_run_over_chunks() {
+        let cache = cache(1000, 0).await;
+        let chunks: Arc<[Bytes]> = [&b"abc"[..], b"", b"defgh"].map(Bytes::from_static).into();
+        cache.written(name(1), chunks, 8).await;
+        let object = cache.get(name(1), 8).await.unwrap();
+        let mut out = Vec::new();
+        assert!(object.slice_into(1..6, &mut out));
+        assert_eq!(out.concat(), b"bcdef");
+        assert!(!object.slice_into(1..9, &mut out));
+        let mut copy = [0; 4];
+        assert!(object.copy_to(2, &mut copy) && &copy == b"cdef");
+        assert!(!object.copy_to(5, &mut copy));
+    }
+}

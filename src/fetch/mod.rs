@@ -1,1 +1,29 @@
-//! (being built)
+//! Offsets → ranges → bytes. Plans which runs a fetch needs, loads their objects, and gives the batches with their
+//! offsets patched into a copy of the first 16 bytes, the rest uncopied. It promises whole batches in offset order, the
+//! first one even if it is larger than the limit, and that an object which is gone is looked for again in a newer State
+//! before it is an error. It keeps the fetch sessions of KIP-227. It does not wait: `api` does. Tests: beside each file.
+mod assemble;
+mod plan;
+mod read;
+mod session;
+mod times;
+
+use bytes::Bytes;
+use std::sync::Arc;
+
+pub use plan::available;
+pub use read::{FetchError, Fetcher, PartRead};
+pub use session::{SessionError, SessionPartition, SessionRequest, SessionView, Sessions, TopicKey};
+pub use times::TimedOffset;
+
+use crate::cache::CachedObject;
+
+/// Record batches to send: buffers one after another, and the objects that stay in memory until they are sent.
+#[derive(Clone, Debug, Default)]
+pub struct Records {
+    pub chunks: Vec<Bytes>,
+    pub bytes: usize,
+    /// Records in them; the first batch may begin before the offset that was asked for.
+    pub records: u64,
+    pub holds: Vec<Arc<CachedObject>>,
+}

@@ -100,7 +100,7 @@ struct Flight {
 }
 
 enum Event {
-    Put { flush: FlushId, result: Result<(), String>, body: Arc<[Bytes]>, pinned_bytes: usize, permits: Vec<OwnedSemaphorePermit> },
+    Put { flush: FlushId, result: Result<(), String>, permits: Vec<OwnedSemaphorePermit> },
     Outcome { flush: FlushId, batches: Vec<LaidOut>, outcome: Result<Outcome, ProposeError>, since: Instant },
 }
 
@@ -213,23 +213,38 @@ impl Owner {
             proposed: 0,
         };
         self.flights.insert(flush, flight);
-        let (bucket, world, policy) = (self.batcher.bucket.clone(), self.batcher.world.clone(), self.batcher.put);
-        let (since, body, pinned_bytes, permits) =
-            (open.since.unwrap_or(now), layout.body, layout.pinned_bytes, open.permits);
-        let task = self.batcher.world.spawn("put", put(bucket, world, policy, since, header.name, body.clone()));
+        let (since, permits) = (open.since.unwrap_or(now), open.permits);
+        let task = self.store(since, header.name, layout.body, layout.pinned_bytes);
         self.events.push(Box::pin(async move {
             let result = task.await.unwrap_or_else(|e| Err(e.to_string()));
-            Event::Put { flush, result, body: body.into(), pinned_bytes, permits }
+            Event::Put { flush, result, permits }
         }));
+    }
+
+    /// PUTs an object, and hands it to readers, on a task of its own: both may take long.
+    fn store(
+        &self,
+        since: Instant,
+        name: ObjectName,
+        body: Vec<Bytes>,
+        pinned_bytes: usize,
+    ) -> JoinHandle<Result<(), String>> {
+        let (bucket, world, policy) = (self.batcher.bucket.clone(), self.batcher.world.clone(), self.batcher.put);
+        let written = self.batcher.written.clone();
+        self.batcher.world.spawn("put", async move {
+            put(bucket, world, policy, since, name, body.clone()).await?;
+            written.written(name, body.into(), pinned_bytes).await;
+            Ok(())
+        })
     }
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Put { flush, result, body, pinned_bytes, permits } => {
+            Event::Put { flush, result, permits } => {
                 self.puts -= 1;
                 self.batcher.metrics.produce.puts_in_flight.set(self.puts as i64);
                 match result {
-                    Ok(()) => self.stored(flush, body, pinned_bytes),
+                    Ok(()) => self.stored(flush),
                     Err(reason) => self.put_failed(flush, &reason),
                 }
                 drop(permits);
@@ -238,13 +253,12 @@ impl Owner {
         }
     }
 
-    fn stored(&mut self, flush: FlushId, body: Arc<[Bytes]>, pinned_bytes: usize) {
+    fn stored(&mut self, flush: FlushId) {
         if std::mem::take(&mut self.failing) {
             info!("the bucket takes objects again");
         }
         let Some(flight) = self.flights.get_mut(&flush) else { return };
         flight.stored = true;
-        self.batcher.written.written(flight.name, body, pinned_bytes);
         self.propose(flush);
     }
 

@@ -9,6 +9,7 @@ mod chain;
 mod flush;
 mod put;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -18,6 +19,7 @@ pub use budget::FlushRule;
 pub use put::PutPolicy;
 
 use crate::records::{BatchBytes, BatchHeader};
+use crate::segment::ObjectName;
 use crate::types::{ConnectionId, KafkaError, Offset, PartitionIndex, Slot, TopicId};
 
 /// Submissions that may wait for the batcher, which takes them at once unless it is busy laying out an object.
@@ -76,7 +78,8 @@ impl Producer {
 }
 
 /// Where written objects go so that tailing readers find them in memory.
+#[async_trait]
 pub trait Written: Send + Sync + 'static {
-    /// Takes the object's buffers, which pin `pinned_bytes`.
-    fn written(&self, name: crate::segment::ObjectName, body: Arc<[Bytes]>, pinned_bytes: usize);
+    /// Takes the buffers of an object that is in the bucket; they pin `pinned_bytes`.
+    async fn written(&self, name: ObjectName, body: Arc<[Bytes]>, pinned_bytes: usize);
 }

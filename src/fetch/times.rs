@@ -1,0 +1,94 @@
+//! Offsets by time: State finds the run, the batches and their records find the rest (K28, KIP-79, KIP-734).
+use super::assemble::Walk;
+use super::read::{FetchError, Fetcher};
+use crate::records::{TimestampType, first_at_or_after, max_timestamp_record};
+use crate::state::{Partition, Run, State};
+use crate::types::{Offset, TimestampMs};
+
+/// Records of one batch that are decompressed at most to find a time in them, in bytes.
+const INFLATED_MAX: usize = 128 << 20;
+
+/// A record's place and time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimedOffset {
+    pub offset: Offset,
+    pub timestamp: TimestampMs,
+}
+
+impl Fetcher {
+    /// The first record at or after `at` in time; `None` if there is none.
+    ///
+    /// # Errors
+    /// As reads.
+    pub async fn first_at(
+        &self,
+        state: &State,
+        partition: &Partition,
+        at: TimestampMs,
+    ) -> Result<Option<TimedOffset>, FetchError> {
+        let runs: Vec<Run> = partition.tail.from_time(partition.log_start, at).collect();
+        for run in runs {
+            let found = self.search(state, &run, |header, batch, base| {
+                // The header's claim spares the records of batches that are wholly before.
+                if header.max_timestamp < at {
+                    return Ok(None);
+                }
+                first_at_or_after(batch, base, at, INFLATED_MAX)
+            });
+            let found = found.await?.into_iter().find(|f| f.offset >= partition.log_start);
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first of the records with the largest timestamp; `None` in an empty partition.
+    ///
+    /// # Errors
+    /// As reads.
+    pub async fn latest_in_time(&self, state: &State, partition: &Partition) -> Result<Option<TimedOffset>, FetchError> {
+        let Some(run) = partition.tail.latest_in_time(partition.log_start) else { return Ok(None) };
+        let found = self.search(state, &run, |header, batch, base| {
+            if header.timestamp_type() == TimestampType::LogAppendTime {
+                return Ok(Some((base, header.max_timestamp)));
+            }
+            max_timestamp_record(batch, base, INFLATED_MAX)
+        });
+        let found = found.await?;
+        let best = found.iter().map(|f| f.timestamp).max();
+        Ok(found.into_iter().find(|f| Some(f.timestamp) == best))
+    }
+
+    /// What `look` finds in each batch of `run`.
+    async fn search(
+        &self,
+        state: &State,
+        run: &Run,
+        look: impl Fn(
+            &crate::records::BatchHeader,
+            &[u8],
+            Offset,
+        ) -> Result<Option<(Offset, TimestampMs)>, crate::records::WalkError>,
+    ) -> Result<Vec<TimedOffset>, FetchError> {
+        let mut objects = self.load(state, std::iter::once(run.object)).await;
+        let object = objects.remove(&run.object).unwrap_or(Err(FetchError::Unavailable))?;
+        let mut found = Vec::new();
+        for batch in Walk::new(&object, run) {
+            let batch = batch.map_err(|_| FetchError::Damaged)?;
+            let mut slices = Vec::new();
+            if !object.slice_into(batch.position..batch.position + batch.bytes, &mut slices) {
+                return Err(FetchError::Damaged);
+            }
+            let whole = match slices.as_slice() {
+                [one] => one.clone(),
+                more => more.concat().into(),
+            };
+            // A batch that can't be walked holds no record that could be named.
+            if let Ok(Some((offset, timestamp))) = look(&batch.header, &whole, batch.base_offset) {
+                found.push(TimedOffset { offset, timestamp });
+            }
+        }
+        Ok(found)
+    }
+}
