@@ -1,1 +1,80 @@
-//! (being built)
+//! One file per Kafka API: its key, the versions that are offered, what is left out on purpose. An API resolves names,
+//! asks a room, and answers with Kafka's errors; it holds no state and takes no decision that `apply` has to take.
+//! What cannot be served is answered in the version that was asked (invariant 8); only what Kafka itself closes a
+//! connection for is `Close`. Tests: `tests/wire/`, and every client in `integration-tests/`.
+mod api_versions;
+mod create_topics;
+mod fetch;
+mod init_producer_id;
+mod list_offsets;
+mod metadata;
+mod offset_for_leader_epoch;
+mod produce;
+mod resolve;
+mod table;
+mod topic_settings;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
+
+pub use init_producer_id::ProducerIds;
+pub use table::{API_VERSIONS_RANGE, OFFERED, Offered, serve};
+pub use topic_settings::TopicSettingsCache;
+
+use crate::cache::CachedObject;
+use crate::config::{Config, HostPort};
+use crate::fetch::{Fetcher, Sessions};
+use crate::metadata::Replica;
+use crate::produce::Producer;
+use crate::protocol::{Frame, RequestHeader};
+use crate::telemetry::Metrics;
+use crate::types::ConnectionId;
+use crate::world::{Instant, World};
+
+/// What APIs work with.
+pub struct Context {
+    pub replica: Replica,
+    pub producer: Producer,
+    pub fetcher: Fetcher,
+    pub sessions: Sessions,
+    pub producer_ids: ProducerIds,
+    pub topic_settings: TopicSettingsCache,
+    pub config: Arc<Config>,
+    pub world: World,
+    pub metrics: Arc<Metrics>,
+}
+
+/// One request: what it asks, and where it came from.
+pub struct Call {
+    pub header: RequestHeader,
+    /// The request after its header.
+    pub body: Bytes,
+    /// The frame's size in bytes: what slices of it keep allocated.
+    pub frame_bytes: usize,
+    /// The frame's share of the request budget.
+    pub permit: Option<OwnedSemaphorePermit>,
+    pub connection: ConnectionId,
+    /// What clients of this listener are told to connect to.
+    pub advertised: Arc<HostPort>,
+    /// When the request's last byte had come.
+    pub received: Instant,
+}
+
+/// A response on its way to the socket, and the objects that its bytes are part of.
+#[derive(Debug)]
+pub struct Reply {
+    pub frame: Frame,
+    pub holds: Vec<Arc<CachedObject>>,
+}
+
+/// What becomes of a request.
+pub enum Answer {
+    Now(Reply),
+    /// The request is on its way and the next of its connection may be read; the reply, if there is one, comes when it
+    /// is done. Only Produce is answered so (H17).
+    Later(BoxFuture<'static, Option<Reply>>),
+    /// The connection is closed, as Kafka does for this.
+    Close(String),
+}

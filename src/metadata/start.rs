@@ -13,7 +13,7 @@ use super::{Proposed, QUEUE_MAX, Replica, Shared, barrier};
 use crate::journal::{Journal, JournalError};
 use crate::segment::ObjectName;
 use crate::state::{Bootstrap, Command, FEATURE_LEVEL_MAX, Outcome, RegisterBroker, SetSettings, Settings, State};
-use crate::store::{Bucket, Claim, Purpose, StoreError, claim, peek};
+use crate::store::{Bucket, Claim, MarkerError, Purpose, StoreError, claim, peek};
 use crate::telemetry::Metrics;
 use crate::types::{BrokerId, Head, Incarnation, Position};
 use crate::world::{JoinHandle, World};
@@ -41,6 +41,8 @@ pub struct Started {
 pub enum StartError {
     #[error("the bucket does not answer: {0}")]
     Bucket(#[from] StoreError),
+    #[error(transparent)]
+    Marker(#[from] MarkerError),
     #[error("the journal can't be read: {0}")]
     Journal(#[from] JournalError),
     #[error(transparent)]

@@ -1,1 +1,53 @@
-//! (being built)
+//! Sockets ⇄ frames: listeners, connections, the request pipeline. It promises that answers leave in the order of their
+//! requests, that only Produce is overtaken by what follows it (H17), and that the memory of all requests in the process
+//! stays below one limit, counted by what is allocated. It never looks into a request beyond its header. A client that
+//! stalls in the middle of a frame, or does not read its answers, is disconnected after a named time. Tests: beside each
+//! file, and `integration-tests/tests/test_hostile.py`.
+mod connection;
+mod frame;
+mod listener;
+mod write;
+
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+pub use listener::{Bound, ListenError, bind, serve};
+
+/// Limits of all connections together.
+#[derive(Clone)]
+pub struct Limits {
+    pub connections_max: usize,
+    pub connections_per_address_max: usize,
+    /// Bytes of the largest request.
+    pub frame_bytes_max: usize,
+    pub pipeline_depth_max: usize,
+    /// `None` is for ever.
+    pub idle: Option<Duration>,
+    pub frame_stall: Duration,
+    pub write_stall: Duration,
+    pub budget: Arc<Budget>,
+}
+
+/// The memory of all requests, from their first byte until their records are stored or their answer is written.
+pub struct Budget {
+    bytes: Arc<Semaphore>,
+    total: usize,
+    /// Held by the one request that may grow beyond a share of the budget, so that large ones can't wait for each other.
+    large: Arc<Semaphore>,
+}
+
+impl Budget {
+    /// A budget of `total` bytes.
+    #[must_use]
+    pub fn new(total: usize) -> Self {
+        let total = total.min(u32::MAX as usize);
+        Self { bytes: Arc::new(Semaphore::new(total)), total, large: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// Bytes in use.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.total - self.bytes.available_permits()
+    }
+}

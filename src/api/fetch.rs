@@ -1,0 +1,263 @@
+//! Fetch (1), versions 4 to 18: long poll with `min_bytes` and `max_wait_ms`, sessions (KIP-227), topic ids from 13 on.
+//! Records are sent from cached objects without copying. read_committed reads up to the high watermark until
+//! transactions exist. Fetches of replicas (a non-negative replica id) are answered as consumers'.
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+use kafka_protocol::messages::{ApiKey, FetchRequest, FetchResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::list_offsets::kafka_error;
+use super::resolve::{check_epoch, slot, state_with};
+use super::table::{Offered, encode};
+use super::{Answer, Call, Context, Reply};
+use crate::fetch::{
+    PartRead, Records, SessionError, SessionPartition, SessionRequest, SessionView, TopicKey, available,
+};
+use crate::metadata::Unavailable;
+use crate::protocol::Splices;
+use crate::state::{Partition, State};
+use crate::types::{KafkaError, Offset, PartitionIndex, Slot, TopicId};
+
+pub(super) const OFFERED: Offered = Offered::new(ApiKey::Fetch, 4, 18);
+
+/// A fetch waits at most this long, whatever it asks for: a client that is gone is noticed by then.
+const WAIT_MAX: Duration = Duration::from_secs(300);
+
+type PartKey = (TopicKey, PartitionIndex);
+
+/// What a request wants, once its session is known.
+struct Wanted {
+    view: SessionView,
+    bytes_max: usize,
+    bytes_min: usize,
+    wait: Duration,
+}
+
+/// One partition's answer.
+struct Found {
+    key: PartKey,
+    error: Option<KafkaError>,
+    high_watermark: Offset,
+    log_start: Offset,
+    records: Records,
+    known: SessionPartition,
+}
+
+pub(super) async fn handle(ctx: &Context, call: &Call, request: FetchRequest) -> Answer {
+    let version = call.header.version;
+    let (bytes_min, wait) = (usize::try_from(request.min_bytes).unwrap_or(0), request.max_wait_ms);
+    let asked = usize::try_from(request.max_bytes).unwrap_or(0);
+    let config_max = usize::try_from(ctx.config.kafka.fetch_max_bytes).unwrap_or(usize::MAX);
+    let ours = usize::try_from(ctx.config.fetch.response_bytes_max).unwrap_or(usize::MAX);
+    let view = match ctx.sessions.begin(session_request(request, version)) {
+        Ok(view) => view,
+        Err(error) => return answer(call, failed(error), Splices::default(), Vec::new()),
+    };
+    ctx.metrics.fetch.sessions.set(i64::try_from(ctx.sessions.count()).unwrap_or(i64::MAX));
+    let wait = Duration::from_millis(u64::try_from(wait).unwrap_or(0)).min(WAIT_MAX);
+    let wanted = Wanted { view, bytes_max: asked.min(config_max).min(ours), bytes_min, wait };
+    let found = poll(ctx, &wanted).await;
+    respond(ctx, call, &wanted, found)
+}
+
+fn failed(error: SessionError) -> FetchResponse {
+    let error = match error {
+        SessionError::NotFound => KafkaError::FetchSessionIdNotFound,
+        SessionError::InvalidEpoch => KafkaError::InvalidFetchSessionEpoch,
+    };
+    FetchResponse::default().with_error_code(error.code())
+}
+
+fn session_request(request: FetchRequest, version: i16) -> SessionRequest {
+    let by_id = version >= 13;
+    let key = |name: &TopicName, id| {
+        if by_id { TopicKey::Id(TopicId(id)) } else { TopicKey::Name(Arc::from(name.as_str())) }
+    };
+    let wanted = |topic: FetchTopic| {
+        let key = key(&topic.topic, topic.topic_id);
+        topic.partitions.into_iter().map(move |p| ((key.clone(), PartitionIndex(p.partition)), remembered(&p)))
+    };
+    let forgotten = request.forgotten_topics_data.into_iter().flat_map(|topic| {
+        let key = key(&topic.topic, topic.topic_id);
+        topic.partitions.into_iter().map(move |p| (key.clone(), PartitionIndex(p)))
+    });
+    // Clients without sessions send version 4 to 6, where both fields are missing and have these defaults.
+    let (id, epoch) = if version >= 7 { (request.session_id, request.session_epoch) } else { (0, -1) };
+    SessionRequest {
+        id,
+        epoch,
+        by_id,
+        forgotten: forgotten.collect(),
+        wanted: request.topics.into_iter().flat_map(wanted).collect(),
+    }
+}
+
+fn remembered(partition: &FetchPartition) -> SessionPartition {
+    SessionPartition {
+        offset: Offset(partition.fetch_offset),
+        bytes_max: partition.partition_max_bytes,
+        leader_epoch: partition.current_leader_epoch,
+        high_watermark: Offset(-1),
+        log_start: Offset(-1),
+    }
+}
+
+/// Reads when there is enough, an error, or no time left.
+async fn poll(ctx: &Context, wanted: &Wanted) -> Vec<Found> {
+    let deadline = ctx.world.now() + wanted.wait;
+    let keys = || wanted.view.partitions.iter().map(|((topic, _), _)| topic);
+    let mut state = match state_with(ctx, keys()).await {
+        Ok(state) => state,
+        Err(Unavailable(_)) => return all(wanted, KafkaError::NotLeaderOrFollower),
+    };
+    let slots: Vec<Slot> =
+        wanted.view.partitions.iter().filter_map(|(key, _)| slot(&state, &key.0, key.1).ok()).collect();
+    let waiter = ctx.replica.watch(slots.into_iter());
+    loop {
+        let (ready, checked) = look(ctx, state, wanted).await;
+        state = checked;
+        if ready || ctx.world.now() >= deadline {
+            return read(ctx, &state, wanted).await;
+        }
+        ctx.metrics.fetch.waiting_requests.inc();
+        let left = deadline.saturating_duration_since(ctx.world.now());
+        // The end of the time is an answer too: an empty one.
+        let _ = ctx.world.timeout(left, waiter.woken()).await;
+        ctx.metrics.fetch.waiting_requests.dec();
+        state = ctx.replica.state();
+    }
+}
+
+/// Whether the answer is due: enough bytes, or an error that a newer State confirms.
+async fn look(ctx: &Context, state: Arc<State>, wanted: &Wanted) -> (bool, Arc<State>) {
+    let mut bytes = 0;
+    let mut doubtful = false;
+    for (key, asked) in &wanted.view.partitions {
+        match check(&state, key, asked) {
+            Ok(partition) => bytes += available(partition, asked.offset, wanted.bytes_min.max(1)),
+            Err(_) => doubtful = true,
+        }
+    }
+    if doubtful {
+        return (true, ctx.replica.barrier().await.unwrap_or(state));
+    }
+    // Kafka answers at once to a fetch of nothing, and to one that wants no bytes.
+    (bytes >= wanted.bytes_min || wanted.view.partitions.is_empty(), state)
+}
+
+/// The partition, if it may be read at that offset.
+fn check<'a>(state: &'a State, key: &PartKey, asked: &SessionPartition) -> Result<&'a Partition, KafkaError> {
+    let slot = slot(state, &key.0, key.1)?;
+    check_epoch(asked.leader_epoch)?;
+    let partition = state.partition(slot).ok_or(KafkaError::UnknownTopicOrPartition)?;
+    if asked.offset < partition.log_start || asked.offset > partition.end {
+        return Err(KafkaError::OffsetOutOfRange);
+    }
+    Ok(partition)
+}
+
+async fn read(ctx: &Context, state: &State, wanted: &Wanted) -> Vec<Found> {
+    let mut found: Vec<Found> = Vec::with_capacity(wanted.view.partitions.len());
+    let (mut reads, mut of) = (Vec::new(), Vec::new());
+    for (key, asked) in &wanted.view.partitions {
+        let mut one = Found {
+            key: key.clone(),
+            error: None,
+            high_watermark: Offset(-1),
+            log_start: Offset(-1),
+            records: Records::default(),
+            known: asked.clone(),
+        };
+        match check(state, key, asked) {
+            Ok(partition) => {
+                (one.high_watermark, one.log_start) = (partition.end, partition.log_start);
+                if asked.offset < partition.end {
+                    let bytes_max = usize::try_from(asked.bytes_max).unwrap_or(0);
+                    reads.push(PartRead { slot: partition.slot, offset: asked.offset, bytes_max });
+                    of.push(found.len());
+                }
+            }
+            Err(error) => one.error = Some(error),
+        }
+        found.push(one);
+    }
+    let records = ctx.fetcher.read(state, &reads, wanted.bytes_max).await;
+    for (index, records) in of.into_iter().zip(records) {
+        match records {
+            Ok(records) => found[index].records = records,
+            Err(error) => found[index].error = Some(kafka_error(error)),
+        }
+    }
+    found
+}
+
+fn all(wanted: &Wanted, error: KafkaError) -> Vec<Found> {
+    let of = |(key, known): &(PartKey, SessionPartition)| Found {
+        key: key.clone(),
+        error: Some(error),
+        high_watermark: Offset(-1),
+        log_start: Offset(-1),
+        records: Records::default(),
+        known: known.clone(),
+    };
+    wanted.view.partitions.iter().map(of).collect()
+}
+
+/// The response: of an incremental session only the partitions that have news.
+fn respond(ctx: &Context, call: &Call, wanted: &Wanted, found: Vec<Found>) -> Answer {
+    let news = |f: &Found| {
+        !wanted.view.incremental
+            || f.error.is_some()
+            || f.records.bytes > 0
+            || f.high_watermark != f.known.high_watermark
+            || f.log_start != f.known.log_start
+    };
+    let (mut splices, mut holds) = (Splices::default(), Vec::new());
+    let mut topics: BTreeMap<TopicKey, Vec<PartitionData>> = BTreeMap::new();
+    let mut answered = Vec::new();
+    for one in found.into_iter().filter(news) {
+        ctx.metrics.fetch.out_bytes.inc_by(one.records.bytes as u64);
+        ctx.metrics.fetch.out_records.inc_by(one.records.records);
+        if one.error.is_none() {
+            answered.push((one.key.clone(), one.high_watermark, one.log_start));
+        }
+        let data = PartitionData::default()
+            .with_partition_index(one.key.1.0)
+            .with_error_code(one.error.map_or(0, |e| e.code()))
+            .with_high_watermark(one.high_watermark.0)
+            .with_last_stable_offset(one.high_watermark.0)
+            .with_log_start_offset(one.log_start.0)
+            .with_records(Some(splices.add(one.records.chunks)));
+        holds.extend(one.records.holds);
+        topics.entry(one.key.0).or_default().push(data);
+    }
+    if wanted.view.id != 0 {
+        ctx.sessions.answered(wanted.view.id, answered.into_iter());
+    }
+    let topic = |(key, partitions): (TopicKey, Vec<PartitionData>)| {
+        let response = FetchableTopicResponse::default().with_partitions(partitions);
+        match key {
+            TopicKey::Id(id) => response.with_topic_id(id.0),
+            TopicKey::Name(name) => response.with_topic(TopicName(StrBytes::from_string(name.to_string()))),
+        }
+    };
+    let response = FetchResponse::default()
+        .with_session_id(wanted.view.id)
+        .with_responses(topics.into_iter().map(topic).collect());
+    answer(call, response, splices, holds)
+}
+
+fn answer(
+    call: &Call,
+    response: FetchResponse,
+    splices: Splices,
+    holds: Vec<Arc<crate::cache::CachedObject>>,
+) -> Answer {
+    match encode(call, &response, splices) {
+        Some(frame) => Answer::Now(Reply { frame, holds }),
+        None => Answer::Close("the answer can't be encoded".to_owned()),
+    }
+}

@@ -1,0 +1,94 @@
+//! ListOffsets (2): earliest, latest, by time, the record with the largest time, and Kafka's tiered-storage questions.
+use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
+use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
+use kafka_protocol::messages::{ApiKey, ListOffsetsRequest, ListOffsetsResponse};
+use std::sync::Arc;
+
+use super::metadata::LEADER_EPOCH;
+use super::resolve::{check_epoch, slot};
+use super::table::Offered;
+use super::{Call, Context};
+use crate::fetch::{FetchError, TimedOffset, TopicKey};
+use crate::state::State;
+use crate::types::{KafkaError, Offset, PartitionIndex, TimestampMs};
+
+pub(super) const OFFERED: Offered = Offered::new(ApiKey::ListOffsets, 1, 11);
+
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+const MAX_TIMESTAMP: i64 = -3;
+const EARLIEST_LOCAL: i64 = -4;
+const LATEST_TIERED: i64 = -5;
+const EARLIEST_PENDING_UPLOAD: i64 = -6;
+
+pub(super) async fn handle(ctx: &Context, call: &Call, request: ListOffsetsRequest) -> ListOffsetsResponse {
+    // Every answer is a maximum, a minimum or an absence (H10).
+    let state = ctx.replica.barrier().await;
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let key = TopicKey::Name(Arc::from(topic.name.as_str()));
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for partition in topic.partitions {
+            let found = match &state {
+                Ok(state) => find(ctx, state, &key, &partition, call.header.version).await,
+                Err(_) => Err(KafkaError::NotLeaderOrFollower),
+            };
+            partitions.push(respond(partition.partition_index, found));
+        }
+        topics.push(ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions));
+    }
+    ListOffsetsResponse::default().with_topics(topics)
+}
+
+fn respond(index: i32, found: Result<Option<TimedOffset>, KafkaError>) -> ListOffsetsPartitionResponse {
+    let response = ListOffsetsPartitionResponse::default()
+        .with_partition_index(index)
+        .with_timestamp(-1)
+        .with_offset(-1)
+        .with_leader_epoch(-1);
+    match found {
+        Ok(Some(TimedOffset { offset, timestamp })) => {
+            response.with_offset(offset.0).with_timestamp(timestamp.0).with_leader_epoch(LEADER_EPOCH)
+        }
+        Ok(None) => response,
+        Err(error) => response.with_error_code(error.code()),
+    }
+}
+
+async fn find(
+    ctx: &Context,
+    state: &State,
+    key: &TopicKey,
+    asked: &ListOffsetsPartition,
+    version: i16,
+) -> Result<Option<TimedOffset>, KafkaError> {
+    let slot = slot(state, key, PartitionIndex(asked.partition_index))?;
+    if version >= 4 {
+        check_epoch(asked.current_leader_epoch)?;
+    }
+    let partition = state.partition(slot).ok_or(KafkaError::UnknownTopicOrPartition)?;
+    let at = |offset: Offset| Ok(Some(TimedOffset { offset, timestamp: TimestampMs(-1) }));
+    let supported = |min: i16| if version >= min { Ok(()) } else { Err(KafkaError::UnsupportedVersion) };
+    match asked.timestamp {
+        LATEST => at(partition.end),
+        EARLIEST => at(partition.log_start),
+        MAX_TIMESTAMP => {
+            supported(7)?;
+            ctx.fetcher.latest_in_time(state, partition).await.map_err(kafka_error)
+        }
+        EARLIEST_LOCAL => supported(8).and_then(|()| at(partition.log_start)),
+        // There is no second tier, so nothing is in it.
+        LATEST_TIERED => supported(9).map(|()| None),
+        EARLIEST_PENDING_UPLOAD => supported(11).map(|()| None),
+        time if time < 0 => Err(KafkaError::UnsupportedForMessageFormat),
+        time => ctx.fetcher.first_at(state, partition, TimestampMs(time)).await.map_err(kafka_error),
+    }
+}
+
+/// What a client is told of records that can't be read.
+pub(super) fn kafka_error(error: FetchError) -> KafkaError {
+    match error {
+        FetchError::Gone => KafkaError::UnknownTopicOrPartition,
+        FetchError::Unavailable | FetchError::Damaged => KafkaError::KafkaStorageError,
+    }
+}

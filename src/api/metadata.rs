@@ -1,0 +1,115 @@
+//! Metadata (3): brokers, topics, partitions. Every partition's leader is this broker; the bucket replicates, so replicas
+//! and ISR are the leader alone, whatever replication factor was asked for.
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::{ApiKey, BrokerId, MetadataRequest, MetadataResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use std::sync::Arc;
+
+use super::create_topics::auto_create;
+use super::resolve::{check_topic_name, state_with, topic};
+use super::table::Offered;
+use super::{Call, Context};
+use crate::fetch::TopicKey;
+use crate::state::{State, Topic};
+use crate::types::{KafkaError, TopicId};
+
+pub(super) const OFFERED: Offered = Offered::new(ApiKey::Metadata, 0, 13);
+
+/// The leader epoch of a history that never forked (H11).
+pub(super) const LEADER_EPOCH: i32 = 0;
+
+pub(super) async fn handle(ctx: &Context, call: &Call, request: MetadataRequest) -> MetadataResponse {
+    let version = call.header.version;
+    let wanted = match request.topics {
+        Some(topics) if version > 0 || !topics.is_empty() => Some(topics),
+        _ => None,
+    };
+    let keys: Option<Vec<TopicKey>> = wanted.map(|topics| {
+        let key = |t: kafka_protocol::messages::metadata_request::MetadataRequestTopic| match t.name {
+            Some(name) => TopicKey::Name(Arc::from(name.as_str())),
+            None => TopicKey::Id(TopicId(t.topic_id)),
+        };
+        topics.into_iter().map(key).collect()
+    });
+    let mut response = MetadataResponse::default()
+        .with_brokers(vec![broker(ctx, call)])
+        .with_cluster_id(ctx.replica.state().cluster_id().map(|id| StrBytes::from_string(id.to_string())))
+        .with_controller_id(BrokerId(ctx.config.broker_id));
+    response.topics = match keys {
+        None => all(ctx).await,
+        Some(keys) => some(ctx, &keys, version < 4 || request.allow_auto_topic_creation).await,
+    };
+    response
+}
+
+fn broker(ctx: &Context, call: &Call) -> MetadataResponseBroker {
+    MetadataResponseBroker::default()
+        .with_node_id(BrokerId(ctx.config.broker_id))
+        .with_host(StrBytes::from_string(call.advertised.host.clone()))
+        .with_port(i32::from(call.advertised.port))
+}
+
+async fn all(ctx: &Context) -> Vec<MetadataResponseTopic> {
+    // A list of everything is also a claim about what does not exist.
+    let state = match ctx.replica.barrier().await {
+        Ok(state) => state,
+        Err(_) => ctx.replica.state(),
+    };
+    state.topics().map(|topic| describe(ctx, &state, topic)).collect()
+}
+
+async fn some(ctx: &Context, keys: &[TopicKey], may_create: bool) -> Vec<MetadataResponseTopic> {
+    let Ok(mut state) = state_with(ctx, keys.iter()).await else {
+        return keys.iter().map(|key| missing(key, KafkaError::LeaderNotAvailable)).collect();
+    };
+    let absent: Vec<&TopicKey> = keys.iter().filter(|key| topic(&state, key).is_none()).collect();
+    let mut errors = Vec::new();
+    for key in absent {
+        let TopicKey::Name(name) = key else { continue };
+        if check_topic_name(name).is_err() {
+            errors.push((key, KafkaError::InvalidTopicException));
+        } else if may_create && ctx.config.kafka.auto_create_topics_enable {
+            if let Err(error) = auto_create(ctx, name).await {
+                errors.push((key, error));
+            }
+            state = ctx.replica.state();
+        }
+    }
+    let answer = |key: &TopicKey| match topic(&state, key) {
+        Some(topic) => describe(ctx, &state, topic),
+        None => {
+            let refused = errors.iter().find(|(k, _)| *k == key).map(|(_, error)| *error);
+            missing(key, refused.unwrap_or(match key {
+                TopicKey::Id(_) => KafkaError::UnknownTopicId,
+                TopicKey::Name(_) => KafkaError::UnknownTopicOrPartition,
+            }))
+        }
+    };
+    keys.iter().map(answer).collect()
+}
+
+fn describe(ctx: &Context, _: &State, topic: &Topic) -> MetadataResponseTopic {
+    let leader = BrokerId(ctx.config.broker_id);
+    let partition = |index: usize| {
+        MetadataResponsePartition::default()
+            .with_partition_index(i32::try_from(index).unwrap_or(i32::MAX))
+            .with_leader_id(leader)
+            .with_leader_epoch(LEADER_EPOCH)
+            .with_replica_nodes(vec![leader])
+            .with_isr_nodes(vec![leader])
+    };
+    MetadataResponseTopic::default()
+        .with_name(Some(TopicName(StrBytes::from_string(topic.name.to_string()))))
+        .with_topic_id(topic.id.0)
+        .with_partitions((0..topic.slots.len()).map(partition).collect())
+}
+
+fn missing(key: &TopicKey, error: KafkaError) -> MetadataResponseTopic {
+    let topic = MetadataResponseTopic::default().with_error_code(error.code());
+    match key {
+        TopicKey::Name(name) => topic.with_name(Some(TopicName(StrBytes::from_string(name.to_string())))),
+        TopicKey::Id(id) => topic.with_name(None).with_topic_id(id.0),
+    }
+}

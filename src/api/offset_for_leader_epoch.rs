@@ -1,0 +1,42 @@
+//! OffsetForLeaderEpoch (23): where an epoch ends. Epochs follow history generations (H11): in a history that never
+//! forked, every epoch up to the current one ends at the high watermark, so no consumer ever sees truncation.
+use kafka_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
+use kafka_protocol::messages::{ApiKey, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
+use std::sync::Arc;
+
+use super::metadata::LEADER_EPOCH;
+use super::resolve::{check_epoch, slot};
+use super::table::Offered;
+use super::{Call, Context};
+use crate::fetch::TopicKey;
+use crate::types::{KafkaError, PartitionIndex};
+
+pub(super) const OFFERED: Offered = Offered::new(ApiKey::OffsetForLeaderEpoch, 2, 4);
+
+pub(super) async fn handle(
+    ctx: &Context,
+    _: &Call,
+    request: OffsetForLeaderEpochRequest,
+) -> OffsetForLeaderEpochResponse {
+    let state = ctx.replica.barrier().await;
+    let topics = request.topics.into_iter().map(|topic| {
+        let key = TopicKey::Name(Arc::from(topic.topic.as_str()));
+        let partitions = topic.partitions.into_iter().map(|asked| {
+            let found = state.as_ref().map_err(|_| KafkaError::NotLeaderOrFollower).and_then(|state| {
+                let slot = slot(state, &key, PartitionIndex(asked.partition))?;
+                check_epoch(asked.current_leader_epoch)?;
+                let partition = state.partition(slot).ok_or(KafkaError::UnknownTopicOrPartition)?;
+                // An epoch that never was has no end.
+                Ok((asked.leader_epoch == LEADER_EPOCH).then_some(partition.end))
+            });
+            let response = EpochEndOffset::default().with_partition(asked.partition);
+            match found {
+                Ok(Some(end)) => response.with_leader_epoch(LEADER_EPOCH).with_end_offset(end.0),
+                Ok(None) => response.with_leader_epoch(-1).with_end_offset(-1),
+                Err(error) => response.with_leader_epoch(-1).with_end_offset(-1).with_error_code(error.code()),
+            }
+        });
+        OffsetForLeaderTopicResult::default().with_topic(topic.topic).with_partitions(partitions.collect())
+    });
+    OffsetForLeaderEpochResponse::default().with_topics(topics.collect())
+}

@@ -1,0 +1,106 @@
+//! Which API is served where, and in which versions.
+use kafka_protocol::messages::*;
+use kafka_protocol::protocol::{Encodable, HeaderVersion, Message};
+
+use super::{Answer, Call, Context, Reply};
+use super::{api_versions, fetch, init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce};
+use crate::protocol::{Splices, decode, encode_response, unsupported_api_versions};
+
+/// An API as ApiVersions shows it. `shown_min` is below `min` where Kafka shows versions that it refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offered {
+    pub key: ApiKey,
+    pub min: i16,
+    pub max: i16,
+    pub shown_min: i16,
+}
+
+impl Offered {
+    pub(super) const fn new(key: ApiKey, min: i16, max: i16) -> Self {
+        Self { key, min, max, shown_min: min }
+    }
+}
+
+/// Everything that is offered, by key.
+pub const OFFERED: &[Offered] = &[
+    produce::OFFERED,
+    fetch::OFFERED,
+    list_offsets::OFFERED,
+    metadata::OFFERED,
+    api_versions::OFFERED,
+    init_producer_id::OFFERED,
+    offset_for_leader_epoch::OFFERED,
+];
+
+/// The versions of ApiVersions, for the answer to a version of the future.
+pub const API_VERSIONS_RANGE: (i16, i16) = (api_versions::OFFERED.min, api_versions::OFFERED.max);
+
+/// Serves one request.
+pub async fn serve(ctx: &Context, mut call: Call) -> Answer {
+    let (key, version) = (call.header.api_key, call.header.version);
+    let Some(offered) = OFFERED.iter().find(|o| o.key == key) else {
+        return Answer::Close(format!("{key:?} is not offered"));
+    };
+    if version < offered.min || version > offered.max {
+        if key == ApiKey::ApiVersions {
+            return unsupported(&call);
+        }
+        return Answer::Close(format!("{key:?} version {version} is not offered"));
+    }
+    macro_rules! call {
+        ($handle:path) => {
+            match decode(version, std::mem::take(&mut call.body)) {
+                Ok(request) => respond(&call, &$handle(ctx, &call, request).await),
+                Err(error) => Answer::Close(error.to_string()),
+            }
+        };
+    }
+    match key {
+        ApiKey::Produce => match decode(version, std::mem::take(&mut call.body)) {
+            Ok(request) => produce::handle(ctx, call, request).await,
+            Err(error) => Answer::Close(error.to_string()),
+        },
+        ApiKey::Fetch => match decode(version, std::mem::take(&mut call.body)) {
+            Ok(request) => fetch::handle(ctx, &call, request).await,
+            Err(error) => Answer::Close(error.to_string()),
+        },
+        ApiKey::ListOffsets => call!(list_offsets::handle),
+        ApiKey::Metadata => call!(metadata::handle),
+        ApiKey::ApiVersions => call!(api_versions::handle),
+        ApiKey::InitProducerId => call!(init_producer_id::handle),
+        ApiKey::OffsetForLeaderEpoch => call!(offset_for_leader_epoch::handle),
+        _ => Answer::Close(format!("{key:?} is not offered")),
+    }
+}
+
+fn respond<M: Encodable + HeaderVersion + Message>(call: &Call, message: &M) -> Answer {
+    match encode(call, message, Splices::default()) {
+        Some(frame) => Answer::Now(plain(frame)),
+        None => Answer::Close("the answer can't be encoded".to_owned()),
+    }
+}
+
+/// An ApiVersions request of a version that is not offered gets version 0 of the answer, with the range.
+fn unsupported(call: &Call) -> Answer {
+    let Offered { min, max, .. } = api_versions::OFFERED;
+    match unsupported_api_versions(call.header.correlation_id, min, max) {
+        Ok(frame) => Answer::Now(plain(frame)),
+        Err(error) => Answer::Close(error.to_string()),
+    }
+}
+
+fn plain(frame: crate::protocol::Frame) -> Reply {
+    Reply { frame, holds: Vec::new() }
+}
+
+/// The response as a frame; `None`, after a line in the log, if it has a value that its version can't carry.
+pub(super) fn encode<M: Encodable + HeaderVersion + Message>(
+    call: &Call,
+    message: &M,
+    splices: Splices,
+) -> Option<crate::protocol::Frame> {
+    let header = &call.header;
+    encode_response(header.api_key, header.version, header.correlation_id, message, splices)
+        .inspect_err(|error| tracing::error!(api = ?header.api_key, version = header.version, %error, "answer not sent"))
+        .ok()
+}

@@ -1,0 +1,202 @@
+//! Reads frames off a socket. Memory is taken from the budget as bytes arrive, not as a length claims: a frame's buffer
+//! starts small and quadruples.
+use bytes::{BufMut, Bytes, BytesMut};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{Budget, Limits};
+use crate::world::World;
+
+/// A connection's own buffer: small requests are read into it, many at a time, and copied out of it.
+const OWN_BYTES: usize = 4 << 10;
+
+/// The first allocation for a larger frame. Most produce requests are at most four times this, so they are copied once.
+const FIRST_BYTES: usize = 256 << 10;
+
+/// A frame without its size, and its share of the budget.
+#[derive(Debug)]
+pub(super) struct Frame {
+    pub(super) bytes: Bytes,
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+/// Why no frame came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The client hung up, or the connection broke.
+    Closed,
+    /// Nothing was asked for too long.
+    Idle,
+    /// The client stopped in the middle of a frame.
+    Stalled,
+    /// The frame's length is negative, or over the limit.
+    Size(i32),
+}
+
+/// The reading half of a connection.
+pub(super) struct FrameReader<R> {
+    socket: R,
+    buffer: BytesMut,
+    limits: Limits,
+    world: World,
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    pub(super) fn new(socket: R, limits: Limits, world: World) -> Self {
+        Self { socket, buffer: BytesMut::new(), limits, world }
+    }
+
+    /// The next frame, when its last byte has come.
+    pub(super) async fn next(&mut self) -> Result<Frame, Ended> {
+        let size = self.size().await?;
+        let length = usize::try_from(size).ok().filter(|n| *n <= self.limits.frame_bytes_max);
+        let length = length.ok_or(Ended::Size(size))?;
+        if length <= OWN_BYTES - 4 {
+            return self.small(length).await;
+        }
+        self.large(length).await
+    }
+
+    async fn size(&mut self) -> Result<i32, Ended> {
+        while self.buffer.len() < 4 {
+            let idle = if self.buffer.is_empty() { self.limits.idle } else { Some(self.limits.frame_stall) };
+            let ended = if self.buffer.is_empty() { Ended::Idle } else { Ended::Stalled };
+            self.fill(idle, ended).await?;
+        }
+        let size = self.buffer.first_chunk::<4>().map_or(0, |b| i32::from_be_bytes(*b));
+        let _ = self.buffer.split_to(4);
+        Ok(size)
+    }
+
+    /// Reads what there is into the own buffer.
+    async fn fill(&mut self, patience: Option<Duration>, ended: Ended) -> Result<(), Ended> {
+        if self.buffer.capacity() < OWN_BYTES {
+            self.buffer.reserve(OWN_BYTES - self.buffer.len());
+        }
+        let room = OWN_BYTES - self.buffer.len();
+        let mut limited = (&mut self.buffer).limit(room);
+        let read = self.socket.read_buf(&mut limited);
+        let read = match patience {
+            Some(patience) => self.world.timeout(patience, read).await.ok_or(ended)?,
+            None => read.await,
+        };
+        match read {
+            Ok(0) | Err(_) => Err(Ended::Closed),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    async fn small(&mut self, length: usize) -> Result<Frame, Ended> {
+        let permit = self.reserve(length).await?;
+        while self.buffer.len() < length {
+            self.fill(Some(self.limits.frame_stall), Ended::Stalled).await?;
+        }
+        // An exact copy, so that what a record keeps allocated is its request and no neighbour's.
+        let bytes = Bytes::copy_from_slice(&self.buffer[..length]);
+        let _ = self.buffer.split_to(length);
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+        Ok(Frame { bytes, permit })
+    }
+
+    async fn large(&mut self, length: usize) -> Result<Frame, Ended> {
+        let mut capacity = length.min(FIRST_BYTES);
+        let mut permit = self.reserve(capacity).await?;
+        let mut large = None;
+        let mut frame = BytesMut::with_capacity(capacity);
+        let have = self.buffer.len().min(length);
+        frame.extend_from_slice(&self.buffer.split_to(have));
+        self.buffer = BytesMut::new();
+        while frame.len() < length {
+            if frame.len() == capacity {
+                let next = length.min(capacity.saturating_mul(4));
+                if large.is_none() && next > self.limits.budget.total / 8 {
+                    large = self.limits.budget.large.clone().acquire_owned().await.ok();
+                }
+                permit.merge(self.reserve(next - capacity).await?);
+                let mut larger = BytesMut::with_capacity(next);
+                larger.extend_from_slice(&frame);
+                frame = larger;
+                capacity = next;
+            }
+            let room = capacity - frame.len();
+            let mut limited = (&mut frame).limit(room);
+            let read = self.world.timeout(self.limits.frame_stall, self.socket.read_buf(&mut limited)).await;
+            match read.ok_or(Ended::Stalled)? {
+                Ok(0) | Err(_) => return Err(Ended::Closed),
+                Ok(_) => {}
+            }
+        }
+        Ok(Frame { bytes: frame.freeze(), permit })
+    }
+
+    /// Waits for room in the budget: meanwhile the socket is not read, and the client feels it.
+    async fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Ended> {
+        let budget: &Arc<Budget> = &self.limits.budget;
+        let bytes = u32::try_from(bytes.min(budget.total)).unwrap_or(u32::MAX);
+        budget.bytes.clone().acquire_many_owned(bytes).await.map_err(|_| Ended::Closed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+
+    fn limits(budget: usize) -> Limits {
+        Limits {
+            connections_max: 1,
+            connections_per_address_max: 1,
+            frame_bytes_max: 10 << 20,
+            pipeline_depth_max: 1,
+            idle: Some(Duration::from_secs(60)),
+            frame_stall: Duration::from_secs(5),
+            write_stall: Duration::from_secs(5),
+            budget: Arc::new(Budget::new(budget)),
+        }
+    }
+
+    fn framed(bytes: &[u8]) -> Vec<u8> {
+        [&(bytes.len() as i32).to_be_bytes(), bytes].concat()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn frames_of_every_size_come_back_to_back() {
+        let sizes = [0, 1, 100, OWN_BYTES - 4, OWN_BYTES - 3, OWN_BYTES, FIRST_BYTES, FIRST_BYTES + 1, 3 << 20];
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        let sent = tokio::spawn(async move {
+            for (i, size) in sizes.iter().enumerate() {
+                client.write_all(&framed(&vec![i as u8; *size])).await.unwrap();
+            }
+            client
+        });
+        let limits = limits(8 << 20);
+        let mut reader = FrameReader::new(server, limits.clone(), World::seeded(1));
+        for (i, size) in sizes.iter().enumerate() {
+            let frame = reader.next().await.unwrap();
+            assert_eq!(frame.bytes, vec![i as u8; *size], "frame {i}");
+            assert_eq!(limits.budget.used(), *size);
+        }
+        drop(sent.await.unwrap());
+        assert_eq!(reader.next().await.unwrap_err(), Ended::Closed);
+        assert_eq!(limits.budget.used(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_claimed_length_takes_no_memory() {
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        let limits = limits(1 << 20);
+        let mut reader = FrameReader::new(server, limits.clone(), World::seeded(1));
+        client.write_all(&(9_i32 << 20).to_be_bytes()).await.unwrap();
+        assert_eq!(reader.next().await.unwrap_err(), Ended::Stalled);
+        assert_eq!(limits.budget.used(), 0);
+        client.write_all(&(-1_i32).to_be_bytes()).await.unwrap();
+        assert_eq!(reader.next().await.unwrap_err(), Ended::Size(-1));
+        client.write_all(&(11_i32 << 20).to_be_bytes()).await.unwrap();
+        assert_eq!(reader.next().await.unwrap_err(), Ended::Size(11 << 20));
+        assert_eq!(reader.next().await.unwrap_err(), Ended::Idle);
+    }
+}

@@ -1,0 +1,43 @@
+//! Writes answers: buffers of a frame, or of several, in one system call where they fit.
+use bytes::{Buf, Bytes};
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::time::Duration;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+
+use crate::world::World;
+
+/// Buffers per call; the kernel takes 1,024.
+const SLICES_MAX: usize = 256;
+
+/// Why an answer was not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WriteEnded {
+    Closed,
+    /// The client read nothing for too long.
+    Stalled,
+}
+
+/// Writes all of `chunks`, with progress at least every `stall`.
+pub(super) async fn write_all<W: AsyncWrite + Unpin>(
+    socket: &mut W,
+    chunks: Vec<Bytes>,
+    world: &World,
+    stall: Duration,
+) -> Result<(), WriteEnded> {
+    let mut left: VecDeque<Bytes> = chunks.into_iter().filter(|c| !c.is_empty()).collect();
+    while !left.is_empty() {
+        let slices: Vec<IoSlice<'_>> = left.iter().take(SLICES_MAX).map(|c| IoSlice::new(c)).collect();
+        let written = world.timeout(stall, socket.write_vectored(&slices)).await.ok_or(WriteEnded::Stalled)?;
+        let mut written = written.ok().filter(|n| *n > 0).ok_or(WriteEnded::Closed)?;
+        while let Some(first) = left.front_mut() {
+            if written < first.len() {
+                first.advance(written);
+                break;
+            }
+            written -= first.len();
+            left.pop_front();
+        }
+    }
+    Ok(())
+}
