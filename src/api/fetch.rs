@@ -14,7 +14,7 @@ use super::resolve::{check_epoch, slot, state_with};
 use super::table::{Offered, encode};
 use super::{Answer, Call, Context, Reply};
 use crate::fetch::{
-    PartRead, Records, SessionError, SessionPartition, SessionRequest, SessionView, TopicKey, available,
+    CachedObject, PartRead, Records, SessionError, SessionPartition, SessionRequest, SessionView, TopicKey, available,
 };
 use crate::metadata::Unavailable;
 use crate::protocol::Splices;
@@ -250,12 +250,7 @@ fn respond(ctx: &Context, call: &Call, wanted: &Wanted, found: Vec<Found>) -> An
     answer(call, response, splices, holds)
 }
 
-fn answer(
-    call: &Call,
-    response: FetchResponse,
-    splices: Splices,
-    holds: Vec<Arc<crate::cache::CachedObject>>,
-) -> Answer {
+fn answer(call: &Call, response: FetchResponse, splices: Splices, holds: Vec<Arc<CachedObject>>) -> Answer {
     match encode(call, &response, splices) {
         Some(frame) => Answer::Now(Reply { frame, holds }),
         None => Answer::Close("the answer can't be encoded".to_owned()),

@@ -31,7 +31,8 @@ impl ProducerIds {
             let mut block = 0..0;
             while let Some(reply) = waiting.recv().await {
                 if block.is_empty()
-                    && let Ok(Outcome::ProducerIds { first }) = replica.propose(AllocateProducerIds { count: BLOCK }).await
+                    && let Ok(Outcome::ProducerIds { first }) =
+                        replica.propose(AllocateProducerIds { count: BLOCK }).await
                 {
                     block = first.0..first.0 + i64::from(BLOCK);
                 }

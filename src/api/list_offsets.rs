@@ -33,14 +33,14 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: ListOffsetsReque
                 Ok(state) => find(ctx, state, &key, &partition, call.header.version).await,
                 Err(_) => Err(KafkaError::NotLeaderOrFollower),
             };
-            partitions.push(respond(partition.partition_index, found));
+            partitions.push(respond(call.header.version, partition.partition_index, found));
         }
         topics.push(ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions));
     }
     ListOffsetsResponse::default().with_topics(topics)
 }
 
-fn respond(index: i32, found: Result<Option<TimedOffset>, KafkaError>) -> ListOffsetsPartitionResponse {
+fn respond(version: i16, index: i32, found: Result<Option<TimedOffset>, KafkaError>) -> ListOffsetsPartitionResponse {
     let response = ListOffsetsPartitionResponse::default()
         .with_partition_index(index)
         .with_timestamp(-1)
@@ -48,7 +48,8 @@ fn respond(index: i32, found: Result<Option<TimedOffset>, KafkaError>) -> ListOf
         .with_leader_epoch(-1);
     match found {
         Ok(Some(TimedOffset { offset, timestamp })) => {
-            response.with_offset(offset.0).with_timestamp(timestamp.0).with_leader_epoch(LEADER_EPOCH)
+            let epoch = if version >= 4 { LEADER_EPOCH } else { -1 };
+            response.with_offset(offset.0).with_timestamp(timestamp.0).with_leader_epoch(epoch)
         }
         Ok(None) => response,
         Err(error) => response.with_error_code(error.code()),

@@ -81,10 +81,13 @@ async fn some(ctx: &Context, keys: &[TopicKey], may_create: bool) -> Vec<Metadat
         Some(topic) => describe(ctx, &state, topic),
         None => {
             let refused = errors.iter().find(|(k, _)| *k == key).map(|(_, error)| *error);
-            missing(key, refused.unwrap_or(match key {
-                TopicKey::Id(_) => KafkaError::UnknownTopicId,
-                TopicKey::Name(_) => KafkaError::UnknownTopicOrPartition,
-            }))
+            missing(
+                key,
+                refused.unwrap_or(match key {
+                    TopicKey::Id(_) => KafkaError::UnknownTopicId,
+                    TopicKey::Name(_) => KafkaError::UnknownTopicOrPartition,
+                }),
+            )
         }
     };
     keys.iter().map(answer).collect()

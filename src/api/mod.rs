@@ -23,9 +23,8 @@ pub use init_producer_id::ProducerIds;
 pub use table::{API_VERSIONS_RANGE, OFFERED, Offered, serve};
 pub use topic_settings::TopicSettingsCache;
 
-use crate::cache::CachedObject;
 use crate::config::{Config, HostPort};
-use crate::fetch::{Fetcher, Sessions};
+use crate::fetch::{CachedObject, Fetcher, Sessions};
 use crate::metadata::Replica;
 use crate::produce::Producer;
 use crate::protocol::{Frame, RequestHeader};

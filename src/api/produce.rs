@@ -68,7 +68,9 @@ pub(super) async fn handle(ctx: &Context, mut call: Call, request: ProduceReques
         let settings = topic(&state, key).map(|topic| (topic.id, ctx.topic_settings.of(topic)));
         for partition in &data.partition_data {
             let judged = match &settings {
-                None => Err(slot(&state, key, PartitionIndex(0)).err().unwrap_or(KafkaError::UnknownServerError).into()),
+                None => {
+                    Err(slot(&state, key, PartitionIndex(0)).err().unwrap_or(KafkaError::UnknownServerError).into())
+                }
                 Some(_) if transactional => Err(no_transactions()),
                 Some((id, settings)) => judge(ctx, &state, version, (key, *id), settings, partition),
             };
@@ -90,7 +92,8 @@ pub(super) async fn handle(ctx: &Context, mut call: Call, request: ProduceReques
     let Some(results) = ctx.producer.submit(submission).await else {
         return Answer::Close("the broker stops".to_owned());
     };
-    let names: Vec<(TopicName, crate::types::Uuid)> = request.topic_data.into_iter().map(|t| (t.name, t.topic_id)).collect();
+    let names: Vec<(TopicName, crate::types::Uuid)> =
+        request.topic_data.into_iter().map(|t| (t.name, t.topic_id)).collect();
     let (world, replica) = (ctx.world.clone(), ctx.replica.clone());
     let patience = Duration::from_millis(ctx.config.produce.deadline_ms) + ANSWER_MARGIN;
     Answer::Later(Box::pin(async move {

@@ -51,7 +51,9 @@ pub(super) fn check_topic_name(name: &str) -> Result<(), String> {
     }
     if name.len() > 249 {
         let length = name.len();
-        return Err(format!("Topic name is invalid: the length of '{name}' is longer than the max allowed length 249 ({length})"));
+        return Err(format!(
+            "Topic name is invalid: the length of '{name}' is longer than the max allowed length 249 ({length})"
+        ));
     }
     if !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')) {
         return Err(format!(

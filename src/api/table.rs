@@ -101,6 +101,8 @@ pub(super) fn encode<M: Encodable + HeaderVersion + Message>(
 ) -> Option<crate::protocol::Frame> {
     let header = &call.header;
     encode_response(header.api_key, header.version, header.correlation_id, message, splices)
-        .inspect_err(|error| tracing::error!(api = ?header.api_key, version = header.version, %error, "answer not sent"))
+        .inspect_err(
+            |error| tracing::error!(api = ?header.api_key, version = header.version, %error, "answer not sent"),
+        )
         .ok()
 }

@@ -3,7 +3,6 @@
 //! never changes an object. moka does the eviction (LRU: with its default policy a log's newest objects are refused),
 //! and its maintenance is run after each insert, so that memory follows at once and no clock of its own decides. Tests
 //! are at the end of this file.
-use async_trait::async_trait;
 use bytes::Bytes;
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
@@ -13,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
-use crate::produce::Written;
 use crate::segment::ObjectName;
 use crate::store::{Bucket, Purpose, StoreError};
 use crate::telemetry::Metrics;
@@ -160,6 +158,15 @@ impl ObjectCache {
         Ok(object)
     }
 
+    /// Takes the buffers of an object that is in the bucket now; they pin `pinned_bytes`. Without room it is not kept:
+    /// readers load it from the bucket.
+    pub async fn insert_written(&self, name: ObjectName, body: Arc<[Bytes]>, pinned_bytes: usize) {
+        let Ok(bytes) = u32::try_from(pinned_bytes) else { return };
+        let Ok(room) = self.room.clone().try_acquire_many_owned(bytes) else { return };
+        self.written.insert(name.ulid, Arc::new(CachedObject::new(body, pinned_bytes, room))).await;
+        self.settle(&self.written).await;
+    }
+
     async fn load(&self, name: ObjectName, bytes: u32) -> Result<Arc<CachedObject>, StoreError> {
         let key = name.key();
         let gone = |reason: &str| StoreError::Unknown { what: format!("read of {key}"), reason: reason.to_owned() };
@@ -186,17 +193,6 @@ impl ObjectCache {
     async fn settle(&self, part: &Objects) {
         part.run_pending_tasks().await;
         self.metrics.cache.bytes.set((self.limit - self.room.available_permits()) as i64);
-    }
-}
-
-#[async_trait]
-impl Written for ObjectCache {
-    async fn written(&self, name: ObjectName, body: Arc<[Bytes]>, pinned_bytes: usize) {
-        let Ok(bytes) = u32::try_from(pinned_bytes) else { return };
-        // Without room it is not kept: readers load it from the bucket.
-        let Ok(room) = self.room.clone().try_acquire_many_owned(bytes) else { return };
-        self.written.insert(name.ulid, Arc::new(CachedObject::new(body, pinned_bytes, room))).await;
-        self.settle(&self.written).await;
     }
 }
 
@@ -245,7 +241,7 @@ mod tests {
     async fn slices_run_over_chunks() {
         let cache = cache(1000, 0).await;
         let chunks: Arc<[Bytes]> = [&b"abc"[..], b"", b"defgh"].map(Bytes::from_static).into();
-        cache.written(name(1), chunks, 8).await;
+        cache.insert_written(name(1), chunks, 8).await;
         let object = cache.get(name(1), 8).await.unwrap();
         let mut out = Vec::new();
         assert!(object.slice_into(1..6, &mut out));

@@ -16,7 +16,7 @@ pub use read::{FetchError, Fetcher, PartRead};
 pub use session::{SessionError, SessionPartition, SessionRequest, SessionView, Sessions, TopicKey};
 pub use times::TimedOffset;
 
-use crate::cache::CachedObject;
+pub use crate::cache::CachedObject;
 
 /// Record batches to send: buffers one after another, and the objects that stay in memory until they are sent.
 #[derive(Clone, Debug, Default)]

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tracing::error;
 
+use super::Records;
 use super::assemble::{Contradiction, append};
 use super::plan::plan;
-use super::Records;
 use crate::cache::{CachedObject, ObjectCache};
 use crate::metadata::Replica;
 use crate::state::{Run, State};
@@ -53,12 +53,7 @@ impl Fetcher {
 
     /// Reads the partitions in turn until `bytes_max` bytes are found in all. The first batch found is given whatever
     /// its size, so that a reader with small limits goes on (KIP-74).
-    pub async fn read(
-        &self,
-        state: &State,
-        parts: &[PartRead],
-        bytes_max: usize,
-    ) -> Vec<Result<Records, FetchError>> {
+    pub async fn read(&self, state: &State, parts: &[PartRead], bytes_max: usize) -> Vec<Result<Records, FetchError>> {
         let mut planned = 0_usize;
         let plans: Vec<Option<Vec<Run>>> = parts
             .iter()

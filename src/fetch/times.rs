@@ -47,7 +47,11 @@ impl Fetcher {
     ///
     /// # Errors
     /// As reads.
-    pub async fn latest_in_time(&self, state: &State, partition: &Partition) -> Result<Option<TimedOffset>, FetchError> {
+    pub async fn latest_in_time(
+        &self,
+        state: &State,
+        partition: &Partition,
+    ) -> Result<Option<TimedOffset>, FetchError> {
         let Some(run) = partition.tail.latest_in_time(partition.log_start) else { return Ok(None) };
         let found = self.search(state, &run, |header, batch, base| {
             if header.timestamp_type() == TimestampType::LogAppendTime {

@@ -84,10 +84,14 @@ impl OutcomeHashes {
 }
 
 /// Decodes a stored entry, checks its outcome hash and folds it in.
-pub(super) fn fold(state: &mut State, hashes: &mut OutcomeHashes, stored: Stored) -> Result<(Entry, Vec<Outcome>), Fatal> {
+pub(super) fn fold(
+    state: &mut State,
+    hashes: &mut OutcomeHashes,
+    stored: Stored,
+) -> Result<(Entry, Vec<Outcome>), Fatal> {
     let position = stored.position;
-    let entry = Entry::decode_framed(stored.proposal.payload)
-        .map_err(|e| Fatal::Entry { position, reason: e.to_string() })?;
+    let entry =
+        Entry::decode_framed(stored.proposal.payload).map_err(|e| Fatal::Entry { position, reason: e.to_string() })?;
     hashes.check(&entry)?;
     let outcomes = state.apply(position, &entry);
     hashes.remember(state);

@@ -26,6 +26,8 @@ pub struct SnapshotPolicy {
     pub entries: u64,
     /// Journal bytes since the last one.
     pub bytes: u64,
+    /// Age of the last one, if anything was appended since, in ms.
+    pub age_ms: i64,
     /// Snapshots younger than this are not given up, in ms.
     pub kept_ms: i64,
 }
@@ -57,17 +59,22 @@ impl Snapshotter {
         let mut failed = false;
         let mut last = self.replica.state().snapshots().last().map_or(Position(0), |s| s.at.position);
         let mut bytes_at_last = 0;
+        let mut taken_at = self.world.now();
         loop {
             self.world.sleep(LOOK_EVERY).await;
             let at = self.replica.applied().position;
             let bytes = self.replica.shared.journal_bytes.load(Ordering::Relaxed);
-            if at.0 - last.0 < self.policy.entries && bytes - bytes_at_last < self.policy.bytes {
+            let begun = self.world.now();
+            // An idle broker's own snapshot entry must not make the next one due.
+            let idle = at.0 <= last.0 + 1;
+            let aged = (begun - taken_at).as_millis() >= u128::from(self.policy.age_ms.unsigned_abs());
+            let due = at.0 - last.0 >= self.policy.entries || bytes - bytes_at_last >= self.policy.bytes || aged;
+            if idle || !due {
                 continue;
             }
-            let begun = self.world.now();
             match self.take().await {
                 Ok(taken) => {
-                    (last, bytes_at_last) = (taken.position, bytes);
+                    (last, bytes_at_last, taken_at) = (taken.position, bytes, begun);
                     self.metrics.snapshot.written.inc();
                     self.metrics.snapshot.write_seconds.observe((self.world.now() - begun).as_secs_f64());
                     if failed {
@@ -89,7 +96,13 @@ impl Snapshotter {
     /// Writes a snapshot of State as it is now, reads it back, and tells the others.
     async fn take(&self) -> Result<Head, String> {
         let state = self.replica.state();
-        let (header, bytes) = self.world.compute({ let state = state.clone(); move || state.encode_snapshot() }).await;
+        let (header, bytes) = self
+            .world
+            .compute({
+                let state = state.clone();
+                move || state.encode_snapshot()
+            })
+            .await;
         let (key, size) = (key(header.at, self.world.random_u64()), bytes.len() as u64);
         match self.bucket.create(&key, vec![bytes], Purpose::Snapshot).await {
             Ok(CreateOutcome::Created) => {}

@@ -13,7 +13,8 @@ use super::{Proposed, QUEUE_MAX, Replica, Shared, barrier};
 use crate::journal::{Journal, JournalError};
 use crate::segment::ObjectName;
 use crate::state::{Bootstrap, Command, FEATURE_LEVEL_MAX, Outcome, RegisterBroker, SetSettings, Settings, State};
-use crate::store::{Bucket, Claim, MarkerError, Purpose, StoreError, claim, peek};
+use crate::store::marker::{Claim, MarkerError, claim, peek};
+use crate::store::{Bucket, Purpose, StoreError};
 use crate::telemetry::Metrics;
 use crate::types::{BrokerId, Head, Incarnation, Position};
 use crate::world::{JoinHandle, World};
@@ -63,7 +64,9 @@ pub enum StartError {
          the journal that was used with this bucket"
     )]
     Forked { what: String },
-    #[error("the journal begins at position {first}, and the bucket has no usable snapshot from there on; restore a snapshot below {SNAPSHOT_PREFIX} in the bucket")]
+    #[error(
+        "the journal begins at position {first}, and the bucket has no usable snapshot from there on; restore a snapshot below {SNAPSHOT_PREFIX} in the bucket"
+    )]
     NoSnapshot { first: Position },
     #[error("the broker was not registered: {0}")]
     Refused(String),

@@ -5,9 +5,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tracing::debug;
 
+use super::Limits;
 use super::frame::{Ended, Frame, FrameReader};
 use super::write::{WriteEnded, write_all};
-use super::Limits;
 use crate::api::{self, Answer, Call, Context, Reply};
 use crate::config::HostPort;
 use crate::protocol::{ApiKey, FrameError, parse_header, unsupported_api_versions};

@@ -167,7 +167,7 @@ mod tests {
     async fn frames_of_every_size_come_back_to_back() {
         let sizes = [0, 1, 100, OWN_BYTES - 4, OWN_BYTES - 3, OWN_BYTES, FIRST_BYTES, FIRST_BYTES + 1, 3 << 20];
         let (mut client, server) = tokio::io::duplex(1 << 16);
-        let sent = tokio::spawn(async move {
+        let sent = World::seeded(2).spawn("client", async move {
             for (i, size) in sizes.iter().enumerate() {
                 client.write_all(&framed(&vec![i as u8; *size])).await.unwrap();
             }

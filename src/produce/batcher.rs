@@ -12,7 +12,8 @@ use super::budget::{Budget, Decision, FlushRule};
 use super::chain::{Chains, FlushId, GivenUp, Link};
 use super::flush::{LaidOut, lay_out};
 use super::put::{PutPolicy, fresh_header, put};
-use super::{BatchResult, PartBatch, Placed, ProduceError, Producer, QUEUE_MAX, Submission, Written};
+use super::{BatchResult, PartBatch, Placed, ProduceError, Producer, QUEUE_MAX, Submission};
+use crate::cache::ObjectCache;
 use crate::metadata::{ProposeError, Replica};
 use crate::segment::ObjectName;
 use crate::state::{BatchOutcome, CommitRuns, Outcome, RunSpec, RunsWriter};
@@ -25,7 +26,8 @@ use crate::world::{Instant, JoinHandle, World};
 pub struct Batcher {
     pub replica: Replica,
     pub bucket: Arc<dyn Bucket>,
-    pub written: Arc<dyn Written>,
+    /// Where written objects go, so that tailing readers find them in memory.
+    pub cache: Arc<ObjectCache>,
     pub world: World,
     pub metrics: Arc<Metrics>,
     pub flush: FlushRule,
@@ -159,8 +161,8 @@ impl Owner {
         for (index, batch) in submission.batches.into_iter().enumerate() {
             let size = batch.bytes.len();
             let header = &batch.header;
-            let admitted = !header.has_producer()
-                || self.given_up.admits(header.producer_id, batch.slot, header.base_sequence);
+            let admitted =
+                !header.has_producer() || self.given_up.admits(header.producer_id, batch.slot, header.base_sequence);
             if !admitted {
                 let message = "an earlier batch of this producer was not written; it has to come first";
                 self.answer(request, index, Err(retriable(KafkaError::OutOfOrderSequenceNumber, message)));
@@ -230,10 +232,10 @@ impl Owner {
         pinned_bytes: usize,
     ) -> JoinHandle<Result<(), String>> {
         let (bucket, world, policy) = (self.batcher.bucket.clone(), self.batcher.world.clone(), self.batcher.put);
-        let written = self.batcher.written.clone();
+        let cache = self.batcher.cache.clone();
         self.batcher.world.spawn("put", async move {
             put(bucket, world, policy, since, name, body.clone()).await?;
-            written.written(name, body.into(), pinned_bytes).await;
+            cache.insert_written(name, body.into(), pinned_bytes).await;
             Ok(())
         })
     }
@@ -285,13 +287,7 @@ impl Owner {
         }));
     }
 
-    fn known(
-        &mut self,
-        flush: FlushId,
-        batches: Vec<LaidOut>,
-        outcome: Result<Outcome, ProposeError>,
-        since: Instant,
-    ) {
+    fn known(&mut self, flush: FlushId, batches: Vec<LaidOut>, outcome: Result<Outcome, ProposeError>, since: Instant) {
         let now = self.batcher.world.now();
         self.batcher.metrics.produce.commit_seconds.observe((now - since).as_secs_f64());
         if let Some(flight) = self.flights.get_mut(&flush) {

@@ -9,9 +9,6 @@ mod chain;
 mod flush;
 mod put;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 pub use batcher::{Batcher, start};
@@ -19,7 +16,6 @@ pub use budget::FlushRule;
 pub use put::PutPolicy;
 
 use crate::records::{BatchBytes, BatchHeader};
-use crate::segment::ObjectName;
 use crate::types::{ConnectionId, KafkaError, Offset, PartitionIndex, Slot, TopicId};
 
 /// Submissions that may wait for the batcher, which takes them at once unless it is busy laying out an object.
@@ -75,11 +71,4 @@ impl Producer {
         let (reply, results) = oneshot::channel();
         self.queue.send((submission, reply)).await.ok().map(|()| results)
     }
-}
-
-/// Where written objects go so that tailing readers find them in memory.
-#[async_trait]
-pub trait Written: Send + Sync + 'static {
-    /// Takes the buffers of an object that is in the bucket; they pin `pinned_bytes`.
-    async fn written(&self, name: ObjectName, body: Arc<[Bytes]>, pinned_bytes: usize);
 }

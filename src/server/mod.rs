@@ -1,18 +1,125 @@
-//! (being built)
+//! Wiring only: builds the rooms in order, starts them, and stops them in the opposite one. It decides nothing that a
+//! room decides. Started from `main`; the tests of the whole are in `integration-tests/`.
+mod build;
+mod stop;
+
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
 use crate::config::Config;
+use crate::metadata::{Fatal, StartError};
+use crate::net::{self, ListenError};
+use crate::store::OpenError as BucketError;
+use crate::store::probe::ProbeError;
+use crate::telemetry::{Health, Metrics, admin};
+use crate::types::TimestampMs;
+use crate::world::World;
 
 /// Why a broker could not be started, or stopped other than by being told to.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    #[error("not built yet")]
-    NotBuilt,
+    #[error("{0}")]
+    System(String),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error("bucket: {0}")]
+    Bucket(#[from] BucketError),
+    #[error("bucket: {0}")]
+    Probe(#[from] ProbeError),
+    #[error("journal: {0}")]
+    Journal(#[from] crate::journal::OpenError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("stopped, since going on could give offsets twice or lose records: {0}")]
+    Fatal(#[from] Fatal),
 }
 
-/// Runs a broker until it is told to stop.
+/// Runs a broker until it is told to stop (SIGTERM, SIGINT): then it stops accepting, flushes, answers, and returns.
 ///
 /// # Errors
-/// Why it could not be started.
-#[expect(clippy::unused_async, reason = "being built")]
-pub async fn run(_config: Config) -> Result<(), ServerError> {
-    Err(ServerError::NotBuilt)
+/// Why it could not be started, or can't go on.
+pub async fn run(config: Config) -> Result<(), ServerError> {
+    let world = World::real().map_err(|e| ServerError::System(format!("no random numbers: {e}")))?;
+    let begun = world.now();
+    let metrics = Arc::new(Metrics::new(TimestampMs(world.wall_ms().0)));
+    let health = Health::starting();
+    let told = stop::signals().map_err(|e| ServerError::System(format!("signals can't be received: {e}")))?;
+    let config = Arc::new(config);
+    let (stop, stopping) = watch::channel(false);
+    let mut bound = Vec::new();
+    for listener in &config.listeners {
+        bound.push(net::bind(listener).await?);
+    }
+    serve_admin(&config, &world, &metrics, &health, stopping.clone()).await?;
+    let broker = build::broker(&config, &world, &metrics).await?;
+    let addresses: Vec<_> = bound.iter().map(|b| (b.name.clone(), b.address)).collect();
+    let listeners: Vec<_> = bound
+        .into_iter()
+        .map(|b| net::serve(broker.context.clone(), broker.limits.clone(), b, stopping.clone()))
+        .collect();
+    health.clear("start");
+    for (name, address) in &addresses {
+        info!(listener = name, %address, "listening");
+    }
+    let millis = (world.now() - begun).as_millis();
+    info!(broker = config.broker_id, millis, "broker is ready");
+    let mut owner = broker.owner;
+    let told = tokio::select! {
+        biased;
+        ended = &mut owner => return Err(fatal(ended)),
+        told = told => told,
+    };
+    info!(signal = told, "stopping: no new connections, what was taken is finished");
+    health.object("stop", "the broker is stopping");
+    stop.send_replace(true);
+    let patience = Duration::from_millis(config.net.drain_timeout_ms);
+    let drained = world.timeout(patience, async {
+        for listener in listeners {
+            // A listener's task that failed has no connections left.
+            let _ = listener.await;
+        }
+    });
+    if drained.await.is_none() {
+        warn!(millis = patience.as_millis(), "clients did not let go in time, their connections are cut");
+    }
+    stop::finish(broker.context, broker.batcher, owner).await?;
+    info!("stopped");
+    Ok(())
+}
+
+fn fatal(ended: Result<Result<(), Fatal>, tokio::task::JoinError>) -> ServerError {
+    match ended {
+        Ok(Err(fatal)) => ServerError::Fatal(fatal),
+        Ok(Ok(())) => ServerError::System("the metadata task ended by itself".to_owned()),
+        Err(panicked) => ServerError::System(format!("the metadata task failed: {panicked}")),
+    }
+}
+
+async fn serve_admin(
+    config: &Config,
+    world: &World,
+    metrics: &Arc<Metrics>,
+    health: &Health,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), ServerError> {
+    let Some(address) = &config.admin.address else { return Ok(()) };
+    let listener = tokio::net::TcpListener::bind(address.as_str()).await.map_err(|e| {
+        ServerError::System(format!("admin.address: can't listen on {address}: {e}; choose another, or null for none"))
+    })?;
+    if let Ok(address) = listener.local_addr() {
+        info!(%address, "metrics and health");
+    }
+    let stopped = async move {
+        // A sender that is gone means the same.
+        let _ = stop.wait_for(|stop| *stop).await;
+    };
+    let serve = admin::serve(listener, world.clone(), metrics.clone(), health.clone(), stopped);
+    world.spawn("admin", async move {
+        if let Err(error) = serve.await {
+            warn!(%error, "the admin port ended");
+        }
+    });
+    Ok(())
 }

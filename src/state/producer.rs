@@ -141,7 +141,8 @@ mod tests {
         let six: Vec<(i32, u32)> = (0..6).map(|i| (i * 10, 10)).collect();
         let wrap = [(i32::MAX - 4, 10)];
         let out_of_order = Refuse(KafkaError::OutOfOrderSequenceNumber);
-        let cases: &[(&[(i32, u32)], (i16, i32, u32), Verdict)] = &[
+        type History<'a> = &'a [(i32, u32)];
+        let cases: &[(History<'_>, (i16, i32, u32), Verdict)] = &[
             (&[(0, 10)], (3, 10, 1), Accept),
             (&[(0, 10)], (3, 0, 10), Duplicate(Offset(100))),
             (&[(0, 10)], (3, 0, 9), out_of_order),

@@ -1,0 +1,39 @@
+# `make` alone lists the targets. CI calls only these.
+.DEFAULT_GOAL := help
+.PHONY: help run build check test integration nightly demo bench clean-data
+export RUST_BACKTRACE ?= 0
+CARGO ?= cargo
+DATA ?= data
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## the broker, as it is shipped
+	$(CARGO) build --release --locked
+
+run: build ## builds and starts a broker on 127.0.0.1:9092, its data below ./data
+	@exec target/release/strandline serve --data $(DATA)
+
+check: ## format, lints, layout, unit and contract tests
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --release --all-targets -- -D warnings
+	$(CARGO) test --locked --release
+
+integration: build ## the real binary with real clients, stores and databases
+	integration-tests/setup.sh
+	integration-tests/run.sh
+
+test: check integration ## everything that CI runs
+
+nightly: build ## full matrices and long runs
+	integration-tests/setup.sh
+	integration-tests/run.sh --nightly
+
+demo: build ## produces Debian's package index, kills the broker, reads it back
+	integration-tests/setup.sh
+	integration-tests/run.sh --demo
+
+bench: build ## Strandline beside Apache Kafka (QUICK=1: three minutes)
+	integration-tests/setup.sh kafka
+	$(CARGO) build --locked --release --manifest-path integration-tests/load/Cargo.toml --target-dir target/load
+	python3 integration-tests/bench/bench.py $(if $(QUICK),--quick)

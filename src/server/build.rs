@@ -1,0 +1,162 @@
+//! Builds a broker out of its rooms, from the bucket up.
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::{info, warn};
+
+use super::ServerError;
+use crate::api::{Context, ProducerIds, TopicSettingsCache};
+use crate::cache::{CacheLimits, ObjectCache};
+use crate::config::{Config, JournalKind};
+use crate::fetch::{Fetcher, Sessions};
+use crate::journal::{Journal, MemoryJournal, SqliteJournal};
+use crate::metadata::{Fatal, Parts, SnapshotPolicy, Started, start};
+use crate::net::{Budget, Limits};
+use crate::produce::{Batcher, FlushRule, PutPolicy};
+use crate::state::Settings;
+use crate::store::{Bucket, BucketSettings, open, probe::probe};
+use crate::telemetry::Metrics;
+use crate::types::BrokerId;
+use crate::world::{JoinHandle, World};
+
+/// A broker whose tasks run, and which nobody can reach yet.
+pub(super) struct Broker {
+    pub(super) context: Arc<Context>,
+    pub(super) limits: Limits,
+    pub(super) owner: JoinHandle<Result<(), Fatal>>,
+    pub(super) batcher: JoinHandle<()>,
+}
+
+pub(super) async fn broker(config: &Arc<Config>, world: &World, metrics: &Arc<Metrics>) -> Result<Broker, ServerError> {
+    create_data_dir(config)?;
+    let journal = journal(config).await?;
+    let bucket = bucket(config, world).await?;
+    let parts = Parts {
+        journal,
+        bucket: bucket.clone(),
+        world: world.clone(),
+        metrics: metrics.clone(),
+        broker: BrokerId(config.broker_id),
+        settings: settings(config),
+        snapshots: SnapshotPolicy {
+            entries: config.snapshot.entries_between,
+            bytes: config.snapshot.bytes_between,
+            age_ms: i64::try_from(config.snapshot.age_ms_max).unwrap_or(i64::MAX),
+            kept_ms: i64::try_from(config.snapshot.kept_hours.saturating_mul(3_600_000)).unwrap_or(i64::MAX),
+        },
+    };
+    let Started { replica, owner } = start(parts).await?;
+    let cache_limits = CacheLimits { bytes: size(config.fetch.cache_bytes_max), loads: config.fetch.cold_reads_max };
+    let cache = Arc::new(ObjectCache::new(bucket.clone(), world.clone(), metrics.clone(), cache_limits));
+    let (producer, batcher) = crate::produce::start(Batcher {
+        replica: replica.clone(),
+        bucket,
+        cache: cache.clone(),
+        world: world.clone(),
+        metrics: metrics.clone(),
+        flush: flush_rule(config),
+        put: PutPolicy { deadline: Duration::from_millis(config.produce.deadline_ms) },
+    });
+    let slots = usize::try_from(config.kafka.max_incremental_fetch_session_cache_slots).unwrap_or(0);
+    let context = Context {
+        producer,
+        fetcher: Fetcher::new(cache, replica.clone()),
+        sessions: Sessions::new(world.clone(), slots),
+        producer_ids: ProducerIds::start(world, replica.clone()),
+        topic_settings: TopicSettingsCache::new(config.clone()),
+        replica,
+        config: config.clone(),
+        world: world.clone(),
+        metrics: metrics.clone(),
+    };
+    Ok(Broker { context: Arc::new(context), limits: limits(config), owner, batcher })
+}
+
+fn create_data_dir(config: &Config) -> Result<(), ServerError> {
+    std::fs::create_dir_all(&config.data_dir).map_err(|e| {
+        let dir = config.data_dir.display();
+        ServerError::System(format!("data_dir: {dir} can't be created: {e}; choose another with --data"))
+    })
+}
+
+async fn journal(config: &Config) -> Result<Arc<dyn Journal>, ServerError> {
+    match config.journal.kind {
+        JournalKind::Memory => {
+            warn!("journal.kind is memory: everything is gone when this process ends");
+            Ok(Arc::new(MemoryJournal::default()))
+        }
+        JournalKind::Sqlite => Ok(Arc::new(SqliteJournal::open(&config.journal_path()).await?)),
+    }
+}
+
+async fn bucket(config: &Config, world: &World) -> Result<Arc<dyn Bucket>, ServerError> {
+    let given = &config.bucket;
+    let url = config.bucket_url();
+    let path = |path: &PathBuf| path.to_string_lossy().into_owned();
+    let settings = BucketSettings {
+        url: url.clone(),
+        endpoint: given.endpoint.clone(),
+        region: given.region.clone(),
+        access_key_id: given.access_key_id.clone(),
+        secret_access_key: given.secret_access_key.as_ref().map(|s| s.expose().to_owned()),
+        session_token: given.session_token.as_ref().map(|s| s.expose().to_owned()),
+        allow_http: given.allow_http,
+        virtual_host_style: given.virtual_host_style,
+        azure_account: given.azure_account.clone(),
+        azure_key: given.azure_key.as_ref().map(|s| s.expose().to_owned()),
+        gcs_service_account_path: given.gcs_service_account_path.as_ref().map(path),
+        ..BucketSettings::default()
+    };
+    let bucket = open(&settings, world.clone()).await?;
+    probe(&*bucket, world).await?;
+    info!(url, "bucket has what is relied on");
+    if !config.bucket_is_local() && config.journal.kind == JournalKind::Sqlite {
+        warn!(
+            "the journal is a file on this machine: metadata is as durable as this disk, and after its loss what was \
+             written since the newest snapshot in the bucket is lost (strandline_snapshot_newest_age_seconds)"
+        );
+    }
+    Ok(bucket)
+}
+
+fn settings(config: &Config) -> Settings {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let limits = &config.limits;
+    Settings {
+        topics_max: count(limits.topics_max),
+        partitions_max: count(limits.partitions_max),
+        partitions_per_topic_max: count(limits.partitions_per_topic_max),
+        producers_max: count(limits.producers_max),
+        producers_per_partition_max: count(limits.producers_per_partition_max),
+        producer_expiration_ms: i64::from(config.kafka.producer_id_expiration_ms),
+        snapshots_min: u32::try_from(config.snapshot.kept_min).unwrap_or(u32::MAX),
+    }
+}
+
+fn flush_rule(config: &Config) -> FlushRule {
+    FlushRule {
+        interval: Duration::from_millis(config.flush_interval_ms()),
+        object_bytes: size(config.produce.object_bytes_max),
+        puts_max: config.produce.puts_in_flight_max,
+        puts_unfull_max: config.produce.puts_in_flight_local,
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    let count = |n: i32| usize::try_from(n).unwrap_or(0);
+    let idle = u64::try_from(config.kafka.connections_max_idle_ms).ok().map(Duration::from_millis);
+    Limits {
+        connections_max: config.connections_max(),
+        connections_per_address_max: count(config.kafka.max_connections_per_ip),
+        frame_bytes_max: count(config.kafka.socket_request_max_bytes),
+        pipeline_depth_max: config.net.pipeline_depth_max,
+        idle,
+        frame_stall: Duration::from_millis(config.net.frame_stall_timeout_ms),
+        write_stall: Duration::from_millis(config.net.write_stall_timeout_ms),
+        budget: Arc::new(Budget::new(size(config.net.request_bytes_max))),
+    }
+}
+
+fn size(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
