@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use super::process;
 use super::requests::Net;
-use crate::types::TimestampMs;
+use crate::types::{KafkaError, TimestampMs};
 
 /// A gauge with fractions.
 pub type GaugeF64 = Gauge<f64, AtomicU64>;
@@ -95,6 +95,12 @@ pub struct ErrorLabels {
     pub code: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RefusedLabels {
+    /// Kafka's error.
+    pub reason: String,
+}
+
 room! {
     /// Requests to the object store.
     Bucket, "bucket" {
@@ -141,7 +147,7 @@ room! {
         /// Records received.
         in_records: Counter,
         /// Record batches refused, by reason (Kafka's error).
-        refused_batches: Family<Reason, Counter>,
+        refused_batches: Family<RefusedLabels, Counter>,
         /// Flushes, by what let them go (size, interval, idle, buffer, drain).
         flushes: Family<Reason, Counter>,
         /// Bytes of record data in one flush.
@@ -306,6 +312,11 @@ impl Bucket {
 }
 
 impl Produce {
+    /// Counts a batch that was refused.
+    pub fn refused(&self, error: KafkaError) {
+        self.refused_batches.get_or_create(&RefusedLabels { reason: format!("{error:?}") }).inc();
+    }
+
     /// Counts one flush.
     pub fn flushed(&self, reason: &'static str, bytes: u64, partitions: usize) {
         self.flushes.get_or_create(&Reason { reason }).inc();

@@ -5,7 +5,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::sync::OnceLock;
 
-use super::metrics::{ApiLabels, ApiVersionLabels, ErrorLabels, NetTotals};
+use super::metrics::{ApiLabels, ApiVersionLabels, ErrorLabels, NetTotals, Reason};
 use crate::types::KafkaError;
 
 /// One more than the highest API key that has handles of its own; higher keys share one.
@@ -58,6 +58,16 @@ impl Net {
                 versions: [const { OnceLock::new() }; API_VERSIONS],
             }
         })
+    }
+
+    /// Counts a connection that ended, and why.
+    pub fn closed(&self, reason: &'static str) {
+        self.totals.closed_connections.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// Counts a frame that was refused, and why.
+    pub fn refused_frame(&self, reason: &'static str) {
+        self.totals.refused_frames.get_or_create(&Reason { reason }).inc();
     }
 
     /// Counts a request with its frame's size.
