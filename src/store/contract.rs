@@ -11,6 +11,7 @@ use super::{Body, Bucket, CreateOutcome, Key, Listed, LocalBucket, MemoryBucket,
 use crate::world::World;
 use bytes::Bytes;
 use futures::future::join_all;
+use futures::stream::{self, StreamExt};
 use std::sync::Arc;
 
 type Handle = Arc<dyn Bucket>;
@@ -210,6 +211,25 @@ async fn on_a_server(mut settings: BucketSettings, url: &str) {
 pub(super) async fn on_the_bucket(bucket: Handle) {
     let run = format!("{:016x}", World::real().unwrap().random_u64());
     suite(&|| Arc::clone(&bucket), &run).await;
+    a_listing_is_longer_than_the_store_s_pages(&bucket, &run).await;
+}
+
+/// Stores answer with 1,000 (S3, GCS) or 5,000 (Azure) names at a time.
+async fn a_listing_is_longer_than_the_store_s_pages(bucket: &Handle, base: &str) {
+    let names: Vec<Key> = (0..1100).map(|n| format!("{base}/many/{n:05}")).collect();
+    let create = |name| async move { bucket.create(name, vec![Bytes::from_static(b"x")], Purpose::Control).await };
+    let created: Vec<_> = stream::iter(&names).map(create).buffer_unordered(16).collect().await;
+    assert!(created.iter().all(|c| *c == Ok(CreateOutcome::Created)));
+    let list = |after: Option<Key>, limit| async move {
+        let rows = bucket.list(&format!("{base}/many/"), after.as_ref(), limit, Purpose::Control).await.unwrap();
+        rows.into_iter().map(|row| row.key).collect::<Vec<_>>()
+    };
+    assert_eq!(list(None, 2000).await, names);
+    assert_eq!(list(None, 1001).await, names[..1001]);
+    assert_eq!(list(Some(names[49].clone()), 2000).await, names[50..]);
+    let delete = |name| async move { bucket.delete(name, Purpose::Control).await };
+    let deleted: Vec<_> = stream::iter(&names).map(delete).buffer_unordered(16).collect().await;
+    assert!(deleted.iter().all(Result::is_ok));
 }
 
 pub(super) fn variable(name: &str) -> String {

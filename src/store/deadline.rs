@@ -1,6 +1,7 @@
 //! How long a request to the bucket may take. All end well before Kafka's 30 s (`request.timeout.ms` of its clients),
 //! so that a client still hears from us why nothing came of its request.
 use super::Purpose;
+use crate::telemetry::metrics::Counter;
 use crate::world::{Instant, World};
 use std::time::Duration;
 
@@ -28,7 +29,8 @@ pub(crate) fn limits(purpose: Purpose) -> Limits {
 /// Below this an attempt is not begun any more.
 const WORTH_A_TRY: Duration = Duration::from_millis(50);
 const BACKOFF_FIRST_MS: u64 = 50;
-const BACKOFF_LAST_MS: u64 = 2_000;
+/// Also how long it takes to notice that an outage is over.
+const BACKOFF_LAST_MS: u64 = 1_000;
 
 /// The tries of one request: counts down its limits and waits between tries, longer each time and jittered.
 pub(crate) struct Tries<'a> {
@@ -36,12 +38,14 @@ pub(crate) struct Tries<'a> {
     end: Instant,
     attempt: Duration,
     backoff_ms: u64,
+    repeated: &'a Counter,
 }
 
 impl<'a> Tries<'a> {
-    pub(crate) fn new(world: &'a World, purpose: Purpose) -> Self {
+    /// `repeated` counts the tries after the first.
+    pub(crate) fn new(world: &'a World, purpose: Purpose, repeated: &'a Counter) -> Self {
         let limits = limits(purpose);
-        Self { world, end: world.now() + limits.total, attempt: limits.attempt, backoff_ms: BACKOFF_FIRST_MS }
+        Self { world, end: world.now() + limits.total, attempt: limits.attempt, backoff_ms: BACKOFF_FIRST_MS, repeated }
     }
 
     /// `future`'s output, unless the attempt's time passes first.
@@ -57,6 +61,7 @@ impl<'a> Tries<'a> {
         if self.left() < pause + WORTH_A_TRY {
             return false;
         }
+        self.repeated.inc();
         self.world.sleep(pause).await;
         true
     }
@@ -72,10 +77,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn every_request_ends_before_kafka_gives_up() {
-        let world = World::seeded(1);
+        let (world, repeated) = (World::seeded(1), Counter::default());
         for purpose in [Purpose::Ingest, Purpose::Tail, Purpose::Cold, Purpose::Snapshot, Purpose::Control] {
             let start = world.now();
-            let mut tries = Tries::new(&world, purpose);
+            let mut tries = Tries::new(&world, purpose, &repeated);
             let mut count = 0;
             loop {
                 count += 1;

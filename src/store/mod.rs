@@ -3,11 +3,14 @@
 //! mixed up. It never changes an object. `contract.rs` is the suite that every implementation passes; formats and the
 //! names of keys are in `docs/formats/bucket.md`, what each store deviates in is in `docs/stores.md`.
 mod deadline;
+pub mod faulty;
 mod key;
 pub mod local;
 pub mod marker;
 pub mod memory;
+pub mod modelled;
 pub mod object;
+pub mod observed;
 pub mod open;
 pub mod probe;
 
@@ -18,9 +21,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::ops::Range;
 
+pub use faulty::Faulty;
 pub use local::LocalBucket;
 pub use memory::MemoryBucket;
-pub use open::{BucketSettings, OpenError, open};
+pub use modelled::Modelled;
+pub use observed::Observed;
+pub use open::{BucketSettings, OpenError, open, open_observed};
 
 /// An object's name below the bucket's prefix: `/`-separated, ASCII letters, digits, `.`, `-`, `_`.
 pub type Key = String;
@@ -37,6 +43,42 @@ pub enum Purpose {
     Snapshot,
     /// Markers, witnesses, probes.
     Control,
+}
+
+impl Purpose {
+    /// The label of metrics and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ingest => "ingest",
+            Self::Tail => "tail",
+            Self::Cold => "cold",
+            Self::Snapshot => "snapshot",
+            Self::Control => "control",
+        }
+    }
+}
+
+/// The four requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    Create,
+    Read,
+    List,
+    Delete,
+}
+
+impl Operation {
+    /// The label of metrics and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Read => "read",
+            Self::List => "list",
+            Self::Delete => "delete",
+        }
+    }
 }
 
 /// The three ways in which a create can end, see `docs/formats/bucket.md`.

@@ -1,6 +1,11 @@
 //! From settings to a bucket: which store a URL names, and what it needs.
+use super::modelled::{Model, Modelled};
 use super::object::{self, Clients, ConnectError, ObjectBucket};
-use super::{Bucket, LocalBucket, MemoryBucket};
+use super::{Bucket, LocalBucket, MemoryBucket, Observed};
+use crate::config::Config;
+use crate::config::value::Secret;
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Counter;
 use crate::world::World;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,7 +15,8 @@ use std::sync::Arc;
 /// say. Secrets are not shown by `Debug`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BucketSettings {
-    /// `file:///path` or a path, `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`, `memory:`.
+    /// `file:///path` or a path, `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`, `memory:`. With
+    /// `?model=s3` or `?model=s3-express` after it, for benchmarks, the bucket answers as slowly as those do.
     pub url: String,
     /// The store's address, for what is not at the provider's own: MinIO, Ceph, an emulator, a private endpoint.
     pub endpoint: Option<String>,
@@ -47,6 +53,28 @@ impl Default for BucketSettings {
             azure_key: None,
             gcs_service_account_path: None,
             anonymous: false,
+        }
+    }
+}
+
+impl From<&Config> for BucketSettings {
+    fn from(config: &Config) -> Self {
+        let bucket = &config.bucket;
+        let secret = |s: &Option<Secret>| s.as_ref().map(|s| s.expose().to_owned());
+        Self {
+            url: config.bucket_url(),
+            endpoint: bucket.endpoint.clone(),
+            region: bucket.region.clone(),
+            access_key_id: bucket.access_key_id.clone(),
+            secret_access_key: secret(&bucket.secret_access_key),
+            session_token: secret(&bucket.session_token),
+            allow_http: bucket.allow_http,
+            virtual_host_style: bucket.virtual_host_style,
+            s3_checksum: bucket.s3_checksum,
+            azure_account: bucket.azure_account.clone(),
+            azure_key: secret(&bucket.azure_key),
+            gcs_service_account_path: bucket.gcs_service_account_path.as_ref().map(|p| p.display().to_string()),
+            anonymous: bucket.anonymous,
         }
     }
 }
@@ -141,17 +169,47 @@ fn is_scheme(text: &str) -> bool {
 /// # Errors
 /// See [`OpenError`]; none of them passes by itself.
 pub async fn open(settings: &BucketSettings, world: World) -> Result<Arc<dyn Bucket>, OpenError> {
-    let connected = |clients: Result<Clients, ConnectError>, prefix: &str, world: World| match clients {
-        Ok(clients) => Ok(Arc::new(ObjectBucket::new(clients, prefix, world)) as Arc<dyn Bucket>),
+    open_counting(settings, world, Counter::default()).await
+}
+
+/// As [`open`], with every request counted in `metrics`, and changes between answering and not answering in the log.
+///
+/// # Errors
+/// See [`OpenError`].
+pub async fn open_observed(
+    settings: &BucketSettings,
+    world: World,
+    metrics: Arc<Metrics>,
+) -> Result<Arc<Observed>, OpenError> {
+    let bucket = open_counting(settings, world.clone(), metrics.bucket.retries.clone()).await?;
+    Ok(Arc::new(Observed::new(bucket, world, metrics)))
+}
+
+async fn open_counting(
+    settings: &BucketSettings,
+    world: World,
+    repeated: Counter,
+) -> Result<Arc<dyn Bucket>, OpenError> {
+    let refuse = |reason: &str| OpenError::Url { url: settings.url.clone(), reason: reason.to_owned() };
+    let (url, model) = match settings.url.split_once("?model=") {
+        None => (settings.url.as_str(), None),
+        Some((url, name)) => (url, Some(Model::named(name).ok_or_else(|| refuse("no such model"))?)),
+    };
+    let connected = |clients: Result<Clients, ConnectError>, prefix: &str| match clients {
+        Ok(clients) => Ok(Arc::new(ObjectBucket::new(clients, prefix, world.clone(), repeated)) as Arc<dyn Bucket>),
         Err(source) => Err(OpenError::Connect { url: settings.url.clone(), source }),
     };
-    match Place::parse(&settings.url)? {
-        Place::Memory => Ok(Arc::new(MemoryBucket::new())),
-        Place::Directory(dir) => Ok(Arc::new(open_directory(dir, world).await?)),
-        Place::S3 { bucket, prefix } => connected(object::s3(settings, &bucket), &prefix, world),
-        Place::Gcs { bucket, prefix } => connected(object::gcs(settings, &bucket), &prefix, world),
-        Place::Azure { container, prefix } => connected(object::azure(settings, &container), &prefix, world),
-    }
+    let bucket: Arc<dyn Bucket> = match Place::parse(url)? {
+        Place::Memory => Arc::new(MemoryBucket::new()),
+        Place::Directory(dir) => Arc::new(open_directory(dir, world.clone()).await?),
+        Place::S3 { bucket, prefix } => connected(object::s3(settings, &bucket), &prefix)?,
+        Place::Gcs { bucket, prefix } => connected(object::gcs(settings, &bucket), &prefix)?,
+        Place::Azure { container, prefix } => connected(object::azure(settings, &container), &prefix)?,
+    };
+    Ok(match model {
+        None => bucket,
+        Some(model) => Arc::new(Modelled::new(bucket, world, model)),
+    })
 }
 
 async fn open_directory(dir: PathBuf, world: World) -> Result<LocalBucket, OpenError> {

@@ -29,6 +29,10 @@ pub(crate) struct RealDisk;
 
 /// Linux takes at most this many buffers in one call (`IOV_MAX`).
 const SLICES_PER_WRITE: usize = 1024;
+/// Larger calls make ext4 (Linux 6.18) allocate page-cache folios of up to MiBs, which in a virtual machine whose free
+/// memory was never touched took four times as long: 8 MiB written and synced 25 ms in calls of 1 MiB and more, 5.7 ms
+/// in calls of 256 KiB, 7.9 ms in calls of 16 KiB.
+const BYTES_PER_WRITE: usize = 256 * 1024;
 
 impl Disk for RealDisk {
     type File = File;
@@ -50,18 +54,17 @@ impl Disk for RealDisk {
     }
 
     fn write(&self, file: &mut File, chunks: &[Bytes]) -> io::Result<()> {
-        for chunks in chunks.chunks(SLICES_PER_WRITE) {
-            let mut slices: Vec<IoSlice<'_>> =
-                chunks.iter().filter(|c| !c.is_empty()).map(|c| IoSlice::new(c)).collect();
-            let mut slices = slices.as_mut_slice();
-            while !slices.is_empty() {
-                match file.write_vectored(slices) {
-                    Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                    Ok(n) => IoSlice::advance_slices(&mut slices, n),
-                    Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                    Err(e) => return Err(e),
+        let mut pieces = chunks.iter().flat_map(|chunk| chunk.chunks(BYTES_PER_WRITE)).peekable();
+        while pieces.peek().is_some() {
+            let (mut slices, mut bytes) = (Vec::new(), 0);
+            while let Some(piece) = pieces.next_if(|p| bytes + p.len() <= BYTES_PER_WRITE) {
+                bytes += piece.len();
+                slices.push(IoSlice::new(piece));
+                if slices.len() == SLICES_PER_WRITE {
+                    break;
                 }
             }
+            write_all(file, &mut slices)?;
         }
         Ok(())
     }
@@ -78,4 +81,16 @@ impl Disk for RealDisk {
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }
+}
+
+fn write_all(file: &mut File, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+    while !slices.is_empty() {
+        match file.write_vectored(slices) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(n) => IoSlice::advance_slices(&mut slices, n),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }

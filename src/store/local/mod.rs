@@ -316,11 +316,37 @@ mod tests {
         ));
     }
 
-    /// A small tmpfs would be the better test, but mounting needs rights; `/dev/full` refuses every byte as a full disk does.
+    /// `/dev/full` refuses every byte as a full disk does.
     #[test]
     fn a_full_disk_is_a_refusal() {
         let mut full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
         let e = RealDisk.write(&mut full, &[Bytes::from_static(b"x")]).unwrap_err();
         assert!(matches!(sort_error(String::new(), &e), StoreError::Refused { .. }));
+    }
+
+    #[tokio::test]
+    #[ignore = "STORE_TEST_SMALL_DIR has to be a directory on a file system of its own of 1 to 64 MiB"]
+    async fn store_local_full_disk_keeps_whole_objects_only() {
+        let bucket = open(Path::new(&std::env::var("STORE_TEST_SMALL_DIR").unwrap()));
+        let body = vec![Bytes::from(vec![7; 100_000]); 3];
+        let created = async |n: u32| bucket.create(&format!("full/{n}"), body.clone(), Purpose::Ingest).await;
+        let mut whole = 0;
+        while created(whole).await == Ok(CreateOutcome::Created) {
+            whole += 1;
+        }
+        let refused = created(whole).await;
+        assert!(matches!(refused, Err(StoreError::Refused { .. })), "{refused:?}");
+        let rows = bucket.list("full/", None, 1000, Purpose::Control).await.unwrap();
+        assert_eq!(rows.len(), whole as usize);
+        assert!(rows.iter().all(|row| row.bytes == 300_000));
+        bucket.delete(&rows[0].key, Purpose::Control).await.unwrap();
+        assert_eq!(
+            created(whole).await,
+            Ok(CreateOutcome::Created),
+            "there is room again, and nothing half-written took it"
+        );
+        for n in 0..=whole {
+            bucket.delete(&format!("full/{n}"), Purpose::Control).await.unwrap();
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The clients of S3, GCS and Azure from the settings: two per bucket, with the library's retries off.
 use super::Clients;
 use crate::store::open::BucketSettings;
-use object_store::aws::{AmazonS3Builder, Checksum, S3ConditionalPut};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::{ClientOptions, ObjectStore, RetryConfig};
@@ -74,9 +74,29 @@ pub(super) fn s3_with(
         if let Some(token) = &settings.session_token {
             builder = builder.with_token(token);
         }
+        if matches!(client, Client::Data) {
+            tracing::info!(bucket, credentials = credentials(&builder), "opening the S3 bucket");
+        }
         Ok(Arc::new(adjust(builder).build()?))
     };
     Ok(Clients { data: make(Client::Data)?, control: make(Client::Control)?, sorted: !express })
+}
+
+/// Which credentials the builder will use. Profiles (`AWS_PROFILE`) are none of them: with only such, the library
+/// silently asks the instance's metadata service, so that people want to see which it was.
+fn credentials(builder: &AmazonS3Builder) -> &'static str {
+    let given = |key| builder.get_config_value(&key).is_some();
+    if given(AmazonS3ConfigKey::AccessKeyId) {
+        "access key"
+    } else if given(AmazonS3ConfigKey::WebIdentityTokenFile) && given(AmazonS3ConfigKey::RoleArn) {
+        "web identity"
+    } else if given(AmazonS3ConfigKey::ContainerCredentialsRelativeUri)
+        || given(AmazonS3ConfigKey::ContainerCredentialsFullUri)
+    {
+        "container metadata service"
+    } else {
+        "instance metadata service"
+    }
 }
 
 /// Google Cloud Storage. What the settings leave out comes from `GOOGLE_*` variables and the default credentials.

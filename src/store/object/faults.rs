@@ -4,6 +4,7 @@ use super::ObjectBucket;
 use super::connect::s3_with;
 use crate::store::contract::variable;
 use crate::store::{Bucket, BucketSettings, CreateOutcome, Key, Purpose, StoreError};
+use crate::telemetry::metrics::Counter;
 use crate::world::World;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -153,7 +154,7 @@ fn case(script: &[Fault]) -> Case {
         ..BucketSettings::default()
     };
     let clients = s3_with(&settings, "bucket", |b| b.with_http_connector(s3.clone())).unwrap();
-    let bucket = ObjectBucket::new(clients, "prefix", World::seeded(1));
+    let bucket = ObjectBucket::new(clients, "prefix", World::seeded(1), Counter::default());
     Case { s3, bucket }
 }
 
@@ -354,7 +355,7 @@ async fn store_contract_s3_refuses_a_body_that_was_changed_on_its_way() {
     let settings = BucketSettings { endpoint, allow_http: true, ..BucketSettings::default() };
     let bucket = variable("STORE_TEST_S3_BUCKET");
     let clients = s3_with(&settings, &bucket, |b| b.with_http_connector(Corruptor(None))).unwrap();
-    let bucket = ObjectBucket::new(clients, "contract", World::real().unwrap());
+    let bucket = ObjectBucket::new(clients, "contract", World::real().unwrap(), Counter::default());
     let got = bucket.create(&KEY.into(), vec![Bytes::from_static(OURS)], Purpose::Ingest).await;
     assert!(matches!(got, Err(StoreError::Refused { .. })), "{got:?}");
     assert!(matches!(bucket.read(&KEY.into(), None, Purpose::Tail).await, Err(StoreError::NotFound { .. })));

@@ -5,6 +5,7 @@ use super::ObjectBucket;
 use super::connect::gcs_with;
 use crate::store::BucketSettings;
 use crate::store::contract::{on_the_bucket, variable};
+use crate::telemetry::metrics::Counter;
 use crate::world::World;
 use async_trait::async_trait;
 use http::{HeaderValue, Method};
@@ -52,5 +53,11 @@ async fn store_contract_gcs() {
     let endpoint = Some(variable("STORE_TEST_GCS_ENDPOINT"));
     let settings = BucketSettings { endpoint, anonymous: true, allow_http: true, ..BucketSettings::default() };
     let clients = gcs_with(&settings, &variable("STORE_TEST_GCS_BUCKET"), |b| b.with_http_connector(Connector));
-    on_the_bucket(Arc::new(ObjectBucket::new(clients.unwrap(), "contract", World::real().unwrap()))).await;
+    on_the_bucket(Arc::new(ObjectBucket::new(
+        clients.unwrap(),
+        "contract",
+        World::real().unwrap(),
+        Counter::default(),
+    )))
+    .await;
 }

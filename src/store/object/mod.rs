@@ -18,6 +18,7 @@ mod gcs_emulator;
 
 use super::deadline::Tries;
 use super::{Body, Bucket, CreateOutcome, Key, Listed, Purpose, StoreError, key};
+use crate::telemetry::metrics::Counter;
 use crate::world::World;
 use answer::{Failure, failure};
 use async_trait::async_trait;
@@ -39,13 +40,15 @@ pub struct ObjectBucket {
     /// Whether the store lists in the order of keys. S3 Express does not.
     sorted: bool,
     world: World,
+    /// Counts attempts that were repeated.
+    repeated: Counter,
 }
 
 impl ObjectBucket {
-    pub(super) fn new(clients: Clients, prefix: &str, world: World) -> Self {
+    pub(super) fn new(clients: Clients, prefix: &str, world: World, repeated: Counter) -> Self {
         let prefix = prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        Self { data: clients.data, control: clients.control, prefix, sorted: clients.sorted, world }
+        Self { data: clients.data, control: clients.control, prefix, sorted: clients.sorted, world, repeated }
     }
 
     fn client(&self, purpose: Purpose) -> &Arc<dyn ObjectStore> {
@@ -184,7 +187,7 @@ impl Bucket for ObjectBucket {
         key::check(key)?;
         let path = self.path(key)?;
         let payload: PutPayload = body.iter().filter(|c| !c.is_empty()).cloned().collect();
-        let mut tries = Tries::new(&self.world, purpose);
+        let mut tries = Tries::new(&self.world, purpose, &self.repeated);
         // Whether no attempt so far can have reached the store, or can still.
         let mut certain = true;
         loop {
@@ -227,7 +230,7 @@ impl Bucket for ObjectBucket {
             // Stores take such a header for a mistake, and answer with the whole object.
             return Err(super::out_of_range(key, range, None));
         }
-        let mut tries = Tries::new(&self.world, purpose);
+        let mut tries = Tries::new(&self.world, purpose, &self.repeated);
         loop {
             let what = || format!("read {key}");
             let reason = match tries.attempt(self.read_once(key, &path, range.as_ref(), purpose)).await {
@@ -261,7 +264,7 @@ impl Bucket for ObjectBucket {
         purpose: Purpose,
     ) -> Result<Vec<Listed>, StoreError> {
         let what = || format!("list {prefix}");
-        let mut tries = Tries::new(&self.world, purpose);
+        let mut tries = Tries::new(&self.world, purpose, &self.repeated);
         loop {
             let reason = match tries.attempt(self.list_once(prefix, after, limit)).await {
                 Some(answer) => match answer? {
@@ -287,7 +290,7 @@ impl Bucket for ObjectBucket {
     async fn delete(&self, key: &Key, purpose: Purpose) -> Result<(), StoreError> {
         key::check(key)?;
         let path = self.path(key)?;
-        let mut tries = Tries::new(&self.world, purpose);
+        let mut tries = Tries::new(&self.world, purpose, &self.repeated);
         let mut certain = true;
         loop {
             let reason = match tries.attempt(self.control.delete(&path)).await {
