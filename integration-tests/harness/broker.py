@@ -96,9 +96,9 @@ class Strandline(Broker):
         self.binary = binary
         self.data = Path(data) if data else self.directory / "data"
         self.admin_port = free_port()
-        self.bucket = bucket  # a mapping for the `bucket` section, with its credentials in `environment`
+        self.bucket = bucket  # the `bucket` section
         self.own = own or {}  # further sections of the configuration file
-        self.environment = dict((bucket or {}).get("environment", {}))
+        self.environment = {}
 
     def argv(self):
         config = self.directory / "strandline.yaml"
@@ -109,9 +109,9 @@ class Strandline(Broker):
         return self.environment
 
     def config_text(self) -> str:
-        sections = {"admin": {"listen": f"127.0.0.1:{self.admin_port}"}, **self.own}
+        sections = {"admin": {"address": f"127.0.0.1:{self.admin_port}"}, **self.own}
         if self.bucket:
-            sections["bucket"] = {k: v for k, v in self.bucket.items() if k != "environment"}
+            sections["bucket"] = self.bucket
         if self.settings:
             sections["kafka"] = self.settings
         return _yaml(sections)

@@ -46,11 +46,9 @@ class Minio:
             "url": f"s3://{self.bucket}/{prefix}".rstrip("/"),
             "endpoint": endpoint or self.endpoint,
             "region": REGION,
-            "environment": {
-                "AWS_ACCESS_KEY_ID": USER,
-                "AWS_SECRET_ACCESS_KEY": PASSWORD,
-                "AWS_REGION": REGION,
-            },
+            "access_key_id": USER,
+            "secret_access_key": PASSWORD,
+            "allow_http": True,
         }
 
     def objects(self, prefix="") -> dict[str, int]:

@@ -9,6 +9,8 @@ import struct
 import time
 from dataclasses import dataclass
 
+from crc32c import crc32c
+
 from .records import HOUR_AGO_MS
 
 PRODUCE, FETCH, LIST_OFFSETS, METADATA, API_VERSIONS = 0, 1, 2, 3, 18
@@ -38,20 +40,6 @@ INVALID_FETCH_SESSION_EPOCH = 71
 FENCED_LEADER_EPOCH = 74
 UNKNOWN_LEADER_EPOCH = 75
 INVALID_RECORD = 87
-
-_CRC_TABLE = []
-for _n in range(256):
-    for _ in range(8):
-        _n = (_n >> 1) ^ (0x82F63B78 if _n & 1 else 0)
-    _CRC_TABLE.append(_n)
-
-
-def crc32c(data: bytes) -> int:
-    crc, table = 0xFFFFFFFF, _CRC_TABLE
-    for byte in data:
-        crc = table[(crc ^ byte) & 0xFF] ^ (crc >> 8)
-    return crc ^ 0xFFFFFFFF
-
 
 def string(text) -> bytes:
     if text is None:

@@ -1,0 +1,11 @@
+"""`make demo` with all of its data: see demo.py."""
+
+import pytest
+
+import demo
+
+
+@pytest.mark.timeout(240)
+def test_demo(request, tmp_path):
+    written = demo.run(request.config.getoption("--broker"), directory=tmp_path)
+    assert sum(written.counts) >= demo.ENOUGH
