@@ -35,7 +35,9 @@ def say(text):
 def packages() -> list[tuple[bytes, bytes]]:
     """(name, the whole entry) of every package that this machine's package index knows."""
     for attempt in range(2):
-        text = subprocess.run(["apt-cache", "dumpavail"], capture_output=True).stdout if shutil.which("apt-cache") else b""
+        text = (
+            subprocess.run(["apt-cache", "dumpavail"], capture_output=True).stdout if shutil.which("apt-cache") else b""
+        )
         found = []
         for entry in text.split(b"\n\n"):
             head, _, _ = entry.partition(b"\n")
@@ -103,7 +105,9 @@ def produce(broker, topic, records, partitions):
     assert len(placed) == len(records), f"{len(placed)} of {len(records)} acknowledged"
     sums = Sums(partitions)
     for (partition, offset), index in sorted(placed.items()):
-        assert offset == sums.counts[partition], f"offset {offset} of partition {partition} follows {sums.counts[partition] - 1}"
+        assert offset == sums.counts[partition], (
+            f"offset {offset} of partition {partition} follows {sums.counts[partition] - 1}"
+        )
         sums.add(partition, *records[index])
     return sums
 

@@ -18,7 +18,10 @@ def wanted(writer, seed) -> list[Record]:
     can = ALL[writer]
     records = sample(COUNT, seed=seed, timestamps=can.timestamps, duplicates=can.duplicate_headers)
     if writer == "kcat":  # one process per change of headers
-        records = [Record(r.key, r.value, (("trace", b"t"), ("other", b"o")) if i >= COUNT // 2 else ()) for i, r in enumerate(records)]
+        records = [
+            Record(r.key, r.value, (("trace", b"t"), ("other", b"o")) if i >= COUNT // 2 else ())
+            for i, r in enumerate(records)
+        ]
     if not can.null_records:
         records = [r if r.key or r.value else Record(r.key, b"v", r.headers, r.timestamp, r.partition) for r in records]
     if not can.empty_values:
@@ -42,7 +45,9 @@ def check(writer, reader, expected, seen, first_offset, written_between):
         assert got.offset == first_offset + index, where
         assert got.key == want.key, where
         assert got.value == want.value, where
-        assert same_headers(writer, reader, want.headers, got.headers), f"{where}: {got.headers}, expected {want.headers}"
+        assert same_headers(writer, reader, want.headers, got.headers), (
+            f"{where}: {got.headers}, expected {want.headers}"
+        )
         if want.timestamp is not None:
             assert got.timestamp == want.timestamp, where
         else:
@@ -58,7 +63,9 @@ def stored_codecs(broker, topic) -> set[int]:
 
 def readers_for(writer, codec, store):
     """Itself, the Java consumer, and one of the others in turn, so that each pair meets in some codec or store."""
-    turn = QUICK_READERS[(NAMES.index(writer) + CODECS.index(codec) + (3 if store == "minio" else 0)) % len(QUICK_READERS)]
+    turn = QUICK_READERS[
+        (NAMES.index(writer) + CODECS.index(codec) + (3 if store == "minio" else 0)) % len(QUICK_READERS)
+    ]
     return list(dict.fromkeys([writer, "java", turn]))
 
 
@@ -141,7 +148,9 @@ def test_fewer_acks(broker, client, topic, writer, acks):
     assert client("confluent", broker).fetch(topic, 0, 0, 1)[0].value == b"v"
 
 
-@pytest.mark.parametrize("writer", ["java", "confluent", "kafka-python", "aiokafka", "kafkajs", "franz-go", "console", "kcat"])
+@pytest.mark.parametrize(
+    "writer", ["java", "confluent", "kafka-python", "aiokafka", "kafkajs", "franz-go", "console", "kcat"]
+)
 def test_topics_come_by_themselves(broker, client, topic, writer):
     """auto.create.topics.enable, as each client triggers it."""
     client(writer, broker).produce(topic, [Record(b"k", b"v")])

@@ -162,7 +162,16 @@ def test_min_bytes_gives_up_with_what_there_is(raw, topic):
 
 def test_a_waiting_fetch_holds_up_nobody_else(broker, raw, topic):
     raw.make_topic(topic)
-    waiting = raw.send_fetch({topic: {0: 0}}, max_wait_ms=2000, min_bytes=1, max_bytes=1 << 20, partition_bytes=1 << 20, session=(0, -1), forget=None, epoch=-1)
+    waiting = raw.send_fetch(
+        {topic: {0: 0}},
+        max_wait_ms=2000,
+        min_bytes=1,
+        max_bytes=1 << 20,
+        partition_bytes=1 << 20,
+        session=(0, -1),
+        forget=None,
+        epoch=-1,
+    )
     with wire.Connection(broker.port) as other:
         started = time.monotonic()
         assert other.fetch_one(topic, 0)["data"] == b""
@@ -173,7 +182,16 @@ def test_a_waiting_fetch_holds_up_nobody_else(broker, raw, topic):
 def test_a_client_that_leaves_while_it_waits(broker, topic):
     with wire.Connection(broker.port) as raw:
         raw.make_topic(topic)
-        raw.send_fetch({topic: {0: 0}}, max_wait_ms=30000, min_bytes=1, max_bytes=1 << 20, partition_bytes=1 << 20, session=(0, -1), forget=None, epoch=-1)
+        raw.send_fetch(
+            {topic: {0: 0}},
+            max_wait_ms=30000,
+            min_bytes=1,
+            max_bytes=1 << 20,
+            partition_bytes=1 << 20,
+            session=(0, -1),
+            forget=None,
+            epoch=-1,
+        )
     with wire.Connection(broker.port) as raw:
         fill(raw, topic, 1)
         assert len(raw.read_all(topic)) == 10
@@ -258,13 +276,17 @@ def test_small_limits_of_real_clients(client, broker, raw, topic):
     raw.make_topic(topic)
     fill(raw, topic, 20, per_batch=5, size=200)
     want = list(range(100))
-    java = client("java", broker).fetch(topic, 0, 0, 100, config={"max.partition.fetch.bytes": "1", "max.poll.records": "3"})
+    java = client("java", broker).fetch(
+        topic, 0, 0, 100, config={"max.partition.fetch.bytes": "1", "max.poll.records": "3"}
+    )
     assert [r.offset for r in java] == want
     seen = client("confluent", broker).fetch(topic, 0, 0, 100, config={"fetch.message.max.bytes": 1000})
     assert [r.offset for r in seen] == want
 
 
-@pytest.mark.parametrize("reader", ["java", "confluent", "kafka-python", "aiokafka", "kafkajs", "franz-go", "kcat", "console"])
+@pytest.mark.parametrize(
+    "reader", ["java", "confluent", "kafka-python", "aiokafka", "kafkajs", "franz-go", "kcat", "console"]
+)
 def test_begin_in_the_middle_of_a_batch(client, broker, raw, topic, reader):
     raw.make_topic(topic)
     fill(raw, topic, 3, per_batch=10)

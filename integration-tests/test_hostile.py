@@ -66,14 +66,23 @@ def test_frame_lengths(broker, length):
         assert ending(sock) == "closed"
 
 
-@pytest.mark.parametrize("text", [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"x" * 505])
+@pytest.mark.parametrize(
+    "text", [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"x" * 505]
+)
 def test_other_protocols(broker, text):
     with connect(broker) as sock:
         sock.sendall(text)
         assert ending(sock) == "closed"
 
 
-UNKNOWN = [(api, 0) for api in (4, 5, 6, 7, 52, 58, 200, 32767, -1)] + [(0, 2), (1, 3), (3, 99), (3, -1), (11, 10), (36, 99)]
+UNKNOWN = [(api, 0) for api in (4, 5, 6, 7, 52, 58, 200, 32767, -1)] + [
+    (0, 2),
+    (1, 3),
+    (3, 99),
+    (3, -1),
+    (11, 10),
+    (36, 99),
+]
 
 
 @pytest.mark.parametrize("api,version", UNKNOWN)
@@ -105,7 +114,20 @@ def test_bad_software_name(broker):
 
 def bodies():
     """Each a well-framed request whose content does not parse: lengths beyond the frame, counts beyond reason."""
-    for api, version in ((0, 8), (1, 11), (2, 5), (3, 7), (10, 2), (19, 4), (20, 3), (21, 1), (22, 1), (23, 3), (32, 2), (37, 1)):
+    for api, version in (
+        (0, 8),
+        (1, 11),
+        (2, 5),
+        (3, 7),
+        (10, 2),
+        (19, 4),
+        (20, 3),
+        (21, 1),
+        (22, 1),
+        (23, 3),
+        (32, 2),
+        (37, 1),
+    ):
         yield f"{api}-huge-count", header(api, version) + b"\x7f\xff\xff\xff" * 3
         yield f"{api}-empty", header(api, version)
     for api, version in ((0, 9), (1, 12), (3, 12), (19, 7), (3, 9)):  # flexible: varints and tagged fields
@@ -135,7 +157,9 @@ def test_random_bodies(broker, api):
     chance = random.Random(api)
     for version in range(low, high + 1):
         with connect(broker) as sock:
-            noise = bytes(chance.choice((0, 0, 0, 1, 2, 255, 127, chance.randrange(256))) for _ in range(chance.randrange(60)))
+            noise = bytes(
+                chance.choice((0, 0, 0, 1, 2, 255, 127, chance.randrange(256))) for _ in range(chance.randrange(60))
+            )
             sock.sendall(frame(header(api, version) + noise))
             sock.shutdown(socket.SHUT_WR)
             assert ending(sock) != "silent", (api, version, noise.hex())
@@ -189,7 +213,14 @@ def test_readers_that_never_read(broker, topic):
             for connection in lazy:
                 for _ in range(10):
                     connection.send_fetch(
-                        {topic: {0: 0}}, max_wait_ms=0, min_bytes=1, max_bytes=50 << 20, partition_bytes=50 << 20, session=(0, -1), forget=None, epoch=-1
+                        {topic: {0: 0}},
+                        max_wait_ms=0,
+                        min_bytes=1,
+                        max_bytes=50 << 20,
+                        partition_bytes=50 << 20,
+                        session=(0, -1),
+                        forget=None,
+                        epoch=-1,
                     )
             time.sleep(0.5)
             assert good.metadata([])["brokers"]

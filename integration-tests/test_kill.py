@@ -89,7 +89,9 @@ def run_lives(launch, topic, tmp_path, lives, per_life, seed, **options):
     slowest = 0.0
     for life in range(lives):
         goal = load.acknowledged() + per_life
-        wait_until(lambda: load.check_alive() or load.acknowledged() >= goal, 60, f"{per_life} acknowledgements in life {life}")
+        wait_until(
+            lambda: load.check_alive() or load.acknowledged() >= goal, 60, f"{per_life} acknowledgements in life {life}"
+        )
         time.sleep(chance.random() * 0.1)
         broker.kill9()
         slowest = max(slowest, broker.restart())
@@ -112,7 +114,15 @@ def test_ten_lives(launch, topic, tmp_path):
 @pytest.mark.strandline
 @pytest.mark.timeout(300)
 def test_ten_lives_on_minio(launch, minio, topic, tmp_path):
-    run_lives(launch, topic, tmp_path, lives=5, per_life=300, seed=random.randrange(1 << 30), bucket=minio.config(f"kill-{topic}"))
+    run_lives(
+        launch,
+        topic,
+        tmp_path,
+        lives=5,
+        per_life=300,
+        seed=random.randrange(1 << 30),
+        bucket=minio.config(f"kill-{topic}"),
+    )
 
 
 @pytest.mark.nightly

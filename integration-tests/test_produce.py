@@ -193,7 +193,9 @@ def test_the_default_limit(raw, topic):
 
 
 def test_timestamps_before_and_after_the_bounds(raw, topic):
-    raw.make_topic(topic, configs={"message.timestamp.after.max.ms": "60000", "message.timestamp.before.max.ms": "60000"})
+    raw.make_topic(
+        topic, configs={"message.timestamp.after.max.ms": "60000", "message.timestamp.before.max.ms": "60000"}
+    )
     now = int(time.time() * 1000)
     assert raw.produce(topic, encode_batch(ONE, first_ms=now))["error"] == 0
     for wrong in (now + 120_000, now - 120_000):
@@ -285,7 +287,9 @@ def test_a_broken_batch_is_refused(broker, raw, topic, case):
         assert other.produce(topic, encode_batch(ONE))["base"] == 0
 
 
-@pytest.mark.parametrize("codec,garbage", [(1, b"not gzip"), (2, b"\xff\xff\xff\xff\xff"), (3, b"not lz4"), (4, b"not zstd")])
+@pytest.mark.parametrize(
+    "codec,garbage", [(1, b"not gzip"), (2, b"\xff\xff\xff\xff\xff"), (3, b"not lz4"), (4, b"not zstd")]
+)
 @pytest.mark.parametrize("depth", ["full"])
 def test_undecodable_content(raw, topic, codec, garbage, depth):
     raw.make_topic(topic)

@@ -95,7 +95,10 @@ def test_bad_partition_counts(raw, topic, partitions):
     assert raw.create_topic(topic, partitions) == wire.INVALID_PARTITIONS
 
 
-@pytest.mark.parametrize("configs", [{"no.such.key": "1"}, {"retention.ms": "soon"}, {"cleanup.policy": "shred"}, {"max.message.bytes": "-1"}])
+@pytest.mark.parametrize(
+    "configs",
+    [{"no.such.key": "1"}, {"retention.ms": "soon"}, {"cleanup.policy": "shred"}, {"max.message.bytes": "-1"}],
+)
 def test_bad_configurations(raw, topic, configs):
     assert raw.create_topic(topic, configs=configs) == wire.INVALID_CONFIG
     assert raw.metadata([topic])["topics"][topic]["error"] == wire.UNKNOWN_TOPIC_OR_PARTITION
@@ -269,7 +272,9 @@ def test_alter_topic_configurations(admin, raw, topic):
     assert value("max.message.bytes") == "5000"
 
 
-@pytest.mark.parametrize("change", [("SET", "retention.ms", "soon"), ("SET", "no.such.key", "1"), ("SET", "min.insync.replicas", "0")])
+@pytest.mark.parametrize(
+    "change", [("SET", "retention.ms", "soon"), ("SET", "no.such.key", "1"), ("SET", "min.insync.replicas", "0")]
+)
 def test_bad_changes_change_nothing(admin, raw, topic, change):
     raw.make_topic(topic)
     with pytest.raises(Failure, match="InvalidConfiguration"):
@@ -384,26 +389,54 @@ def test_delete_records(admin, client, broker, raw, timed, topic):
 
 def test_tools(broker, raw, topic, tmp_path):
     at = ("--bootstrap-server", broker.bootstrap)
-    assert "Created topic" in tool("kafka-topics", *at, "--create", "--topic", topic, "--partitions", 2, "--config", "retention.ms=3600000")
+    assert "Created topic" in tool(
+        "kafka-topics", *at, "--create", "--topic", topic, "--partitions", 2, "--config", "retention.ms=3600000"
+    )
     assert topic in tool("kafka-topics", *at, "--list").split()
     wait_until(lambda: raw.list_offsets(topic, -1, partition=1)[0] == 0, 10, "the topic")
     shown = tool("kafka-topics", *at, "--describe", "--topic", topic)
-    assert re.search(r"TopicId: \S{22}\s+PartitionCount: 2\s+ReplicationFactor: \d+\s+Configs: .*retention.ms=3600000", shown), shown
+    assert re.search(
+        r"TopicId: \S{22}\s+PartitionCount: 2\s+ReplicationFactor: \d+\s+Configs: .*retention.ms=3600000", shown
+    ), shown
     assert len(re.findall(r"Partition: \d\s+Leader: \d+\s+Replicas: [\d,]+\s+Isr: [\d,]+", shown)) == 2, shown
     tool("kafka-topics", *at, "--alter", "--topic", topic, "--partitions", 3)
     again = tool("kafka-topics", *at, "--create", "--topic", topic, check=False)
     assert f"Topic '{topic}' already exists" in again
     wait_until(lambda: raw.list_offsets(topic, -1, partition=2)[0] == 0, 10, "the third partition")
 
-    tool("kafka-configs", *at, "--alter", "--entity-type", "topics", "--entity-name", topic, "--add-config", "max.message.bytes=2000,cleanup.policy=[compact,delete]")
+    tool(
+        "kafka-configs",
+        *at,
+        "--alter",
+        "--entity-type",
+        "topics",
+        "--entity-name",
+        topic,
+        "--add-config",
+        "max.message.bytes=2000,cleanup.policy=[compact,delete]",
+    )
     shown = tool("kafka-configs", *at, "--describe", "--entity-type", "topics", "--entity-name", topic)
     assert "max.message.bytes=2000" in shown and "cleanup.policy=compact,delete" in shown, shown
-    refused = tool("kafka-configs", *at, "--alter", "--entity-type", "topics", "--entity-name", topic, "--add-config", "retention.ms=x", check=False)
+    refused = tool(
+        "kafka-configs",
+        *at,
+        "--alter",
+        "--entity-type",
+        "topics",
+        "--entity-name",
+        topic,
+        "--add-config",
+        "retention.ms=x",
+        check=False,
+    )
     assert "Invalid value x for configuration retention.ms" in refused, refused
 
     now = int(time.time() * 1000)
     for n in range(4):
-        assert raw.produce(topic, wire.encode_batch([(b"k", b"v", (), now + n)], first_ms=now + n), partition=2)["error"] == 0
+        assert (
+            raw.produce(topic, wire.encode_batch([(b"k", b"v", (), now + n)], first_ms=now + n), partition=2)["error"]
+            == 0
+        )
     times = {"latest": 4, "earliest": 0, "max-timestamp": 3, "-1": 4, str(now + 2): 2}
     for when, offset in times.items():
         shown = tool("kafka-get-offsets", *at, "--topic", topic, "--time", when).split()
@@ -415,7 +448,11 @@ def test_tools(broker, raw, topic, tmp_path):
     assert raw.list_offsets(topic, -2, partition=2)[2] == 3
 
     tool("kafka-topics", *at, "--delete", "--topic", topic)
-    wait_until(lambda: raw.metadata([topic])["topics"][topic]["error"] == wire.UNKNOWN_TOPIC_OR_PARTITION, 10, "the topic to go")
+    wait_until(
+        lambda: raw.metadata([topic])["topics"][topic]["error"] == wire.UNKNOWN_TOPIC_OR_PARTITION,
+        10,
+        "the topic to go",
+    )
 
 
 def test_tools_about_the_broker(broker):

@@ -150,7 +150,11 @@ class Kafka(Broker):
         extra = self.directory / "extra.properties"
         extra.write_text("".join(f"{k}={v}\n" for k, v in self.settings.items()))
         script = ROOT / "integration-tests/peers/kafka/cluster.sh"
-        run = Child([script, "format", KAFKA, self.data, "1", self.port], log=self.directory / "format.log", env={"EXTRA": str(extra)})
+        run = Child(
+            [script, "format", KAFKA, self.data, "1", self.port],
+            log=self.directory / "format.log",
+            env={"EXTRA": str(extra)},
+        )
         assert run.process.wait(60) == 0, run.log_tail()
         run._reap(1)
 
@@ -162,7 +166,13 @@ def _yaml(value, depth=0) -> str:
         if isinstance(entry, dict):
             lines.append(f"{'  ' * depth}{key}:\n{_yaml(entry, depth + 1)}")
         else:
-            shown = str(entry).lower() if isinstance(entry, bool) else entry if isinstance(entry, (int, float)) else f'"{entry}"'
+            shown = (
+                str(entry).lower()
+                if isinstance(entry, bool)
+                else entry
+                if isinstance(entry, (int, float))
+                else f'"{entry}"'
+            )
             lines.append(f"{'  ' * depth}{key}: {shown}\n")
     return "".join(lines)
 

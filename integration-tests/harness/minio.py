@@ -29,7 +29,12 @@ class Minio:
         self.child = Child(
             [CACHE / "bin/minio", "server", "--quiet", "--address", f"127.0.0.1:{self.port}", self.directory / "data"],
             log=self.directory / "minio.log",
-            env={"MINIO_ROOT_USER": USER, "MINIO_ROOT_PASSWORD": PASSWORD, "MINIO_BROWSER": "off", "HOME": str(self.directory)},
+            env={
+                "MINIO_ROOT_USER": USER,
+                "MINIO_ROOT_PASSWORD": PASSWORD,
+                "MINIO_BROWSER": "off",
+                "HOME": str(self.directory),
+            },
         )
         wait_until(lambda: self.request("GET", "/")[0] == 200, 30, "MinIO's first answer")
         status, body = self.request("PUT", f"/{self.bucket}")
@@ -75,7 +80,8 @@ class Minio:
         host = f"127.0.0.1:{self.port}"
         digest = hashlib.sha256(body).hexdigest()
         encoded = "&".join(
-            f"{urllib.parse.quote(k, safe='')}={urllib.parse.quote(v, safe='')}" for k, v in sorted((query or {}).items())
+            f"{urllib.parse.quote(k, safe='')}={urllib.parse.quote(v, safe='')}"
+            for k, v in sorted((query or {}).items())
         )
         headers = {"host": host, "x-amz-content-sha256": digest, "x-amz-date": stamp}
         signed = ";".join(headers)
@@ -86,7 +92,9 @@ class Minio:
         for part in (day, REGION, "s3", "aws4_request"):
             key = hmac.new(key, part.encode(), hashlib.sha256).digest()
         signature = hmac.new(key, to_sign.encode(), hashlib.sha256).hexdigest()
-        headers["authorization"] = f"AWS4-HMAC-SHA256 Credential={USER}/{scope}, SignedHeaders={signed}, Signature={signature}"
+        headers["authorization"] = (
+            f"AWS4-HMAC-SHA256 Credential={USER}/{scope}, SignedHeaders={signed}, Signature={signature}"
+        )
         connection = http.client.HTTPConnection(host, timeout=10)
         try:
             connection.request(method, path + (f"?{encoded}" if encoded else ""), body or None, headers)

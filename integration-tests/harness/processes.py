@@ -107,12 +107,12 @@ def free_port() -> int:
     """A port that nobody listens on, below the range from which the kernel takes ports for outgoing connections."""
     for _ in range(200):
         port = random.randrange(20000, 32000)
-        if all(_bindable(p) for p in (port, port + 300)):  # a real Kafka's controller listens 300 above
+        if all(bindable(p) for p in (port, port + 300)):  # a real Kafka's controller listens 300 above
             return port
     raise RuntimeError("no free port found")
 
 
-def _bindable(port) -> bool:
+def bindable(port) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -41,6 +41,7 @@ FENCED_LEADER_EPOCH = 74
 UNKNOWN_LEADER_EPOCH = 75
 INVALID_RECORD = 87
 
+
 def string(text) -> bytes:
     if text is None:
         return b"\xff\xff"
@@ -200,7 +201,19 @@ def decode_batches(data: bytes) -> list[Batch]:
         assert crc32c(data[at + 21 : end]) == checksum, f"CRC of the batch at offset {base}"
         attributes, delta, first, latest, *producer, count = struct.unpack_from(">hiqqqhii", data, at + 21)
         found.append(
-            Batch(base, epoch, magic, attributes, delta, first, latest, tuple(producer), count, data[at + 61 : end], end - at)
+            Batch(
+                base,
+                epoch,
+                magic,
+                attributes,
+                delta,
+                first,
+                latest,
+                tuple(producer),
+                count,
+                data[at + 61 : end],
+                end - at,
+            )
         )
         at = end
     return found
@@ -278,7 +291,15 @@ class Connection:
 
         def partition():
             error, index, leader, epoch = reader.unpack("hiii")
-            return {"error": error, "partition": index, "leader": leader, "epoch": epoch, "replicas": ints(), "isr": ints(), "offline": ints()}
+            return {
+                "error": error,
+                "partition": index,
+                "leader": leader,
+                "epoch": epoch,
+                "replicas": ints(),
+                "isr": ints(),
+                "offline": ints(),
+            }
 
         def topic():
             error, name, internal = reader.unpack("h"), reader.string(), reader.unpack("?")
@@ -321,7 +342,9 @@ class Connection:
             _, error, producer, epoch = reader.unpack("ihqh")
             if error == 0:
                 return producer, epoch
-            assert error == COORDINATOR_LOAD_IN_PROGRESS and time.monotonic() < deadline, f"InitProducerId: error {error}"
+            assert error == COORDINATOR_LOAD_IN_PROGRESS and time.monotonic() < deadline, (
+                f"InitProducerId: error {error}"
+            )
             time.sleep(0.05)
 
     def send_produce(self, topic, batches: dict[int, bytes], *, acks=-1, version=8, timeout_ms=20000) -> int:
@@ -338,7 +361,14 @@ class Connection:
             if version >= 8:
                 errors = reader.array(lambda: (reader.unpack("i"), reader.string()))
                 message = reader.string()
-            return index, {"error": error, "base": base, "append_ms": append_ms, "start": start, "errors": errors, "message": message}
+            return index, {
+                "error": error,
+                "base": base,
+                "append_ms": append_ms,
+                "start": start,
+                "errors": errors,
+                "message": message,
+            }
 
         [found] = reader.array(lambda: (reader.string(), dict(reader.array(partition)))[1])
         reader.unpack("i")
@@ -347,14 +377,34 @@ class Connection:
 
     def produce(self, topic, batch: bytes, *, partition=0, acks=-1, version=8) -> dict:
         """One batch to one partition, versions 5 to 8."""
-        return self.receive_produce(self.send_produce(topic, {partition: batch}, acks=acks, version=version), version=version)[partition]
+        return self.receive_produce(
+            self.send_produce(topic, {partition: batch}, acks=acks, version=version), version=version
+        )[partition]
 
     def fetch(
-        self, topics: dict[str, dict[int, int]], *, max_wait_ms=0, min_bytes=1, max_bytes=50 << 20, partition_bytes=1 << 20, session=(0, -1), forget=None, epoch=-1
+        self,
+        topics: dict[str, dict[int, int]],
+        *,
+        max_wait_ms=0,
+        min_bytes=1,
+        max_bytes=50 << 20,
+        partition_bytes=1 << 20,
+        session=(0, -1),
+        forget=None,
+        epoch=-1,
     ) -> dict:
         """Version 11; `topics` gives per topic and partition the offset."""
         return self.receive_fetch(
-            self.send_fetch(topics, max_wait_ms=max_wait_ms, min_bytes=min_bytes, max_bytes=max_bytes, partition_bytes=partition_bytes, session=session, forget=forget, epoch=epoch)
+            self.send_fetch(
+                topics,
+                max_wait_ms=max_wait_ms,
+                min_bytes=min_bytes,
+                max_bytes=max_bytes,
+                partition_bytes=partition_bytes,
+                session=session,
+                forget=forget,
+                epoch=epoch,
+            )
         )
 
     def send_fetch(self, topics, *, max_wait_ms, min_bytes, max_bytes, partition_bytes, session, forget, epoch) -> int:
@@ -376,7 +426,15 @@ class Connection:
             index, failed, high, stable, start = reader.unpack("ihqqq")
             aborted = [reader.unpack("qq") for _ in range(max(0, reader.unpack("i")))]
             preferred, data = reader.unpack("i"), reader.blob()
-            return index, {"error": failed, "high": high, "stable": stable, "start": start, "aborted": aborted, "preferred": preferred, "data": data or b""}
+            return index, {
+                "error": failed,
+                "high": high,
+                "stable": stable,
+                "start": start,
+                "aborted": aborted,
+                "preferred": preferred,
+                "data": data or b"",
+            }
 
         topics = dict(reader.array(lambda: (reader.string(), dict(reader.array(partition)))))
         assert reader.done()
@@ -409,7 +467,9 @@ class Connection:
 
     def delete_records(self, topic, before, *, partition=0) -> tuple[int, int]:
         """Version 1: (error, low watermark)."""
-        reader = self.call(DELETE_RECORDS, 1, array([string(topic) + array([pack("iq", partition, before)])]) + pack("i", 20000))
+        reader = self.call(
+            DELETE_RECORDS, 1, array([string(topic) + array([pack("iq", partition, before)])]) + pack("i", 20000)
+        )
         reader.unpack("i")
         [[(_, low, error)]] = reader.array(lambda: (reader.string(), reader.array(lambda: reader.unpack("iqh")))[1])
         return error, low

@@ -47,7 +47,8 @@ class AioKafka(Client):
             await producer.start()
             self.producers[codec, acks, idempotent] = producer
         sent = [
-            await producer.send(topic, r.value, r.key, r.partition, r.timestamp, list(r.headers) or None) for r in records
+            await producer.send(topic, r.value, r.key, r.partition, r.timestamp, list(r.headers) or None)
+            for r in records
         ]
         done = await asyncio.gather(*sent)
         return [(d.partition, d.offset) for d in done]

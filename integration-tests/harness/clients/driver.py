@@ -18,7 +18,13 @@ class _Common(LineDriver):
 
     def fetch(self, topic, partition, offset, count, *, timeout_s=20.0):
         found = self.ask(
-            "fetch", topic=topic, partition=partition, offset=offset, count=count, timeout_ms=int(timeout_s * 1000), config={}
+            "fetch",
+            topic=topic,
+            partition=partition,
+            offset=offset,
+            count=count,
+            timeout_ms=int(timeout_s * 1000),
+            config={},
         )
         return [from_json(r) for r in found]
 
@@ -33,13 +39,29 @@ class Java(_Common):
         return ["java", "-Xmx256m", "-XX:TieredStopAtLevel=1", log, "-cp", classes, "Driver", self.bootstrap]
 
     def settings(self, codec, acks, idempotent):
-        config = {"compression.type": codec, "acks": str(acks), "enable.idempotence": str(idempotent).lower(), "linger.ms": "5"}
+        config = {
+            "compression.type": codec,
+            "acks": str(acks),
+            "enable.idempotence": str(idempotent).lower(),
+            "linger.ms": "5",
+        }
         return {"config": config}
 
     def fetch(self, topic, partition, offset, count, *, timeout_s=20.0, config=None):
-        config = {"enable.auto.commit": "false", "auto.offset.reset": "none", "fetch.max.wait.ms": "200", **(config or {})}
+        config = {
+            "enable.auto.commit": "false",
+            "auto.offset.reset": "none",
+            "fetch.max.wait.ms": "200",
+            **(config or {}),
+        }
         found = self.ask(
-            "fetch", topic=topic, partition=partition, offset=offset, count=count, timeout_ms=int(timeout_s * 1000), config=config
+            "fetch",
+            topic=topic,
+            partition=partition,
+            offset=offset,
+            count=count,
+            timeout_ms=int(timeout_s * 1000),
+            config=config,
         )
         return [from_json(r) for r in found]
 

@@ -25,7 +25,20 @@ class Kcat(Client):
                 runs.append(((record.partition, record.headers), []))
             runs[-1][1].append(record)
         for (partition, headers), part in runs:
-            argv = ["-P", "-t", topic, "-z", codec, "-K", "\t", "-Z", "-X", f"acks={acks}", "-X", f"enable.idempotence={str(idempotent).lower()}"]
+            argv = [
+                "-P",
+                "-t",
+                topic,
+                "-z",
+                codec,
+                "-K",
+                "\t",
+                "-Z",
+                "-X",
+                f"acks={acks}",
+                "-X",
+                f"enable.idempotence={str(idempotent).lower()}",
+            ]
             argv += ["-p", str(partition)] if partition is not None else []
             for name, value in headers:
                 argv += ["-H", f"{name}={value.decode()}"]
@@ -60,7 +73,9 @@ class Kcat(Client):
         if not kcat:
             raise Failure("kcat is not installed: run integration-tests/setup.sh")
         try:
-            run = subprocess.run([kcat, "-b", self.bootstrap, *argv], input=stdin or b"", capture_output=True, timeout=timeout_s)
+            run = subprocess.run(
+                [kcat, "-b", self.bootstrap, *argv], input=stdin or b"", capture_output=True, timeout=timeout_s
+            )
         except subprocess.TimeoutExpired as late:
             return late.stdout or b""
         if run.returncode != 0:

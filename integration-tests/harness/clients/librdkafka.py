@@ -2,7 +2,14 @@
 
 import time
 
-from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import (
+    TIMESTAMP_CREATE_TIME,
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    KafkaError,
+    Producer,
+    TopicPartition,
+)
 
 from ..records import Record
 from .base import Client, Failure
@@ -49,7 +56,9 @@ class Librdkafka(Client):
             if record.timestamp is not None:
                 options["timestamp"] = record.timestamp
             headers = list(record.headers) or None
-            producer.produce(topic, value=record.value, key=record.key, headers=headers, on_delivery=delivered(index), **options)
+            producer.produce(
+                topic, value=record.value, key=record.key, headers=headers, on_delivery=delivered(index), **options
+            )
         if producer.flush(45):
             raise Failure("librdkafka: not all delivered within 45 s")
         if failed:

@@ -32,9 +32,7 @@ class KafkaPython(Client):
                 linger_ms=5,
             )
         try:
-            futures = [
-                producer.send(topic, r.value, r.key, list(r.headers), r.partition, r.timestamp) for r in records
-            ]
+            futures = [producer.send(topic, r.value, r.key, list(r.headers), r.partition, r.timestamp) for r in records]
             producer.flush(40)
             return [(f.get(40).partition, f.get(40).offset) for f in futures]
         except KafkaError as error:
@@ -43,7 +41,10 @@ class KafkaPython(Client):
     def fetch(self, topic, partition, offset, count, *, timeout_s=20.0):
         if not self.consumer:
             self.consumer = KafkaConsumer(
-                bootstrap_servers=self.bootstrap, enable_auto_commit=False, auto_offset_reset="none", fetch_max_wait_ms=200
+                bootstrap_servers=self.bootstrap,
+                enable_auto_commit=False,
+                auto_offset_reset="none",
+                fetch_max_wait_ms=200,
             )
         here = TopicPartition(topic, partition)
         self.consumer.assign([here])
