@@ -21,10 +21,7 @@ pytestmark = pytest.mark.strandline
 # COORDINATOR_LOAD_IN_PROGRESS, NOT_ENOUGH_REPLICAS(_AFTER_APPEND), KAFKA_STORAGE_ERROR, THROTTLING_QUOTA_EXCEEDED.
 RETRIABLE = {2, 5, 6, 7, 13, 14, 19, 20, 56, 89}
 # Short enough for CI; the nightly test has the real ones.
-QUICK = {
-    "produce": {"deadline_ms": 4000},
-    "bucket": {"put_deadline_ms": 3000, "read_deadline_ms": 3000, "control_deadline_ms": 3000},
-}
+QUICK = {"produce": {"deadline_ms": 4000}}
 
 
 @pytest.fixture
@@ -39,8 +36,7 @@ def behind(launch, minio, proxy, topic):
     """A broker whose bucket is MinIO behind the proxy, and a topic with ten records in it."""
 
     def make(quick=True):
-        bucket = {**minio.config(topic, endpoint=proxy.endpoint), **(QUICK["bucket"] if quick else {})}
-        broker = launch(bucket=bucket, own={"produce": QUICK["produce"]} if quick else {})
+        broker = launch(bucket=minio.config(topic, endpoint=proxy.endpoint), own=QUICK if quick else {})
         with wire.Connection(broker.port) as connection:
             connection.make_topic(topic)
             assert connection.produce(topic, encode_batch([(b"k", b"v")] * 10))["error"] == 0
@@ -285,7 +281,7 @@ def fill(place: Path) -> Path:
 
 @pytest.mark.timeout(120)
 def test_disk_full_and_free_again(launch, small_disk, topic):
-    broker = launch(data=small_disk / "data", own={"produce": QUICK["produce"]})
+    broker = launch(data=small_disk / "data", own=QUICK)
     acknowledged = []
     with wire.Connection(broker.port, timeout_s=30) as connection:
         connection.make_topic(topic)
