@@ -1,7 +1,7 @@
 //! The files: where they may lie, who may have them, and that their names are durable before anything is in them.
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::OpenError;
@@ -21,6 +21,7 @@ pub(super) fn prepare(database: &Path) -> Result<Lock, OpenError> {
     create(database).map_err(|e| storage(database, "create the file", &e))?;
     // Also when the file was there: the process that made it may have died before it could sync.
     sync_directory(directory).map_err(|e| storage(directory, "sync the directory", &e))?;
+    renew_log(database).map_err(|e| storage(database, "sync the log of", &e))?;
     if let Some(parent) = directory.parent() {
         // The directory's own name. It may be old, and its parent be closed to us.
         let _ = sync_directory(parent);
@@ -80,6 +81,28 @@ fn lock(path: &Path) -> Result<Lock, OpenError> {
     // Only for the message above, so it need not be durable, nor succeed.
     let _ = file.set_len(0).and_then(|()| writeln!(file, "process {}", std::process::id()));
     Ok(Lock { _file: file })
+}
+
+/// Writes the log that a killed process left once more, and syncs it. It may hold commits that were never synced, or
+/// whose sync failed; after a failed sync Linux counts pages as clean that are not on the disk, so a sync alone would not
+/// reach them. SQLite relies on the log being durable before it moves it into the database.
+fn renew_log(database: &Path) -> io::Result<()> {
+    let mut log = database.as_os_str().to_owned();
+    log.push("-wal");
+    let log = match OpenOptions::new().read(true).write(true).open(log) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    let mut chunk = vec![0; 1 << 20];
+    let mut at = 0;
+    loop {
+        let bytes = log.read_at(&mut chunk, at)?;
+        if bytes == 0 {
+            return log.sync_all();
+        }
+        log.write_all_at(&chunk[..bytes], at)?;
+        at = at.saturating_add(bytes as u64);
+    }
 }
 
 /// Kinds of file systems on which SQLite's log is not safe: locks or shared memory do not reach other machines, or a

@@ -118,8 +118,9 @@ fn refused(what: &str) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_ERROR), Some(what.into()))
 }
 
-/// Moves the log into the database and syncs both. A process that was killed may have written a commit that it never
-/// synced: the file shows it, and so would we, until a power cut takes it away again. From here on it is durable.
+/// Moves the log into the database and syncs it. A process that was killed may have written a commit that it never
+/// synced: the file shows it, and so would we, until a power cut takes it away again. From here on it is durable, since
+/// the log was written anew when the file was prepared.
 fn settle(db: &Connection, path: &Path) -> Result<(), OpenError> {
     let checkpoint = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
     match checkpoint.map_err(|e| failed(path, &e))? {
