@@ -1,37 +1,50 @@
 //! The read barrier: one read of the journal's head, shared by all requests that came before it started.
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Shared, Unavailable};
 use crate::journal::Journal;
 use crate::state::State;
 use crate::types::Position;
+use crate::world::World;
 
 pub(super) type Asked = oneshot::Sender<Result<Arc<State>, Unavailable>>;
 
 /// Requests that share one read of the head.
 const WAITING_MAX: usize = 4096;
 
+/// What serves the barriers.
+pub(super) struct Barrier {
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) world: World,
+    /// For the head, and for its being applied; those who wait are told that it is not known.
+    pub(super) deadline: Duration,
+    pub(super) shared: Arc<Shared>,
+    pub(super) applied: watch::Receiver<Position>,
+    pub(super) asked: mpsc::Receiver<Asked>,
+}
+
 /// Serves barriers until the last handle is gone.
-pub(super) async fn run(
-    journal: Arc<dyn Journal>,
-    shared: Arc<Shared>,
-    mut applied: watch::Receiver<Position>,
-    mut asked: mpsc::Receiver<Asked>,
-) {
+pub(super) async fn run(mut barrier: Barrier) {
     let mut waiting = Vec::new();
     // Whoever is taken here asked before the read below starts (H10); who comes later waits for the next one.
-    while asked.recv_many(&mut waiting, WAITING_MAX).await > 0 {
-        let result = match journal.head().await {
-            Ok(head) => match applied.wait_for(|at| *at >= head.position).await {
-                Ok(_) => Ok(shared.state.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()),
-                Err(_) => Err(Unavailable("the broker has stopped".to_owned())),
-            },
-            Err(error) => Err(Unavailable(error.to_string())),
-        };
+    while barrier.asked.recv_many(&mut waiting, WAITING_MAX).await > 0 {
+        let world = barrier.world.clone();
+        let result = world.timeout(barrier.deadline, barrier.pass()).await;
+        let result = result.unwrap_or_else(|| Err(Unavailable("no answer in time".to_owned())));
         for reply in waiting.drain(..) {
             // A requester that went away needs no answer.
             let _ = reply.send(result.clone());
         }
+    }
+}
+
+impl Barrier {
+    async fn pass(&mut self) -> Result<Arc<State>, Unavailable> {
+        let head = self.journal.head().await.map_err(|e| Unavailable(e.to_string()))?;
+        let stopped = |_| Unavailable("the broker has stopped".to_owned());
+        self.applied.wait_for(|at| *at >= head.position).await.map_err(stopped)?;
+        Ok(self.shared.state.read().unwrap_or_else(PoisonError::into_inner).clone())
     }
 }

@@ -57,6 +57,8 @@ pub(super) struct Owner {
     pub(super) counter: u64,
     pub(super) applied: watch::Sender<Position>,
     pub(super) hashes: OutcomeHashes,
+    /// After this long without an answer a call is made again.
+    pub(super) deadline: Duration,
 }
 
 /// The chain hash of outcomes after each of the last positions.
@@ -196,7 +198,10 @@ impl Owner {
     async fn append_until_known(&self, proposal: Proposal) -> Result<Result<Appended, String>, Fatal> {
         let (mut refused, mut doubtful) = (0, false);
         loop {
-            match self.journal.append(proposal.clone(), self.state.head()).await {
+            let attempt = self.journal.append(proposal.clone(), self.state.head());
+            // Nobody waits for a hung attempt: sending the same bytes again is always safe (H8, H17).
+            let hung = || Err(JournalError::Unknown("no answer in time".to_owned()));
+            match self.world.timeout(self.deadline, attempt).await.unwrap_or_else(hung) {
                 Ok(appended) => {
                     if doubtful || refused > 0 {
                         info!(position = appended.position.0, "journal answers again");
@@ -249,7 +254,8 @@ impl Owner {
                 own_outcomes = outcomes.clone();
             }
             self.publish(state, &applied);
-            page = match self.journal.read(published.next()).await {
+            let read = self.world.timeout(self.deadline, self.journal.read(published.next())).await;
+            page = match read.unwrap_or_else(|| Err(JournalError::Unknown("no answer in time".to_owned()))) {
                 Ok(page) if page.is_empty() && own_position.is_none_or(|own| own <= published) => {
                     return Ok(own_outcomes);
                 }

@@ -4,12 +4,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
+use super::barrier::{self, Barrier};
 use super::owner::{Fatal, Identity, OutcomeHashes, Owner, fold};
 use super::snapshots::{SNAPSHOT_PREFIX, SnapshotPolicy, Snapshotter, parse_key};
-use super::{Proposed, QUEUE_MAX, Replica, Shared, barrier};
+use super::{Proposed, QUEUE_MAX, Replica, Shared};
 use crate::journal::{Journal, JournalError};
 use crate::segment::ObjectName;
 use crate::state::{Bootstrap, Command, FEATURE_LEVEL_MAX, Outcome, RegisterBroker, SetSettings, Settings, State};
@@ -29,6 +31,8 @@ pub struct Parts {
     /// From this broker's configuration: a new cluster gets them, an old one is brought to them.
     pub settings: Settings,
     pub snapshots: SnapshotPolicy,
+    /// After this long without an answer a call to the journal is made again.
+    pub append_deadline: Duration,
 }
 
 /// A replica that runs, and the task that ends if it can't go on.
@@ -169,7 +173,10 @@ async fn load_snapshot(parts: &Parts, head: Head) -> Result<State, StartError> {
         let size = bytes.len() as u64;
         match parts.world.compute(move || State::decode_snapshot(&bytes)).await {
             Ok((header, state)) if header.at == at => {
-                check_history(parts, at, &key).await?;
+                if !is_of_history(parts, at, &key).await? {
+                    warn!(key, "the journal was trimmed beyond this snapshot, falling back to the one before");
+                    continue;
+                }
                 parts.metrics.snapshot.newest_position.set(at.position.0 as i64);
                 parts.metrics.snapshot.newest_bytes.set(size as i64);
                 info!(position = at.position.0, head = head.position.0, key, "state loaded from snapshot");
@@ -186,12 +193,13 @@ async fn load_snapshot(parts: &Parts, head: Head) -> Result<State, StartError> {
     }
 }
 
-/// A snapshot must be of this journal's history: its position has its token there.
-async fn check_history(parts: &Parts, at: Head, key: &str) -> Result<(), StartError> {
+/// A snapshot must be of this journal's history: its position has its token there. False if that was trimmed: then the
+/// snapshot can't be told from another cluster's, and brokers never trim the entry of one that they need.
+async fn is_of_history(parts: &Parts, at: Head, key: &str) -> Result<bool, StartError> {
     match parts.journal.read(at.position).await {
-        Ok(page) if page.first().is_some_and(|e| e.position == at.position && e.proposal.token == at.token) => Ok(()),
+        Ok(page) if page.first().is_some_and(|e| e.position == at.position && e.proposal.token == at.token) => Ok(true),
         Ok(_) => Err(StartError::Forked { what: format!("snapshot {key}") }),
-        Err(JournalError::Trimmed { .. }) => Ok(()),
+        Err(JournalError::Trimmed { .. }) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
@@ -233,8 +241,16 @@ fn build(parts: &Parts, state: State, hashes: OutcomeHashes) -> (Replica, Owner,
         counter: 0,
         applied,
         hashes,
+        deadline: parts.append_deadline,
     };
-    let serve = barrier::run(parts.journal.clone(), shared.clone(), applied_seen, asked);
+    let serve = barrier::run(Barrier {
+        journal: parts.journal.clone(),
+        world: parts.world.clone(),
+        deadline: parts.append_deadline,
+        shared: shared.clone(),
+        applied: applied_seen,
+        asked,
+    });
     parts.world.spawn("read barrier", serve);
     (Replica { shared, queue, barriers }, owner, proposed)
 }

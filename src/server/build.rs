@@ -44,6 +44,7 @@ pub(super) async fn broker(config: &Arc<Config>, world: &World, metrics: &Arc<Me
             age_ms: i64::try_from(config.snapshot.age_ms_max).unwrap_or(i64::MAX),
             kept_ms: i64::try_from(config.snapshot.kept_hours.saturating_mul(3_600_000)).unwrap_or(i64::MAX),
         },
+        append_deadline: Duration::from_millis(config.journal.append_deadline_ms),
     };
     let Started { replica, owner } = start(parts).await?;
     let cache_limits = CacheLimits { bytes: size(config.fetch.cache_bytes_max), loads: config.fetch.cold_reads_max };
