@@ -3,6 +3,7 @@
 //! looks into an entry. `contract.rs` is the suite that every implementation passes.
 //! Which append is new, known or refused is decided in `rules.rs`, the same for all.
 mod memory;
+mod observed;
 mod rules;
 mod sqlite;
 
@@ -13,6 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use memory::MemoryJournal;
+pub use observed::Observed;
 pub use sqlite::{OpenError, SqliteJournal};
 
 use crate::types::{Head, Incarnation, Position, Token};

@@ -9,7 +9,7 @@ use crate::api::{Context, ProducerIds, TopicSettingsCache};
 use crate::cache::{CacheLimits, ObjectCache};
 use crate::config::{Config, JournalKind};
 use crate::fetch::{Fetcher, Sessions};
-use crate::journal::{Journal, MemoryJournal, SqliteJournal};
+use crate::journal::{Journal, MemoryJournal, Observed as ObservedJournal, SqliteJournal};
 use crate::metadata::{Fatal, Parts, SnapshotPolicy, Started, start};
 use crate::net::{Budget, Limits};
 use crate::produce::{Batcher, FlushRule, PutPolicy};
@@ -29,7 +29,7 @@ pub(super) struct Broker {
 
 pub(super) async fn broker(config: &Arc<Config>, world: &World, metrics: &Arc<Metrics>) -> Result<Broker, ServerError> {
     create_data_dir(config)?;
-    let journal = journal(config).await?;
+    let journal = Arc::new(ObservedJournal::new(journal(config).await?, world.clone(), metrics.clone()));
     let bucket = bucket(config, world).await?;
     let parts = Parts {
         journal,

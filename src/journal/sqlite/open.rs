@@ -15,7 +15,7 @@ const PAGE_BYTES: i64 = 4096;
 
 /// To what the log is cut when it starts over, in bytes, should it ever have grown beyond. Above the checkpoints' usual
 /// size, so that in normal operation the log is written in place and a sync need not write a new file size.
-const LOG_BYTES_KEPT: i64 = 32 << 20;
+const LOG_BYTES_KEPT: i64 = 16 << 20;
 
 /// How long to wait for a lock that a person's `sqlite3` shell may hold on the file, in ms.
 const BUSY_MS: u64 = 1000;

@@ -20,8 +20,8 @@ const DELETE_BYTES_MAX: u64 = 1 << 20;
 
 /// Pages in the log from which a quiet moment is used for a checkpoint, and from which it is done in any case. An append
 /// that arrives meanwhile waits, so the first is small; the second bounds the file.
-const CHECKPOINT_PAGES_QUIET: i64 = 256;
-const CHECKPOINT_PAGES_MAX: i64 = 4096;
+const CHECKPOINT_PAGES_QUIET: i64 = 512;
+const CHECKPOINT_PAGES_MAX: i64 = 1024;
 
 pub(super) enum Job {
     Append(Append),
@@ -47,7 +47,7 @@ pub(super) struct Writer {
     recent: Arc<Recent>,
     /// Entries below `first` may be there still.
     deleting: bool,
-    /// The last commit failed; said once, until one succeeds again.
+    /// The last commit failed. Nothing is tidied up until one succeeds; who appends tells people.
     failing: bool,
     /// A commit failed in a way that may show after a crash. Until another has written over it in the log, nothing that
     /// fails is certain not to have happened.
@@ -121,15 +121,14 @@ impl Writer {
         match &result {
             Ok(()) => {
                 if !group.new.is_empty() {
-                    self.unsettled = false;
-                    self.say(None);
+                    (self.unsettled, self.failing) = (false, false);
                 }
                 self.head = group.head;
                 self.recent.publish(std::mem::take(&mut group.new));
             }
             Err(error) => {
                 self.unsettled |= matches!(error, JournalError::Unknown(_));
-                self.say(Some(error));
+                self.failing = true;
             }
         }
         let mut answers = group.answers(result, self.unsettled).into_iter();
@@ -140,18 +139,6 @@ impl Writer {
             // Who asked may have gone meanwhile.
             let _ = append.reply.send(answer);
         }
-    }
-
-    /// One line when commits begin to fail, and one when they work again.
-    fn say(&mut self, error: Option<&JournalError>) {
-        match error {
-            Some(error) if !self.failing => {
-                tracing::error!(%error, "the journal's disk takes no appends; each append is tried anew");
-            }
-            None if self.failing => tracing::info!("the journal's disk takes appends again"),
-            _ => {}
-        }
-        self.failing = error.is_some();
     }
 
     /// Raises the boundary durably; the rows below it are deleted later.
@@ -168,8 +155,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Deletes a piece of what was trimmed; false if there is nothing to delete. A failure is not worth a word: the rows
-    /// are tried again after the next append, and if it fails too, it says so.
+    /// Deletes a piece of what was trimmed; false if there is nothing to delete, or if that failed: then it is tried
+    /// again after the next append.
     fn delete_some(&mut self) -> bool {
         if !self.deleting || self.failing {
             return false;
