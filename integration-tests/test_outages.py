@@ -291,13 +291,14 @@ def test_disk_full_and_free_again(launch, small_disk, topic):
         before = log_lines(broker)
         filler = fill(small_disk)
         errors = []
-        for n in range(20, 26):
-            value = f"{n}".encode() + bytes(20_000)
-            answer = connection.produce(topic, encode_batch([(b"k", value)]))
-            if answer["error"] == 0:
+        values = [f"{n}".encode() + bytes(20_000) for n in range(20, 26)]
+        sent = [connection.send_produce(topic, {0: encode_batch([(b"k", value)])}) for value in values]
+        for value, correlation in zip(values, sent):
+            error = connection.receive_produce(correlation)[0]["error"]
+            if error == 0:
                 acknowledged.append(value)
             else:
-                errors.append(answer["error"])
+                errors.append(error)
         assert errors, "the disk was not full"
         assert set(errors) <= RETRIABLE, errors
         assert connection.metadata([topic])["topics"][topic]["error"] == 0
