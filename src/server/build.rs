@@ -1,5 +1,4 @@
 //! Builds a broker out of its rooms, from the bucket up.
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::{info, warn};
@@ -14,7 +13,7 @@ use crate::metadata::{Fatal, Parts, SnapshotPolicy, Started, start};
 use crate::net::{Budget, Limits};
 use crate::produce::{Batcher, FlushRule, PutPolicy};
 use crate::state::Settings;
-use crate::store::{Bucket, BucketSettings, open, probe::probe};
+use crate::store::{Bucket, BucketSettings, open_observed, probe::probe};
 use crate::telemetry::Metrics;
 use crate::types::BrokerId;
 use crate::world::{JoinHandle, World};
@@ -30,7 +29,7 @@ pub(super) struct Broker {
 pub(super) async fn broker(config: &Arc<Config>, world: &World, metrics: &Arc<Metrics>) -> Result<Broker, ServerError> {
     create_data_dir(config)?;
     let journal = Arc::new(ObservedJournal::new(journal(config).await?, world.clone(), metrics.clone()));
-    let bucket = bucket(config, world).await?;
+    let bucket = bucket(config, world, metrics).await?;
     let parts = Parts {
         journal,
         bucket: bucket.clone(),
@@ -90,27 +89,11 @@ async fn journal(config: &Config) -> Result<Arc<dyn Journal>, ServerError> {
     }
 }
 
-async fn bucket(config: &Config, world: &World) -> Result<Arc<dyn Bucket>, ServerError> {
-    let given = &config.bucket;
-    let url = config.bucket_url();
-    let path = |path: &PathBuf| path.to_string_lossy().into_owned();
-    let settings = BucketSettings {
-        url: url.clone(),
-        endpoint: given.endpoint.clone(),
-        region: given.region.clone(),
-        access_key_id: given.access_key_id.clone(),
-        secret_access_key: given.secret_access_key.as_ref().map(|s| s.expose().to_owned()),
-        session_token: given.session_token.as_ref().map(|s| s.expose().to_owned()),
-        allow_http: given.allow_http,
-        virtual_host_style: given.virtual_host_style,
-        azure_account: given.azure_account.clone(),
-        azure_key: given.azure_key.as_ref().map(|s| s.expose().to_owned()),
-        gcs_service_account_path: given.gcs_service_account_path.as_ref().map(path),
-        ..BucketSettings::default()
-    };
-    let bucket = open(&settings, world.clone()).await?;
+async fn bucket(config: &Config, world: &World, metrics: &Arc<Metrics>) -> Result<Arc<dyn Bucket>, ServerError> {
+    let settings = BucketSettings::from(config);
+    let bucket = open_observed(&settings, world.clone(), metrics.clone()).await?;
     probe(&*bucket, world).await?;
-    info!(url, "bucket has what is relied on");
+    info!(url = settings.url, "bucket has what is relied on");
     if !config.bucket_is_local() && config.journal.kind == JournalKind::Sqlite {
         warn!(
             "the journal is a file on this machine: metadata is as durable as this disk, and after its loss what was \
