@@ -126,7 +126,7 @@ section! {
         /// PUTs in flight at a time.
         puts_in_flight_max: usize = 8, { min: 1, max: 256, metric: "strandline_produce_puts_in_flight" };
         /// PUTs in flight at a time where `flush_interval_ms` is 0: with more, flushes get smaller and not faster.
-        puts_in_flight_local: usize = 2, { min: 1, max: 256, metric: "strandline_produce_puts_in_flight" };
+        puts_in_flight_local: usize = 1, { min: 1, max: 256, metric: "strandline_produce_puts_in_flight" };
         /// Memory of batches that are not committed yet, by what their network buffers occupy. At the limit sockets are not
         /// read any more.
         buffer_bytes_max: u64 = 96 << 20, { min: 1 << 20, metric: "strandline_produce_buffered_bytes" };

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::barrier::{self, Barrier};
 use super::owner::{Fatal, Identity, OutcomeHashes, Owner, fold};
 use super::snapshots::{SNAPSHOT_PREFIX, SnapshotPolicy, Snapshotter, parse_key};
-use super::{Proposed, QUEUE_MAX, Replica, Shared};
+use super::{Proposed, QUEUE_MAX, Replica, Shared, expiry};
 use crate::journal::{Journal, JournalError};
 use crate::segment::ObjectName;
 use crate::state::{Bootstrap, Command, FEATURE_LEVEL_MAX, Outcome, RegisterBroker, SetSettings, Settings, State};
@@ -111,6 +111,7 @@ pub async fn start(parts: Parts) -> Result<Started, StartError> {
     };
     let owner = parts.world.spawn("metadata owner", owner.run(queue));
     parts.world.spawn("snapshotter", snapshotter.run());
+    parts.world.spawn("expiry", expiry::run(started.clone(), parts.world.clone()));
     Ok(Started { replica: started, owner })
 }
 

@@ -1,6 +1,7 @@
 //! Wiring only: builds the rooms in order, starts them, and stops them in the opposite one. It decides nothing that a
 //! room decides. Started from `main`; the tests of the whole are in `integration-tests/`.
 mod build;
+mod gauges;
 mod stop;
 
 use std::sync::Arc;
@@ -54,6 +55,7 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     }
     serve_admin(&config, &world, &metrics, &health, stopping.clone()).await?;
     let broker = build::broker(&config, &world, &metrics).await?;
+    world.spawn("gauges", gauges::run(broker.context.clone(), broker.limits.budget.clone()));
     let addresses: Vec<_> = bound.iter().map(|b| (b.name.clone(), b.address)).collect();
     let listeners: Vec<_> = bound
         .into_iter()

@@ -21,9 +21,17 @@ pub struct ProducerState {
     pub epoch: ProducerEpoch,
     /// The entry that it last wrote with; expiry names it, so that a use since is not lost (H16).
     pub last_used: Position,
-    pub last_timestamp: TimestampMs,
+    /// That entry's wall clock, by which it falls due to expire.
+    pub last_used_ms: TimestampMs,
     window: [BatchSequence; WINDOW],
     filled: u8,
+}
+
+/// An entry's place and time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    pub(super) position: Position,
+    pub(super) wall_ms: TimestampMs,
 }
 
 /// What a batch is to a producer's state.
@@ -50,7 +58,7 @@ fn advance(sequence: Sequence, by: u32) -> Sequence {
 impl ProducerState {
     /// A producer that wrote nothing yet.
     pub(super) fn new(epoch: ProducerEpoch) -> Self {
-        Self { epoch, last_used: Position(0), last_timestamp: TimestampMs(-1), window: Default::default(), filled: 0 }
+        Self { epoch, last_used: Position(0), last_used_ms: TimestampMs(-1), window: Default::default(), filled: 0 }
     }
 
     /// The remembered batches, oldest first.
@@ -83,7 +91,7 @@ impl ProducerState {
     }
 
     /// Remembers an accepted batch.
-    pub(super) fn record(&mut self, epoch: ProducerEpoch, batch: BatchSequence, at: Position, timestamp: TimestampMs) {
+    pub(super) fn record(&mut self, epoch: ProducerEpoch, batch: BatchSequence, at: Moment) {
         if epoch != self.epoch {
             self.epoch = epoch;
             self.filled = 0;
@@ -94,18 +102,12 @@ impl ProducerState {
         }
         self.window[usize::from(self.filled)] = batch;
         self.filled += 1;
-        self.last_used = at;
-        self.last_timestamp = timestamp;
+        (self.last_used, self.last_used_ms) = (at.position, at.wall_ms);
     }
 
     /// Rebuilds a state from a snapshot; `None` if it has more batches than can be.
-    pub(super) fn restore(
-        epoch: ProducerEpoch,
-        last_used: Position,
-        last_timestamp: TimestampMs,
-        batches: &[BatchSequence],
-    ) -> Option<Self> {
-        let mut state = Self { last_used, last_timestamp, ..Self::new(epoch) };
+    pub(super) fn restore(epoch: ProducerEpoch, last: Moment, batches: &[BatchSequence]) -> Option<Self> {
+        let mut state = Self { last_used: last.position, last_used_ms: last.wall_ms, ..Self::new(epoch) };
         state.window.get_mut(..batches.len())?.copy_from_slice(batches);
         state.filled = u8::try_from(batches.len()).ok()?;
         Some(state)
@@ -130,7 +132,7 @@ mod tests {
         let mut state = ProducerState::new(ProducerEpoch(3));
         for (i, &(first, records)) in batches.iter().enumerate() {
             let batch = BatchSequence { first: Sequence(first), records, base_offset: Offset(100 + i as i64) };
-            state.record(ProducerEpoch(3), batch, Position(1), TimestampMs(0));
+            state.record(ProducerEpoch(3), batch, Moment { position: Position(1), wall_ms: TimestampMs(0) });
         }
         state
     }

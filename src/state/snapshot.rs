@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::apply::State;
 use super::command::ConfigChange;
 use super::entry::FEATURE_LEVEL_MAX;
-use super::producer::{BatchSequence, ProducerState};
+use super::producer::{BatchSequence, Moment, ProducerState};
 use super::settings::Settings;
 use super::tail::{Run, Tail};
 use super::topic::{Broker, KeptSnapshot, ObjectMeta, Partition, Topic};
@@ -135,7 +135,7 @@ struct ProducerBody {
     #[prost(uint64, tag = "4")]
     last_used: u64,
     #[prost(int64, tag = "5")]
-    last_timestamp: i64,
+    last_used_ms: i64,
     /// Per remembered batch, oldest first: first sequence, records, base offset.
     #[prost(bytes = "vec", tag = "6")]
     batches: Vec<u8>,
@@ -286,7 +286,7 @@ fn producer_body(slot: Slot, id: ProducerId, producer: &ProducerState) -> Produc
         id: id.0,
         epoch: i32::from(producer.epoch.0),
         last_used: producer.last_used.0,
-        last_timestamp: producer.last_timestamp.0,
+        last_used_ms: producer.last_used_ms.0,
         batches,
     }
 }
@@ -415,8 +415,8 @@ fn restore_producers(state: &mut State, bodies: Vec<ProducerBody>) -> Option<()>
             });
         }
         let epoch = ProducerEpoch(i16::try_from(body.epoch).ok()?);
-        let (used, time) = (Position(body.last_used), TimestampMs(body.last_timestamp));
-        let producer = ProducerState::restore(epoch, used, time, &batches)?;
+        let last = Moment { position: Position(body.last_used), wall_ms: TimestampMs(body.last_used_ms) };
+        let producer = ProducerState::restore(epoch, last, &batches)?;
         let slot = Slot(body.slot);
         let place = state.partitions.get_mut(slot.0 as usize)?.as_mut()?;
         Arc::make_mut(place).producers += 1;

@@ -5,7 +5,7 @@ use super::State;
 use crate::segment::ObjectName;
 use crate::state::command::CommitRuns;
 use crate::state::outcome::{BatchOutcome, Outcome};
-use crate::state::producer::{BatchSequence, ProducerState, Verdict};
+use crate::state::producer::{BatchSequence, Moment, ProducerState, Verdict};
 use crate::state::runs::{BatchSpec, ProducerSpec, RunSpec, RunsReader};
 use crate::state::tail::Run;
 use crate::state::topic::ObjectMeta;
@@ -19,7 +19,7 @@ struct Target {
 }
 
 impl State {
-    pub(super) fn commit_runs(&mut self, position: Position, command: &CommitRuns) -> Outcome {
+    pub(super) fn commit_runs(&mut self, at: Moment, command: &CommitRuns) -> Outcome {
         let runs = match self.check_commit(command) {
             Ok(runs) => runs,
             Err(refusal) => return refusal,
@@ -30,7 +30,7 @@ impl State {
         let mut reader = RunsReader::new(command.base_timestamp, &command.runs);
         let mut run = RunSpec::empty();
         while reader.next_into(&mut run).expect("it was checked") {
-            self.commit_run(position, &run, &mut target, &mut outcomes);
+            self.commit_run(at, &run, &mut target, &mut outcomes);
         }
         if target.runs == 0 {
             return Outcome::Batches { object: command.object.map(ObjectId), batches: outcomes };
@@ -73,7 +73,7 @@ impl State {
     }
 
     /// Gives the run's batches their offsets; refused ones split it (H6).
-    fn commit_run(&mut self, at: Position, run: &RunSpec, target: &mut Target, outcomes: &mut Vec<BatchOutcome>) {
+    fn commit_run(&mut self, at: Moment, run: &RunSpec, target: &mut Target, outcomes: &mut Vec<BatchOutcome>) {
         let mut piece_at = run.position;
         let mut piece = Piece::default();
         for batch in &run.batches {
@@ -92,7 +92,7 @@ impl State {
     }
 
     /// Judges one batch, of which `pending` records of the same run go before it and are not in the tail yet.
-    fn commit_batch(&mut self, at: Position, run: &RunSpec, batch: &BatchSpec, pending: u64) -> BatchOutcome {
+    fn commit_batch(&mut self, at: Moment, run: &RunSpec, batch: &BatchSpec, pending: u64) -> BatchOutcome {
         let Some(partition) = self.partition(run.slot) else {
             return BatchOutcome::Refused { error: KafkaError::UnknownTopicOrPartition };
         };
@@ -112,16 +112,16 @@ impl State {
         BatchOutcome::Accepted { base_offset }
     }
 
-    fn remember(&mut self, at: Position, run: &RunSpec, batch: &BatchSpec, producer: &ProducerSpec, base: Offset) {
+    fn remember(&mut self, at: Moment, run: &RunSpec, batch: &BatchSpec, producer: &ProducerSpec, base: Offset) {
         let key = (run.slot, producer.id);
         let sequence = BatchSequence { first: producer.first_sequence, records: batch.records, base_offset: base };
         if let Some(state) = self.producers.get_mut(&key) {
-            Arc::make_mut(state).record(producer.epoch, sequence, at, run.max_timestamp);
+            Arc::make_mut(state).record(producer.epoch, sequence, at);
             return;
         }
         self.make_room_for_producer(run.slot);
         let mut state = ProducerState::new(producer.epoch);
-        state.record(producer.epoch, sequence, at, run.max_timestamp);
+        state.record(producer.epoch, sequence, at);
         self.producers.insert(key, Arc::new(state));
         if let Some(partition) = self.partition_mut(run.slot) {
             partition.producers += 1;

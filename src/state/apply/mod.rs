@@ -11,10 +11,12 @@ mod topics;
 use super::command::{Command, CommandKind};
 use super::entry::Entry;
 use super::outcome::Outcome;
-use super::producer::ProducerState;
+use super::producer::{Moment, ProducerState};
 use super::settings::Settings;
 use super::topic::{Broker, KeptSnapshot, ObjectMeta, Partition, Topic};
-use crate::types::{BrokerId, Head, KafkaError, ObjectId, Position, ProducerId, Slot, Token, TopicId, TopicName};
+use crate::types::{
+    BrokerId, Head, KafkaError, ObjectId, Position, ProducerId, Slot, TimestampMs, Token, TopicId, TopicName,
+};
 
 /// Everything that brokers agree on, as of one journal position. Cloning shares; a clone costs well under a µs.
 #[derive(Clone, Debug)]
@@ -103,7 +105,7 @@ impl State {
             CommandKind::CreatePartitions(c) => self.create_partitions(c),
             CommandKind::DeleteTopic(c) => self.delete_topic(c),
             CommandKind::AlterTopicConfigs(c) => self.alter_topic_configs(c),
-            CommandKind::CommitRuns(c) => self.commit_runs(position, c),
+            CommandKind::CommitRuns(c) => self.commit_runs(Moment { position, wall_ms: TimestampMs(entry.wall_ms) }, c),
             CommandKind::AllocateProducerIds(c) => self.allocate_producer_ids(c),
             CommandKind::DeleteRecords(c) => self.delete_records(c),
             CommandKind::ExpireProducers(c) => self.expire_producers(c),

@@ -1,0 +1,30 @@
+//! Numbers that are looked up rather than counted, brought up to date once a second.
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::api::Context;
+use crate::net::Budget;
+
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Sets the gauges until `context` is the last one that holds the broker.
+pub(super) async fn run(context: Arc<Context>, budget: Arc<Budget>) {
+    let (world, metrics, replica) = (context.world.clone(), context.metrics.clone(), context.replica.clone());
+    // The gauges must not keep a stopping broker alive.
+    let context = Arc::downgrade(&context);
+    while context.strong_count() > 0 {
+        let state = replica.state();
+        metrics.state.topics.set(count(state.topic_count()));
+        metrics.state.partitions.set(i64::from(state.partition_count()));
+        metrics.state.runs.set(i64::try_from(state.run_count()).unwrap_or(i64::MAX));
+        metrics.state.objects.set(count(state.object_count()));
+        metrics.state.producers.set(count(state.producer_count()));
+        metrics.net.frame_bytes.set(count(budget.used()));
+        drop(state);
+        world.sleep(EVERY).await;
+    }
+}
+
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
