@@ -1,9 +1,9 @@
 # `make` alone lists the targets. CI calls only these.
 .DEFAULT_GOAL := help
-.PHONY: help run build check test integration nightly demo bench clean-data
+.PHONY: help run build check test integration nightly demo bench
 export RUST_BACKTRACE ?= 0
 CARGO ?= cargo
-DATA ?= data
+CACHE = $(or $(STRANDLINE_TEST_CACHE),.cache)
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -12,7 +12,7 @@ build: ## the broker, as it is shipped
 	$(CARGO) build --release --locked
 
 run: build ## builds and starts a broker on 127.0.0.1:9092, its data below ./data
-	@exec target/release/strandline serve --data $(DATA)
+	@exec target/release/strandline serve
 
 check: ## format, lints, layout, unit and contract tests
 	$(CARGO) fmt --check
@@ -29,9 +29,9 @@ nightly: build ## full matrices and long runs
 	integration-tests/setup.sh
 	integration-tests/run.sh --nightly
 
-demo: build ## produces Debian's package index, kills the broker, reads it back
-	integration-tests/setup.sh
-	integration-tests/run.sh --demo
+demo: build ## produces Debian's package index, kills the broker half-way, reads it back
+	integration-tests/setup.sh python kafka java
+	$(CACHE)/venv/bin/python integration-tests/demo.py
 
 bench: build ## Strandline beside Apache Kafka (QUICK=1: three minutes)
 	integration-tests/setup.sh kafka

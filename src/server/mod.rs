@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::cli;
+use crate::config::{Config, JournalKind};
 use crate::metadata::{Fatal, StartError};
 use crate::net::{self, ListenError};
 use crate::store::OpenError as BucketError;
@@ -67,6 +68,7 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     }
     let millis = (world.now() - begun).as_millis();
     info!(broker = config.broker_id, millis, "broker is ready");
+    greet(&config, &addresses);
     let mut owner = broker.owner;
     let told = tokio::select! {
         biased;
@@ -89,6 +91,30 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     stop::finish(broker.context, broker.batcher, owner).await?;
     info!("stopped");
     Ok(())
+}
+
+/// Says on standard output where clients connect and what to try next.
+fn greet(config: &Config, listeners: &[(String, std::net::SocketAddr)]) {
+    let Some((_, address)) = listeners.first() else { return };
+    let mut text = format!(
+        "\nStrandline {} is ready. Kafka clients connect to {address}.\n  bucket   {}\n",
+        env!("CARGO_PKG_VERSION"),
+        config.bucket_url(),
+    );
+    if config.journal.kind == JournalKind::Sqlite {
+        text.push_str(&format!("  journal  {}\n", config.journal_path().display()));
+    }
+    if let Some(admin) = &config.admin.address {
+        text.push_str(&format!("  metrics  http://{admin}/metrics\n"));
+    }
+    text.push_str(&format!(
+        "Try, with Kafka's tools or kcat:\n  \
+         kafka-topics.sh --bootstrap-server {address} --create --topic first --partitions 3\n  \
+         echo 'key:value' | kcat -b {address} -t first -P -K:\n  \
+         kcat -b {address} -t first -C -o beginning -e -f '%p/%o %k=%s\\n'\n\
+         Ctrl-C or SIGTERM stops it after everything that it took is finished.\n\n"
+    ));
+    cli::print(&text);
 }
 
 fn fatal(ended: Result<Result<(), Fatal>, tokio::task::JoinError>) -> ServerError {
