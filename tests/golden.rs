@@ -1,0 +1,216 @@
+//! What version 1 wrote stays readable for ever, and today's code still writes exactly that: an entry of every command,
+//! the outcomes and the State that they make, a snapshot of it, an object. The files in `tests/golden/v1` are never
+//! changed; a new command or format gets new ones beside them. `GOLDEN_WRITE=1` writes those that are not there.
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+use bytes::Bytes;
+use std::path::PathBuf;
+use strandline::segment::{FooterRun, ObjectHeader, ObjectName, ObjectWriter, read_footer};
+use strandline::state::*;
+use strandline::types::*;
+
+/// The golden file of this name; `today` is written into it if it is not there.
+fn file(name: &str, today: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1").join(name);
+    if !path.exists() && std::env::var_os("GOLDEN_WRITE").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, today).unwrap();
+    }
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Compares `bytes` with the golden file of this name, and gives what the file holds.
+fn golden(name: &str, bytes: &[u8]) -> Vec<u8> {
+    let lines = bytes.chunks(32).map(|line| line.iter().map(|b| format!("{b:02x}")).collect::<String>() + "\n");
+    let text = file(&format!("{name}.hex"), &lines.collect::<String>());
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    let held: Vec<u8> = digits.chunks(2).map(byte).collect();
+    assert!(held == bytes, "{name}: today's encoding differs from the golden file");
+    held
+}
+
+const SETTINGS: Settings = Settings {
+    topics_max: 1000,
+    partitions_max: 100_000,
+    partitions_per_topic_max: 10_000,
+    producers_max: 1_000_000,
+    producers_per_partition_max: 10_000,
+    producer_expiration_ms: 86_400_000,
+    snapshots_min: 3,
+};
+
+fn id(n: u128) -> Bytes {
+    Uuid::from_u128(n).as_bytes().to_vec().into()
+}
+
+fn set(name: &str, value: Option<&str>) -> ConfigChange {
+    ConfigChange { name: name.to_owned(), value: value.map(str::to_owned) }
+}
+
+fn batch(bytes: u32, records: u32, producer: Option<(i64, i16, i32)>) -> BatchSpec {
+    let producer = producer.map(|(id, epoch, first)| ProducerSpec {
+        id: ProducerId(id),
+        epoch: ProducerEpoch(epoch),
+        first_sequence: Sequence(first),
+        transactional: false,
+    });
+    BatchSpec { bytes, records, producer }
+}
+
+fn run(slot: u32, position: u32, max_timestamp: i64, batches: Vec<BatchSpec>) -> RunSpec {
+    RunSpec { slot: Slot(slot), position, max_timestamp: TimestampMs(max_timestamp), batches }
+}
+
+fn commit(ulid: u128, object: Option<u64>, runs: &[RunSpec]) -> CommitRuns {
+    let mut writer = RunsWriter::default();
+    runs.iter().for_each(|run| writer.push(run));
+    let (base_timestamp, runs) = writer.finish();
+    CommitRuns {
+        ulid: ulid.to_be_bytes().to_vec().into(),
+        applied_position: 7,
+        applied_token: 0x0102_0304_0506_0708,
+        object_bytes: 10_000,
+        object,
+        base_timestamp,
+        runs: runs.into(),
+    }
+}
+
+/// One command of every kind, in an order in which all but the refused ones do something.
+fn story() -> Vec<CommandKind> {
+    let configs = vec![set("cleanup.policy", Some("compact")), set("retention.ms", Some("-1"))];
+    let topic = |name: &str, n, partitions, configs| CreateTopic {
+        name: name.to_owned(),
+        id: id(n),
+        partitions,
+        replication_factor: 3,
+        configs,
+    };
+    let first = [
+        run(0, 64, 1_700_000_000_000, vec![batch(100, 3, None), batch(200, 2, Some((5, 0, 0)))]),
+        run(2, 364, 1_700_000_000_500, vec![batch(70, 1, Some((5, 0, 0)))]),
+        run(4, 500, 1_699_999_999_000, vec![batch(4000, 5000, Some((1 << 40, 3, 2_147_483_640)))]),
+    ];
+    let second = [
+        run(0, 4500, 1_700_000_001_000, vec![batch(200, 2, Some((5, 0, 0))), batch(200, 2, Some((5, 0, 2)))]),
+        run(4, 4900, -1, vec![batch(80, 20, Some((1 << 40, 3, 4992))), batch(80, 1, Some((1 << 40, 2, 0)))]),
+        run(99, 5060, 0, vec![batch(80, 1, None)]),
+    ];
+    let changes = vec![set("retention.ms", None), set("max.message.bytes", Some("2000000"))];
+    let expired = vec![
+        ExpiredProducer { slot: 2, id: 5, last_used: 8 },
+        ExpiredProducer { slot: 0, id: 5, last_used: 8 },
+        ExpiredProducer { slot: 9, id: -1, last_used: u64::MAX },
+    ];
+    vec![
+        CommandKind::Bootstrap(Bootstrap { cluster_id: "4L6g3nShT-eMCtK--X86sw".into(), settings: SETTINGS }),
+        CommandKind::RegisterBroker(RegisterBroker { broker: 1, incarnation: 1 << 60, feature_level_max: 1 }),
+        CommandKind::SetSettings(SetSettings { settings: Settings { topics_max: 2000, ..SETTINGS } }),
+        CommandKind::CreateTopic(topic("orders", 0xa, 3, configs)),
+        CommandKind::CreateTopic(topic("orders", 0xb, 1, vec![])),
+        CommandKind::CreatePartitions(CreatePartitions { topic_id: id(0xa), count: 5 }),
+        CommandKind::AlterTopicConfigs(AlterTopicConfigs { topic_id: id(0xa), changes, from_version: 1 }),
+        CommandKind::CommitRuns(commit(1, None, &first)),
+        CommandKind::CommitRuns(commit(1, Some(0), &second)),
+        CommandKind::AllocateProducerIds(AllocateProducerIds { count: 1000 }),
+        CommandKind::DeleteRecords(DeleteRecords { slot: 4, offset: 5000 }),
+        CommandKind::ExpireProducers(ExpireProducers { producers: expired }),
+        CommandKind::SnapshotTaken(SnapshotTaken {
+            position: 9,
+            token: 99,
+            key: "snapshots/0000000000000009-0000000000000063-0000000000000001".into(),
+            bytes: 12_345,
+            applied_position: 9,
+            wall_ms: 1_700_000_002_000,
+            given_up: vec![1, 300],
+        }),
+        CommandKind::CreateTopic(topic("gone", 0xc, 2, vec![])),
+        CommandKind::DeleteTopic(DeleteTopic { topic_id: id(0xc) }),
+        CommandKind::UnregisterBroker(UnregisterBroker { broker: 1 }),
+    ]
+}
+
+/// The file's name; a new command does not compile until it has one, and a place in the story.
+fn name(kind: &CommandKind) -> &'static str {
+    match kind {
+        CommandKind::Bootstrap(_) => "bootstrap",
+        CommandKind::RegisterBroker(_) => "register-broker",
+        CommandKind::UnregisterBroker(_) => "unregister-broker",
+        CommandKind::SetSettings(_) => "set-settings",
+        CommandKind::CreateTopic(_) => "create-topic",
+        CommandKind::CreatePartitions(_) => "create-partitions",
+        CommandKind::DeleteTopic(_) => "delete-topic",
+        CommandKind::AlterTopicConfigs(_) => "alter-topic-configs",
+        CommandKind::CommitRuns(_) => "commit-runs",
+        CommandKind::AllocateProducerIds(_) => "allocate-producer-ids",
+        CommandKind::DeleteRecords(_) => "delete-records",
+        CommandKind::ExpireProducers(_) => "expire-producers",
+        CommandKind::SnapshotTaken(_) => "snapshot-taken",
+    }
+}
+
+fn entry(state: &State, kind: CommandKind) -> Entry {
+    let after = state.head();
+    let counter = after.position.0 + 1;
+    Entry {
+        feature_level: 1,
+        broker: 1,
+        incarnation: 1 << 60,
+        counter,
+        token: 0xfeed_0000_0000_0000 + counter,
+        wall_ms: 1_700_000_000_000 + counter as i64,
+        after_position: after.position.0,
+        after_token: after.token.0,
+        after_outcomes: state.outcomes_hash(),
+        commands: vec![Command { kind: Some(kind) }],
+    }
+}
+
+#[test]
+fn entries_outcomes_and_snapshot_of_version_1() {
+    let mut state = State::default();
+    let mut outcomes = String::new();
+    for (n, kind) in (1..).zip(story()) {
+        let name = name(&kind);
+        let entry = entry(&state, kind);
+        let held = golden(&format!("entry-{n:02}-{name}"), &entry.encode_framed());
+        assert_eq!(Entry::decode_framed(held.into()).unwrap(), entry, "{name}");
+        state.apply(Position(n), &entry);
+        outcomes.push_str(&format!("{n:02} {name} {:016x}\n", state.outcomes_hash()));
+    }
+    // The chain hash says that `apply` still does what it did, refusals included (H5).
+    assert_eq!(outcomes, file("outcomes.txt", &outcomes));
+    let (header, snapshot) = state.encode_snapshot();
+    let held = golden("snapshot", &snapshot);
+    let (read, state) = State::decode_snapshot(&held).unwrap();
+    assert_eq!((read, header.at), (header, Head { position: Position(16), token: Token(0xfeed_0000_0000_0010) }));
+    assert_eq!(state.encode_snapshot().1, snapshot);
+    let orders = state.topic_by_name("orders").unwrap();
+    let ends: Vec<i64> = orders.slots.iter().map(|slot| state.partition(*slot).unwrap().end.0).collect();
+    assert_eq!(ends, [7, 0, 1, 0, 5020]);
+    assert_eq!((orders.configs.len(), state.snapshots().len(), state.producer_count()), (2, 1, 2));
+}
+
+#[test]
+fn object_of_version_1() {
+    let applied = Head { position: Position(7), token: Token(0x0102_0304_0506_0708) };
+    let name = ObjectName { applied, ulid: 0x018b_cfe5_6800_0123_4567_89ab_cdef_0011 };
+    let header = ObjectHeader { name, incarnation: Incarnation(1 << 60), written_ms: TimestampMs(1_700_000_000_000) };
+    let mut writer = ObjectWriter::new(&header);
+    let mut runs = Vec::new();
+    let topic = TopicId(Uuid::from_u128(0xa));
+    for (partition, batches) in [(0, vec!["one batch", "and another"]), (2, vec!["of another partition"])] {
+        let (position, batches_in) = (writer.position(), batches.len() as u32);
+        batches.iter().for_each(|b| writer.push(Bytes::from(*b)));
+        writer.end_run(topic, PartitionIndex(partition), position, batches_in);
+        let bytes = writer.position() - position;
+        runs.push(FooterRun { topic, partition: PartitionIndex(partition), position, bytes, batches: batches_in });
+    }
+    let (body, _) = writer.finish();
+    let held = golden("object", &body.concat());
+    assert_eq!(read_footer(&held).unwrap(), (header, runs));
+    assert_eq!(
+        name.key(),
+        "data/1/0000000000000007-0102030405060708-018bcfe5680001234567 89abcdef0011".replace(' ', "")
+    );
+}
