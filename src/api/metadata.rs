@@ -20,6 +20,10 @@ pub(super) const OFFERED: Offered = Offered::new(ApiKey::Metadata, 0, 13);
 /// The leader epoch of a history that never forked (H11).
 pub(super) const LEADER_EPOCH: i32 = 0;
 
+/// Everything that can be done to a topic, as bits by Kafka's `AclOperation`: read, write, create, delete, alter,
+/// describe, describe and alter configs. Without an authorizer everybody may do all of it.
+pub(super) const TOPIC_OPERATIONS: i32 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11;
+
 pub(super) async fn handle(ctx: &Context, call: &Call, request: MetadataRequest) -> MetadataResponse {
     let version = call.header.version;
     let wanted = match request.topics {

@@ -3,13 +3,19 @@
 //! What cannot be served is answered in the version that was asked (invariant 8); only what Kafka itself closes a
 //! connection for is `Close`. Tests: `tests/wire/`, and every client in `integration-tests/`.
 mod api_versions;
+mod create_partitions;
 mod create_topics;
+mod delete_topics;
+mod describe_cluster;
+mod describe_configs;
+mod describe_topic_partitions;
 mod fetch;
 mod init_producer_id;
 mod list_offsets;
 mod metadata;
 mod offset_for_leader_epoch;
 mod produce;
+mod propose;
 mod resolve;
 mod table;
 mod topic_settings;

@@ -3,7 +3,10 @@ use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Encodable, HeaderVersion, Message};
 
 use super::{Answer, Call, Context, Reply};
-use super::{api_versions, fetch, init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce};
+use super::{
+    api_versions, create_partitions, create_topics, delete_topics, describe_cluster, describe_configs,
+    describe_topic_partitions, fetch, init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce,
+};
 use crate::protocol::{Splices, decode, encode_response, unsupported_api_versions};
 
 /// An API as ApiVersions shows it. `shown_min` is below `min` where Kafka shows versions that it refuses.
@@ -28,8 +31,14 @@ pub const OFFERED: &[Offered] = &[
     list_offsets::OFFERED,
     metadata::OFFERED,
     api_versions::OFFERED,
+    create_topics::OFFERED,
+    delete_topics::OFFERED,
     init_producer_id::OFFERED,
     offset_for_leader_epoch::OFFERED,
+    describe_configs::OFFERED,
+    create_partitions::OFFERED,
+    describe_cluster::OFFERED,
+    describe_topic_partitions::OFFERED,
 ];
 
 /// The versions of ApiVersions, for the answer to a version of the future.
@@ -67,8 +76,14 @@ pub async fn serve(ctx: &Context, mut call: Call) -> Answer {
         ApiKey::ListOffsets => call!(list_offsets::handle),
         ApiKey::Metadata => call!(metadata::handle),
         ApiKey::ApiVersions => call!(api_versions::handle),
+        ApiKey::CreateTopics => call!(create_topics::handle),
+        ApiKey::DeleteTopics => call!(delete_topics::handle),
         ApiKey::InitProducerId => call!(init_producer_id::handle),
         ApiKey::OffsetForLeaderEpoch => call!(offset_for_leader_epoch::handle),
+        ApiKey::DescribeConfigs => call!(describe_configs::handle),
+        ApiKey::CreatePartitions => call!(create_partitions::handle),
+        ApiKey::DescribeCluster => call!(describe_cluster::handle),
+        ApiKey::DescribeTopicPartitions => call!(describe_topic_partitions::handle),
         _ => Answer::Close(format!("{key:?} is not offered")),
     }
 }

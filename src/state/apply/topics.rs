@@ -6,7 +6,7 @@ use super::State;
 use crate::state::command::{
     AlterTopicConfigs, ConfigChange, CreatePartitions, CreateTopic, DeleteRecords, DeleteTopic,
 };
-use crate::state::outcome::Outcome;
+use crate::state::outcome::{Outcome, Refusal};
 use crate::state::settings::Settings;
 use crate::state::tail::Tail;
 use crate::state::topic::{Partition, Topic};
@@ -14,8 +14,8 @@ use crate::types::{KafkaError, Offset, PartitionIndex, Slot, TopicId, TopicName,
 
 impl State {
     pub(super) fn create_topic(&mut self, command: &CreateTopic) -> Outcome {
-        if let Some(refusal) = self.refuse_topic(command) {
-            return refusal;
+        if let Err(refusal) = self.check_topic_name(&command.name).and_then(|()| self.check_create_topic(command)) {
+            return Outcome::Refused(refusal);
         }
         let Some(id) = topic_id(&command.id).filter(|id| !self.topics.contains_key(id)) else {
             return Outcome::refused(KafkaError::InvalidRequest, "the topic id is not a fresh UUID");
@@ -37,38 +37,53 @@ impl State {
         Outcome::Done
     }
 
-    fn refuse_topic(&self, command: &CreateTopic) -> Option<Outcome> {
-        let name = command.name.as_str();
+    /// Whether a topic may be called so, as far as the topics that there are have a say.
+    ///
+    /// # Errors
+    /// What `apply` would refuse it with.
+    pub fn check_topic_name(&self, name: &str) -> Result<(), Refusal> {
         if self.names.contains_key(name) {
-            return Some(Outcome::refused(KafkaError::TopicAlreadyExists, format!("Topic '{name}' already exists.")));
+            return refuse(KafkaError::TopicAlreadyExists, format!("Topic '{name}' already exists."));
         }
         if let Some(other) = self.canonical.get(&canonical(name)).and_then(|id| self.topics.get(id)) {
             let message = format!("Topic '{name}' collides with existing topic: {}", other.name);
-            return Some(Outcome::refused(KafkaError::InvalidTopicException, message));
+            return refuse(KafkaError::InvalidTopicException, message);
         }
-        if self.topics.len() >= self.settings.topics_max as usize {
-            let message = format!("The cluster has its limit of {} topics (topics_max).", self.settings.topics_max);
-            return Some(Outcome::refused(KafkaError::PolicyViolation, message));
-        }
-        self.refuse_partitions(0, command.partitions)
+        Ok(())
     }
 
-    fn refuse_partitions(&self, have: usize, count: u32) -> Option<Outcome> {
+    /// Whether there is room for the topic; its name is [`State::check_topic_name`]'s.
+    ///
+    /// # Errors
+    /// What `apply` would refuse it with.
+    pub fn check_create_topic(&self, command: &CreateTopic) -> Result<(), Refusal> {
+        if self.topics.len() >= self.settings.topics_max as usize {
+            let message = format!("The cluster has its limit of {} topics (topics_max).", self.settings.topics_max);
+            return refuse(KafkaError::PolicyViolation, message);
+        }
+        self.check_partitions(0, command.partitions)
+    }
+
+    /// Whether a topic that has `have` partitions may have `count`.
+    ///
+    /// # Errors
+    /// What `apply` would refuse it with.
+    pub fn check_partitions(&self, have: usize, count: u32) -> Result<(), Refusal> {
         let Settings { partitions_per_topic_max: per_topic, partitions_max: all, .. } = self.settings;
         if count == 0 {
-            return Some(Outcome::refused(KafkaError::InvalidPartitions, "A topic has one partition at least."));
+            return refuse(KafkaError::InvalidPartitions, "A topic has one partition at least.");
         }
         if count > per_topic {
             let message =
                 format!("{count} partitions are over the limit of {per_topic} per topic (partitions_per_topic_max).");
-            return Some(Outcome::refused(KafkaError::InvalidPartitions, message));
+            return refuse(KafkaError::InvalidPartitions, message);
         }
         let more = u64::from(count).saturating_sub(have as u64);
         if u64::from(self.live_partitions) + more > u64::from(all) {
             let message = format!("The cluster would have more than its limit of {all} partitions (partitions_max).");
-            return Some(Outcome::refused(KafkaError::PolicyViolation, message));
+            return refuse(KafkaError::PolicyViolation, message);
         }
-        None
+        Ok(())
     }
 
     /// Gives `topic` partitions up to `count`, in fresh slots.
@@ -94,21 +109,32 @@ impl State {
         let Some(topic) = topic_id(&command.topic_id).and_then(|id| self.topics.get(&id)).cloned() else {
             return unknown_topic();
         };
-        let have = topic.slots.len();
-        if command.count as usize <= have {
-            let message = format!(
-                "The topic {} currently has {have} partition(s); {} would not be an increase.",
-                topic.name, command.count
-            );
-            return Outcome::refused(KafkaError::InvalidPartitions, message);
-        }
-        if let Some(refusal) = self.refuse_partitions(have, command.count) {
-            return refusal;
+        if let Err(refusal) = self.check_create_partitions(&topic, command.count) {
+            return Outcome::Refused(refusal);
         }
         let mut topic = Topic::clone(&topic);
         self.grow(&mut topic, command.count);
         self.topics.insert(topic.id, Arc::new(topic));
         Outcome::Done
+    }
+
+    /// Whether `topic` may grow to `count` partitions.
+    ///
+    /// # Errors
+    /// What `apply` would refuse it with; the messages are Kafka's.
+    pub fn check_create_partitions(&self, topic: &Topic, count: u32) -> Result<(), Refusal> {
+        let have = topic.slots.len();
+        if count as usize == have {
+            return refuse(KafkaError::InvalidPartitions, format!("Topic already has {have} partition(s)."));
+        }
+        if (count as usize) < have {
+            let message = format!(
+                "The topic {} currently has {have} partition(s); {count} would not be an increase.",
+                topic.name
+            );
+            return refuse(KafkaError::InvalidPartitions, message);
+        }
+        self.check_partitions(have, count)
     }
 
     pub(super) fn delete_topic(&mut self, command: &DeleteTopic) -> Outcome {
@@ -192,6 +218,10 @@ fn canonical(name: &str) -> TopicName {
 
 fn topic_id(bytes: &[u8]) -> Option<TopicId> {
     Uuid::from_slice(bytes).ok().filter(|id| !id.is_nil()).map(TopicId)
+}
+
+fn refuse(error: KafkaError, message: impl Into<String>) -> Result<(), Refusal> {
+    Err(Refusal { error, message: message.into() })
 }
 
 fn unknown_topic() -> Outcome {

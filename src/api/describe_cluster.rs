@@ -1,0 +1,53 @@
+//! DescribeCluster (60): the cluster's id and its brokers, as Metadata has them. There are no controllers to describe:
+//! every broker is one.
+use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
+use kafka_protocol::messages::{ApiKey, BrokerId, DescribeClusterRequest, DescribeClusterResponse};
+
+use super::propose::text;
+use super::table::Offered;
+use super::{Call, Context};
+use crate::types::KafkaError;
+
+pub(super) const OFFERED: Offered = Offered::new(ApiKey::DescribeCluster, 0, 2);
+
+/// Kafka's numbers for what a client wants to be told of (`EndpointType`).
+const BROKERS: i8 = 1;
+const CONTROLLERS: i8 = 2;
+
+/// Everything that can be done to a cluster, as bits by Kafka's `AclOperation`: create, alter, describe, cluster action,
+/// describe and alter configs, idempotent write. Without an authorizer everybody may do all of it.
+const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
+
+pub(super) async fn handle(ctx: &Context, call: &Call, request: DescribeClusterRequest) -> DescribeClusterResponse {
+    let version = call.header.version;
+    if version >= 1 && request.endpoint_type != BROKERS {
+        return refuse(request.endpoint_type);
+    }
+    let me = BrokerId(ctx.config.broker_id);
+    let broker = DescribeClusterBroker::default()
+        .with_broker_id(me)
+        .with_host(text(call.advertised.host.clone()))
+        .with_port(i32::from(call.advertised.port));
+    let cluster_id = ctx.replica.state().cluster_id().map_or_else(String::new, ToString::to_string);
+    let response = DescribeClusterResponse::default()
+        .with_cluster_id(text(cluster_id))
+        .with_controller_id(me)
+        .with_brokers(vec![broker])
+        .with_error_message(None);
+    if request.include_cluster_authorized_operations {
+        response.with_cluster_authorized_operations(CLUSTER_OPERATIONS)
+    } else {
+        response
+    }
+}
+
+fn refuse(endpoint_type: i8) -> DescribeClusterResponse {
+    let (error, message) = match endpoint_type {
+        CONTROLLERS => (
+            KafkaError::MismatchedEndpointType,
+            "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER",
+        ),
+        _ => (KafkaError::UnsupportedEndpointType, "Unsupported endpoint type"),
+    };
+    DescribeClusterResponse::default().with_error_code(error.code()).with_error_message(Some(text(message)))
+}
