@@ -14,12 +14,14 @@ use super::resolve::{check_epoch, slot, state_with};
 use super::table::{Offered, encode};
 use super::{Answer, Call, Context, Reply};
 use crate::fetch::{
-    CachedObject, PartRead, Records, SessionError, SessionPartition, SessionRequest, SessionView, TopicKey, available,
+    CachedObject, PartRead, Records, Reserved, SessionError, SessionPartition, SessionRequest, SessionView, TopicKey,
+    available,
 };
 use crate::metadata::Unavailable;
 use crate::protocol::Splices;
 use crate::state::{Partition, State};
 use crate::types::{KafkaError, Offset, PartitionIndex, Slot, TopicId};
+use crate::world::Instant;
 
 pub(super) const OFFERED: Offered = Offered::new(ApiKey::Fetch, 4, 18);
 
@@ -54,13 +56,13 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: FetchRequest) ->
     let ours = usize::try_from(ctx.config.fetch.response_bytes_max).unwrap_or(usize::MAX);
     let view = match ctx.sessions.begin(session_request(request, version)) {
         Ok(view) => view,
-        Err(error) => return answer(call, failed(error), Splices::default(), Vec::new()),
+        Err(error) => return answer(call, &failed(error), Splices::default(), Vec::new(), None),
     };
     ctx.metrics.fetch.sessions.set(i64::try_from(ctx.sessions.count()).unwrap_or(i64::MAX));
     let wait = Duration::from_millis(u64::try_from(wait).unwrap_or(0)).min(WAIT_MAX);
     let wanted = Wanted { view, bytes_max: asked.min(config_max).min(ours), bytes_min, wait };
-    let found = poll(ctx, &wanted).await;
-    respond(ctx, call, &wanted, found)
+    let (found, reserved) = poll(ctx, &wanted).await;
+    respond(ctx, call, &wanted, found, reserved)
 }
 
 fn failed(error: SessionError) -> FetchResponse {
@@ -106,12 +108,12 @@ fn remembered(partition: &FetchPartition) -> SessionPartition {
 }
 
 /// Reads when there is enough, an error, or no time left.
-async fn poll(ctx: &Context, wanted: &Wanted) -> Vec<Found> {
+async fn poll(ctx: &Context, wanted: &Wanted) -> (Vec<Found>, Option<Reserved>) {
     let deadline = ctx.world.now() + wanted.wait;
     let keys = || wanted.view.partitions.iter().map(|((topic, _), _)| topic);
     let mut state = match state_with(ctx, keys()).await {
         Ok(state) => state,
-        Err(Unavailable(_)) => return all(wanted, KafkaError::NotLeaderOrFollower),
+        Err(Unavailable(_)) => return (all(wanted, KafkaError::NotLeaderOrFollower), None),
     };
     let slots: Vec<Slot> =
         wanted.view.partitions.iter().filter_map(|(key, _)| slot(&state, &key.0, key.1).ok()).collect();
@@ -120,7 +122,7 @@ async fn poll(ctx: &Context, wanted: &Wanted) -> Vec<Found> {
         let (ready, checked) = look(ctx, state, wanted).await;
         state = checked;
         if ready || ctx.world.now() >= deadline {
-            return read(ctx, &state, wanted).await;
+            return read(ctx, &state, wanted, deadline).await;
         }
         ctx.metrics.fetch.waiting_requests.inc();
         let left = deadline.saturating_duration_since(ctx.world.now());
@@ -159,9 +161,9 @@ fn check<'a>(state: &'a State, key: &PartKey, asked: &SessionPartition) -> Resul
     Ok(partition)
 }
 
-async fn read(ctx: &Context, state: &State, wanted: &Wanted) -> Vec<Found> {
+async fn read(ctx: &Context, state: &State, wanted: &Wanted, until: Instant) -> (Vec<Found>, Option<Reserved>) {
     let mut found: Vec<Found> = Vec::with_capacity(wanted.view.partitions.len());
-    let (mut reads, mut of) = (Vec::new(), Vec::new());
+    let (mut reads, mut of, mut expected) = (Vec::new(), Vec::new(), 0_usize);
     for (key, asked) in &wanted.view.partitions {
         let mut one = Found {
             key: key.clone(),
@@ -176,6 +178,7 @@ async fn read(ctx: &Context, state: &State, wanted: &Wanted) -> Vec<Found> {
                 (one.high_watermark, one.log_start) = (partition.end, partition.log_start);
                 if asked.offset < partition.end {
                     let bytes_max = usize::try_from(asked.bytes_max).unwrap_or(0);
+                    expected += available(partition, asked.offset, bytes_max).min(bytes_max.max(1));
                     reads.push(PartRead { slot: partition.slot, offset: asked.offset, bytes_max });
                     of.push(found.len());
                 }
@@ -184,6 +187,12 @@ async fn read(ctx: &Context, state: &State, wanted: &Wanted) -> Vec<Found> {
         }
         found.push(one);
     }
+    let expected = expected.min(wanted.bytes_max);
+    let reserved = if expected == 0 { None } else { ctx.answers.reserve(expected, until).await };
+    // Without memory for records the answer has none, and the client asks again.
+    if reserved.is_none() {
+        return (found, None);
+    }
     let records = ctx.fetcher.read(state, &reads, wanted.bytes_max).await;
     for (index, records) in of.into_iter().zip(records) {
         match records {
@@ -191,7 +200,7 @@ async fn read(ctx: &Context, state: &State, wanted: &Wanted) -> Vec<Found> {
             Err(error) => found[index].error = Some(kafka_error(error)),
         }
     }
-    found
+    (found, reserved)
 }
 
 fn all(wanted: &Wanted, error: KafkaError) -> Vec<Found> {
@@ -207,7 +216,7 @@ fn all(wanted: &Wanted, error: KafkaError) -> Vec<Found> {
 }
 
 /// The response: of an incremental session only the partitions that have news.
-fn respond(ctx: &Context, call: &Call, wanted: &Wanted, found: Vec<Found>) -> Answer {
+fn respond(ctx: &Context, call: &Call, wanted: &Wanted, found: Vec<Found>, mut reserved: Option<Reserved>) -> Answer {
     let news = |f: &Found| {
         !wanted.view.incremental
             || f.error.is_some()
@@ -217,8 +226,9 @@ fn respond(ctx: &Context, call: &Call, wanted: &Wanted, found: Vec<Found>) -> An
     };
     let (mut splices, mut holds) = (Splices::default(), Vec::new());
     let mut topics: BTreeMap<TopicKey, Vec<PartitionData>> = BTreeMap::new();
-    let mut answered = Vec::new();
+    let (mut answered, mut bytes) = (Vec::new(), 0);
     for one in found.into_iter().filter(news) {
+        bytes += one.records.bytes;
         ctx.metrics.fetch.out_bytes.inc_by(one.records.bytes as u64);
         ctx.metrics.fetch.out_records.inc_by(one.records.records);
         if one.error.is_none() {
@@ -234,6 +244,9 @@ fn respond(ctx: &Context, call: &Call, wanted: &Wanted, found: Vec<Found>) -> An
         holds.extend(one.records.holds);
         topics.entry(one.key.0).or_default().push(data);
     }
+    if let Some(reserved) = &mut reserved {
+        reserved.shrink_to(bytes);
+    }
     if wanted.view.id != 0 {
         ctx.sessions.answered(wanted.view.id, answered.into_iter());
     }
@@ -247,12 +260,18 @@ fn respond(ctx: &Context, call: &Call, wanted: &Wanted, found: Vec<Found>) -> An
     let response = FetchResponse::default()
         .with_session_id(wanted.view.id)
         .with_responses(topics.into_iter().map(topic).collect());
-    answer(call, response, splices, holds)
+    answer(call, &response, splices, holds, reserved)
 }
 
-fn answer(call: &Call, response: FetchResponse, splices: Splices, holds: Vec<Arc<CachedObject>>) -> Answer {
-    match encode(call, &response, splices) {
-        Some(frame) => Answer::Now(Reply { frame, holds }),
+fn answer(
+    call: &Call,
+    response: &FetchResponse,
+    splices: Splices,
+    holds: Vec<Arc<CachedObject>>,
+    reserved: Option<Reserved>,
+) -> Answer {
+    match encode(call, response, splices) {
+        Some(frame) => Answer::Now(Reply { frame, holds, reserved }),
         None => Answer::Close("the answer can't be encoded".to_owned()),
     }
 }

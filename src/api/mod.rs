@@ -30,7 +30,7 @@ pub use table::{API_VERSIONS_RANGE, OFFERED, Offered, serve};
 pub use topic_settings::TopicSettingsCache;
 
 use crate::config::{Config, HostPort};
-use crate::fetch::{CachedObject, Fetcher, Sessions};
+use crate::fetch::{AnswerBudget, CachedObject, Fetcher, Reserved, Sessions};
 use crate::metadata::Replica;
 use crate::produce::Producer;
 use crate::protocol::{Frame, RequestHeader};
@@ -44,6 +44,7 @@ pub struct Context {
     pub producer: Producer,
     pub fetcher: Fetcher,
     pub sessions: Sessions,
+    pub answers: AnswerBudget,
     pub producer_ids: ProducerIds,
     pub topic_settings: TopicSettingsCache,
     pub config: Arc<Config>,
@@ -67,11 +68,21 @@ pub struct Call {
     pub received: Instant,
 }
 
-/// A response on its way to the socket, and the objects that its bytes are part of.
+/// A response on its way to the socket, and what its bytes hold until they are written.
 #[derive(Debug)]
 pub struct Reply {
     pub frame: Frame,
+    /// The objects that its records are part of.
     pub holds: Vec<Arc<CachedObject>>,
+    /// Its memory of the answers' budget.
+    pub reserved: Option<Reserved>,
+}
+
+impl From<Frame> for Reply {
+    /// A response that holds nothing but itself.
+    fn from(frame: Frame) -> Self {
+        Self { frame, holds: Vec::new(), reserved: None }
+    }
 }
 
 /// What becomes of a request.

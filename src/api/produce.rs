@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::resolve::{slot, state_with, topic};
 use super::table::{Offered, encode};
-use super::{Answer, Call, Context, Reply};
+use super::{Answer, Call, Context};
 use crate::config::{Compression, TimestampType as ConfiguredType, TopicSettings, Validation as ConfiguredValidation};
 use crate::fetch::TopicKey;
 use crate::produce::{BatchResult, PartBatch, ProduceError, Submission};
@@ -110,7 +110,7 @@ pub(super) async fn handle(ctx: &Context, mut call: Call, request: ProduceReques
         }
         let response = respond(&replica.state(), &keys, &names, parts, results);
         let frame = encode(&call, &response, Splices::default())?;
-        Some(Reply { frame, holds: Vec::new() })
+        Some(frame.into())
     }))
 }
 
@@ -263,7 +263,7 @@ fn all_refused(call: &Call, request: &ProduceRequest, error: KafkaError) -> Answ
     });
     let response = ProduceResponse::default().with_responses(topics.collect());
     match encode(call, &response, Splices::default()) {
-        Some(frame) => Answer::Now(Reply { frame, holds: Vec::new() }),
+        Some(frame) => Answer::Now(frame.into()),
         None => Answer::Close("the answer can't be encoded".to_owned()),
     }
 }

@@ -2,7 +2,7 @@
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Encodable, HeaderVersion, Message};
 
-use super::{Answer, Call, Context, Reply};
+use super::{Answer, Call, Context};
 use super::{
     api_versions, create_partitions, create_topics, delete_topics, describe_cluster, describe_configs,
     describe_topic_partitions, fetch, init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce,
@@ -90,7 +90,7 @@ pub async fn serve(ctx: &Context, mut call: Call) -> Answer {
 
 fn respond<M: Encodable + HeaderVersion + Message>(call: &Call, message: &M) -> Answer {
     match encode(call, message, Splices::default()) {
-        Some(frame) => Answer::Now(plain(frame)),
+        Some(frame) => Answer::Now(frame.into()),
         None => Answer::Close("the answer can't be encoded".to_owned()),
     }
 }
@@ -99,13 +99,9 @@ fn respond<M: Encodable + HeaderVersion + Message>(call: &Call, message: &M) -> 
 fn unsupported(call: &Call) -> Answer {
     let Offered { min, max, .. } = api_versions::OFFERED;
     match unsupported_api_versions(call.header.correlation_id, min, max) {
-        Ok(frame) => Answer::Now(plain(frame)),
+        Ok(frame) => Answer::Now(frame.into()),
         Err(error) => Answer::Close(error.to_string()),
     }
-}
-
-fn plain(frame: crate::protocol::Frame) -> Reply {
-    Reply { frame, holds: Vec::new() }
 }
 
 /// The response as a frame; `None`, after a line in the log, if it has a value that its version can't carry.

@@ -32,8 +32,8 @@ const ROOM_WAIT: Duration = Duration::from_secs(5);
 /// Share of the limit that each part may fill by itself, in percent: the rest is for loads in flight, and for evicted
 /// objects that are still being sent. Written objects are apart from loaded ones, so that a replay of old data does
 /// not evict what tailing readers use.
-const WRITTEN_PERCENT: usize = 45;
-const LOADED_PERCENT: usize = 25;
+const WRITTEN_PERCENT: usize = 35;
+const LOADED_PERCENT: usize = 15;
 
 type Objects = Cache<u128, Arc<CachedObject>, BuildHasherDefault<DefaultHasher>>;
 

@@ -2,6 +2,7 @@
 //! offsets patched into a copy of the first 16 bytes, the rest uncopied. It promises whole batches in offset order, the
 //! first one even if it is larger than the limit, and that an object which is gone is looked for again in a newer State
 //! before it is an error. It keeps the fetch sessions of KIP-227. It does not wait: `api` does. Tests: beside each file.
+mod answers;
 mod assemble;
 mod plan;
 mod read;
@@ -11,6 +12,7 @@ mod times;
 use bytes::Bytes;
 use std::sync::Arc;
 
+pub use answers::{AnswerBudget, Reserved};
 pub use plan::available;
 pub use read::{FetchError, Fetcher, PartRead};
 pub use session::{SessionError, SessionPartition, SessionRequest, SessionView, Sessions, TopicKey};

@@ -153,7 +153,7 @@ impl Connection {
         {
             let (first, last) = api::API_VERSIONS_RANGE;
             let frame = unsupported_api_versions(correlation_id, first, last).map_err(|_| "error")?;
-            let reply = Box::pin(std::future::ready(Some(Reply { frame, holds: Vec::new() })));
+            let reply = Box::pin(std::future::ready(Some(Reply::from(frame))));
             return self.answer(Due { api_key, received, reply, _place: place, _permit: None }).await;
         }
         debug!(connection = self.id.0, %error, "frame refused");
@@ -182,7 +182,8 @@ async fn write_answers(
     while let Some(due) = answers.recv().await {
         let Some(reply) = due.reply.await else { continue };
         let bytes: usize = reply.frame.iter().map(bytes::Bytes::len).sum();
-        let written = write_all(&mut socket, reply.frame, &ctx.world, limits.write_stall).await;
+        let pressed = || ctx.answers.is_pressed();
+        let written = write_all(&mut socket, reply.frame, &ctx.world, limits.write_stall, pressed).await;
         let api = ctx.metrics.net.api(due.api_key);
         api.response_bytes.inc_by(bytes as u64);
         api.request_seconds.observe((ctx.world.now() - due.received).as_secs_f64());
@@ -195,6 +196,6 @@ async fn write_answers(
                 return;
             }
         }
-        drop(reply.holds);
+        drop((reply.holds, reply.reserved));
     }
 }

@@ -7,7 +7,7 @@ use super::ServerError;
 use crate::api::{Context, ProducerIds, TopicSettingsCache};
 use crate::cache::{CacheLimits, ObjectCache};
 use crate::config::{Config, JournalKind};
-use crate::fetch::{Fetcher, Sessions};
+use crate::fetch::{AnswerBudget, Fetcher, Sessions};
 use crate::journal::{Journal, MemoryJournal, Observed as ObservedJournal, SqliteJournal};
 use crate::metadata::{Fatal, Parts, SnapshotPolicy, Started, start};
 use crate::net::{Budget, Limits};
@@ -62,6 +62,7 @@ pub(super) async fn broker(config: &Arc<Config>, world: &World, metrics: &Arc<Me
         producer,
         fetcher: Fetcher::new(cache, replica.clone()),
         sessions: Sessions::new(world.clone(), slots),
+        answers: AnswerBudget::new(world.clone(), size(config.fetch.answer_bytes_max)),
         producer_ids: ProducerIds::start(world, replica.clone()),
         topic_settings: TopicSettingsCache::new(config.clone()),
         replica,

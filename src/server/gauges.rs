@@ -20,6 +20,9 @@ pub(super) async fn run(context: Arc<Context>, budget: Arc<Budget>) {
         metrics.state.objects.set(count(state.object_count()));
         metrics.state.producers.set(count(state.producer_count()));
         metrics.net.frame_bytes.set(count(budget.used()));
+        if let Some(context) = context.upgrade() {
+            metrics.fetch.answer_bytes.set(count(context.answers.used()));
+        }
         drop(state);
         world.sleep(EVERY).await;
     }
