@@ -13,7 +13,7 @@ use super::{Call, Context};
 use crate::state::{CreatePartitions, Refusal, State};
 use crate::types::KafkaError;
 
-pub(super) const OFFERED: Offered = Offered::new(ApiKey::CreatePartitions, 1, 3);
+pub(super) const OFFERED: Offered = Offered::new(ApiKey::CreatePartitions, 0, 3);
 
 pub(super) async fn handle(ctx: &Context, _: &Call, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
     let deadline = deadline(ctx, request.timeout_ms);

@@ -2,16 +2,28 @@
 //! asks a room, and answers with Kafka's errors; it holds no state and takes no decision that `apply` has to take.
 //! What cannot be served is answered in the version that was asked (invariant 8); only what Kafka itself closes a
 //! connection for is `Close`. Tests: `tests/wire/`, and every client in `integration-tests/`.
+mod alter_configs;
+mod alter_partition_reassignments;
 mod api_versions;
+mod create_acls;
 mod create_partitions;
 mod create_topics;
+mod delete_acls;
+mod delete_records;
 mod delete_topics;
+mod describe_acls;
 mod describe_cluster;
 mod describe_configs;
+mod describe_log_dirs;
+mod describe_producers;
 mod describe_topic_partitions;
+mod elect_leaders;
 mod fetch;
+mod incremental_alter_configs;
 mod init_producer_id;
+mod list_config_resources;
 mod list_offsets;
+mod list_partition_reassignments;
 mod metadata;
 mod offset_for_leader_epoch;
 mod produce;

@@ -4,8 +4,10 @@ use kafka_protocol::protocol::{Encodable, HeaderVersion, Message};
 
 use super::{Answer, Call, Context};
 use super::{
-    api_versions, create_partitions, create_topics, delete_topics, describe_cluster, describe_configs,
-    describe_topic_partitions, fetch, init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce,
+    alter_configs, alter_partition_reassignments, api_versions, create_acls, create_partitions, create_topics,
+    delete_acls, delete_records, delete_topics, describe_acls, describe_cluster, describe_configs, describe_log_dirs,
+    describe_producers, describe_topic_partitions, elect_leaders, fetch, incremental_alter_configs, init_producer_id,
+    list_config_resources, list_offsets, list_partition_reassignments, metadata, offset_for_leader_epoch, produce,
 };
 use crate::protocol::{Splices, decode, encode_response, unsupported_api_versions};
 
@@ -33,11 +35,23 @@ pub const OFFERED: &[Offered] = &[
     api_versions::OFFERED,
     create_topics::OFFERED,
     delete_topics::OFFERED,
+    delete_records::OFFERED,
     init_producer_id::OFFERED,
     offset_for_leader_epoch::OFFERED,
+    describe_acls::OFFERED,
+    create_acls::OFFERED,
+    delete_acls::OFFERED,
     describe_configs::OFFERED,
+    alter_configs::OFFERED,
+    describe_log_dirs::OFFERED,
     create_partitions::OFFERED,
+    elect_leaders::OFFERED,
+    incremental_alter_configs::OFFERED,
+    alter_partition_reassignments::OFFERED,
+    list_partition_reassignments::OFFERED,
     describe_cluster::OFFERED,
+    describe_producers::OFFERED,
+    list_config_resources::OFFERED,
     describe_topic_partitions::OFFERED,
 ];
 
@@ -78,11 +92,23 @@ pub async fn serve(ctx: &Context, mut call: Call) -> Answer {
         ApiKey::ApiVersions => call!(api_versions::handle),
         ApiKey::CreateTopics => call!(create_topics::handle),
         ApiKey::DeleteTopics => call!(delete_topics::handle),
+        ApiKey::DeleteRecords => call!(delete_records::handle),
         ApiKey::InitProducerId => call!(init_producer_id::handle),
         ApiKey::OffsetForLeaderEpoch => call!(offset_for_leader_epoch::handle),
+        ApiKey::DescribeAcls => call!(describe_acls::handle),
+        ApiKey::CreateAcls => call!(create_acls::handle),
+        ApiKey::DeleteAcls => call!(delete_acls::handle),
         ApiKey::DescribeConfigs => call!(describe_configs::handle),
+        ApiKey::AlterConfigs => call!(alter_configs::handle),
+        ApiKey::DescribeLogDirs => call!(describe_log_dirs::handle),
         ApiKey::CreatePartitions => call!(create_partitions::handle),
+        ApiKey::ElectLeaders => call!(elect_leaders::handle),
+        ApiKey::IncrementalAlterConfigs => call!(incremental_alter_configs::handle),
+        ApiKey::AlterPartitionReassignments => call!(alter_partition_reassignments::handle),
+        ApiKey::ListPartitionReassignments => call!(list_partition_reassignments::handle),
         ApiKey::DescribeCluster => call!(describe_cluster::handle),
+        ApiKey::DescribeProducers => call!(describe_producers::handle),
+        ApiKey::ListConfigResources => call!(list_config_resources::handle),
         ApiKey::DescribeTopicPartitions => call!(describe_topic_partitions::handle),
         _ => Answer::Close(format!("{key:?} is not offered")),
     }

@@ -1,5 +1,6 @@
 //! Settings of topics: Kafka's names, types, ranges and messages. A topic keeps only what somebody set (its overrides);
 //! the rest are the broker's defaults. Owns which values are right; keeps no topic.
+mod change;
 mod table;
 
 use std::collections::BTreeMap;
@@ -7,6 +8,7 @@ use std::collections::BTreeMap;
 use super::kafka::{Compression, TimestampType};
 use super::value::{Cleanup, Kind, Value, items};
 use super::{Config, Validation};
+pub use change::{Change, Op, changed};
 pub use table::{TABLE, TopicSetting};
 
 /// What somebody set on a topic, by Kafka's name.
@@ -69,6 +71,10 @@ pub fn validate(name: &str, value: &str) -> Result<(), String> {
 /// # Errors
 /// Kafka's message for the first that is wrong, which goes with `INVALID_CONFIG`.
 pub fn validate_all(overrides: &Overrides, config: &Config) -> Result<(), String> {
+    let longest = config.limits.config_value_bytes_max;
+    if let Some((name, _)) = overrides.iter().find(|(_, value)| value.len() > longest) {
+        return Err(format!("The value for configuration {name} has over {longest} bytes (config_value_bytes_max)."));
+    }
     overrides.iter().try_for_each(|(name, value)| validate(name, value))?;
     let (min, max) = ("min.compaction.lag.ms", "max.compaction.lag.ms");
     let (least, most): (i64, i64) = (current(overrides, config, min), current(overrides, config, max));

@@ -1,0 +1,65 @@
+//! IncrementalAlterConfigs (44): sets, deletes, appends to and subtracts from settings of topics. Rules and messages:
+//! Kafka's `ConfigAdminManager` and `ConfigurationControlManager`.
+use kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
+use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
+use kafka_protocol::messages::{ApiKey, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
+
+use super::alter_configs::{Times, alter, check_keys};
+use super::propose::{code_and_message, refusal};
+use super::table::Offered;
+use super::{Call, Context};
+use crate::config::topic::{Change, Op, changed};
+use crate::state::Refusal;
+use crate::types::KafkaError;
+
+pub(super) const OFFERED: Offered = Offered::new(ApiKey::IncrementalAlterConfigs, 0, 1);
+
+pub(super) async fn handle(
+    ctx: &Context,
+    _: &Call,
+    request: IncrementalAlterConfigsRequest,
+) -> IncrementalAlterConfigsResponse {
+    let mut times = Times::default();
+    request.resources.iter().for_each(|r| times.add(r.resource_type, &r.resource_name));
+    let mut responses = Vec::with_capacity(request.resources.len());
+    for resource in &request.resources {
+        let (kind, name) = (resource.resource_type, &resource.resource_name);
+        let result = match times.check(kind, name).and_then(|()| changes(resource)) {
+            Ok(changes) => {
+                let set = changes.iter().filter(|change| change.op != Op::Delete).map(|c| c.name.as_str());
+                let set: Vec<&str> = set.collect();
+                let wanted = |current: &_| changed(current, &changes, &ctx.config);
+                alter(ctx, (kind, name), &set, request.validate_only, wanted).await
+            }
+            Err(error) => Err(error),
+        };
+        let (code, message) = code_and_message(&result);
+        responses.push(
+            AlterConfigsResourceResponse::default()
+                .with_error_code(code)
+                .with_error_message(message)
+                .with_resource_type(kind)
+                .with_resource_name(name.clone()),
+        );
+    }
+    IncrementalAlterConfigsResponse::default().with_responses(responses)
+}
+
+fn changes(resource: &AlterConfigsResource) -> Result<Vec<Change>, Refusal> {
+    let keys: Vec<&str> = resource.configs.iter().map(|config| config.name.as_str()).collect();
+    let mut changes = Vec::with_capacity(keys.len());
+    let mut nulls = Vec::new();
+    for config in &resource.configs {
+        let Some(op) = Op::from_kafka(config.config_operation) else {
+            let message = format!("Unknown operations type {}", config.config_operation);
+            return Err(refusal(KafkaError::InvalidRequest, message));
+        };
+        if config.value.is_none() && op != Op::Delete {
+            nulls.push(config.name.as_str());
+        }
+        let value = config.value.as_ref().map_or_else(String::new, ToString::to_string);
+        changes.push(Change { name: config.name.to_string(), op, value });
+    }
+    check_keys(&keys, nulls.into_iter())?;
+    Ok(changes)
+}
