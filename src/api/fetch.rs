@@ -48,6 +48,13 @@ struct Found {
     known: SessionPartition,
 }
 
+/// What an answer's records keep in memory until they are sent.
+#[derive(Default)]
+struct Held {
+    holds: Vec<Arc<CachedObject>>,
+    reserved: Option<Reserved>,
+}
+
 pub(super) async fn handle(ctx: &Context, call: &Call, request: FetchRequest) -> Answer {
     let version = call.header.version;
     let (bytes_min, wait) = (usize::try_from(request.min_bytes).unwrap_or(0), request.max_wait_ms);
@@ -56,13 +63,13 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: FetchRequest) ->
     let ours = usize::try_from(ctx.config.fetch.response_bytes_max).unwrap_or(usize::MAX);
     let view = match ctx.sessions.begin(session_request(request, version)) {
         Ok(view) => view,
-        Err(error) => return answer(call, &failed(error), Splices::default(), Vec::new(), None),
+        Err(error) => return answer(call, &failed(error), Splices::default(), Held::default()),
     };
     ctx.metrics.fetch.sessions.set(i64::try_from(ctx.sessions.count()).unwrap_or(i64::MAX));
     let wait = Duration::from_millis(u64::try_from(wait).unwrap_or(0)).min(WAIT_MAX);
     let wanted = Wanted { view, bytes_max: asked.min(config_max).min(ours), bytes_min, wait };
-    let (found, reserved) = poll(ctx, &wanted).await;
-    respond(ctx, call, &wanted, found, reserved)
+    let (found, held) = poll(ctx, &wanted).await;
+    respond(ctx, call, &wanted, found, held)
 }
 
 fn failed(error: SessionError) -> FetchResponse {
@@ -108,12 +115,12 @@ fn remembered(partition: &FetchPartition) -> SessionPartition {
 }
 
 /// Reads when there is enough, an error, or no time left.
-async fn poll(ctx: &Context, wanted: &Wanted) -> (Vec<Found>, Option<Reserved>) {
+async fn poll(ctx: &Context, wanted: &Wanted) -> (Vec<Found>, Held) {
     let deadline = ctx.world.now() + wanted.wait;
     let keys = || wanted.view.partitions.iter().map(|((topic, _), _)| topic);
     let mut state = match state_with(ctx, keys()).await {
         Ok(state) => state,
-        Err(Unavailable(_)) => return (all(wanted, KafkaError::NotLeaderOrFollower), None),
+        Err(Unavailable(_)) => return (all(wanted, KafkaError::NotLeaderOrFollower), Held::default()),
     };
     let slots: Vec<Slot> =
         wanted.view.partitions.iter().filter_map(|(key, _)| slot(&state, &key.0, key.1).ok()).collect();
@@ -161,9 +168,9 @@ fn check<'a>(state: &'a State, key: &PartKey, asked: &SessionPartition) -> Resul
     Ok(partition)
 }
 
-async fn read(ctx: &Context, state: &State, wanted: &Wanted, until: Instant) -> (Vec<Found>, Option<Reserved>) {
+async fn read(ctx: &Context, state: &State, wanted: &Wanted, until: Instant) -> (Vec<Found>, Held) {
     let mut found: Vec<Found> = Vec::with_capacity(wanted.view.partitions.len());
-    let (mut reads, mut of, mut expected) = (Vec::new(), Vec::new(), 0_usize);
+    let (mut reads, mut of) = (Vec::new(), Vec::new());
     for (key, asked) in &wanted.view.partitions {
         let mut one = Found {
             key: key.clone(),
@@ -178,7 +185,6 @@ async fn read(ctx: &Context, state: &State, wanted: &Wanted, until: Instant) -> 
                 (one.high_watermark, one.log_start) = (partition.end, partition.log_start);
                 if asked.offset < partition.end {
                     let bytes_max = usize::try_from(asked.bytes_max).unwrap_or(0);
-                    expected += available(partition, asked.offset, bytes_max).min(bytes_max.max(1));
                     reads.push(PartRead { slot: partition.slot, offset: asked.offset, bytes_max });
                     of.push(found.len());
                 }
@@ -187,20 +193,26 @@ async fn read(ctx: &Context, state: &State, wanted: &Wanted, until: Instant) -> 
         }
         found.push(one);
     }
-    let expected = expected.min(wanted.bytes_max);
-    let reserved = if expected == 0 { None } else { ctx.answers.reserve(expected, until).await };
+    let plan = ctx.fetcher.plan(state, &reads, wanted.bytes_max);
     // Without memory for records the answer has none, and the client asks again.
-    if reserved.is_none() {
-        return (found, None);
-    }
-    let records = ctx.fetcher.read(state, &reads, wanted.bytes_max).await;
+    let Some(mut reserved) = reserve(ctx, plan.pinned_bytes(), until).await else {
+        return (found, Held::default());
+    };
+    let fetched = ctx.fetcher.read(plan, &reads, wanted.bytes_max).await;
+    reserved.shrink_to(fetched.held_bytes);
+    let records = fetched.parts;
     for (index, records) in of.into_iter().zip(records) {
         match records {
             Ok(records) => found[index].records = records,
             Err(error) => found[index].error = Some(kafka_error(error)),
         }
     }
-    (found, reserved)
+    (found, Held { holds: fetched.holds, reserved: Some(reserved) })
+}
+
+/// Memory for the objects of an answer; `None` if they need none or there is none in time.
+async fn reserve(ctx: &Context, bytes: usize, until: Instant) -> Option<Reserved> {
+    if bytes == 0 { None } else { ctx.answers.reserve(bytes, until).await }
 }
 
 fn all(wanted: &Wanted, error: KafkaError) -> Vec<Found> {
@@ -216,7 +228,7 @@ fn all(wanted: &Wanted, error: KafkaError) -> Vec<Found> {
 }
 
 /// The response: of an incremental session only the partitions that have news.
-fn respond(ctx: &Context, call: &Call, wanted: &Wanted, found: Vec<Found>, mut reserved: Option<Reserved>) -> Answer {
+fn respond(ctx: &Context, call: &Call, wanted: &Wanted, found: Vec<Found>, held: Held) -> Answer {
     let news = |f: &Found| {
         !wanted.view.incremental
             || f.error.is_some()
@@ -224,11 +236,10 @@ fn respond(ctx: &Context, call: &Call, wanted: &Wanted, found: Vec<Found>, mut r
             || f.high_watermark != f.known.high_watermark
             || f.log_start != f.known.log_start
     };
-    let (mut splices, mut holds) = (Splices::default(), Vec::new());
+    let mut splices = Splices::default();
     let mut topics: BTreeMap<TopicKey, Vec<PartitionData>> = BTreeMap::new();
-    let (mut answered, mut bytes) = (Vec::new(), 0);
+    let mut answered = Vec::new();
     for one in found.into_iter().filter(news) {
-        bytes += one.records.bytes;
         ctx.metrics.fetch.out_bytes.inc_by(one.records.bytes as u64);
         ctx.metrics.fetch.out_records.inc_by(one.records.records);
         if one.error.is_none() {
@@ -241,11 +252,7 @@ fn respond(ctx: &Context, call: &Call, wanted: &Wanted, found: Vec<Found>, mut r
             .with_last_stable_offset(one.high_watermark.0)
             .with_log_start_offset(one.log_start.0)
             .with_records(Some(splices.add(one.records.chunks)));
-        holds.extend(one.records.holds);
         topics.entry(one.key.0).or_default().push(data);
-    }
-    if let Some(reserved) = &mut reserved {
-        reserved.shrink_to(bytes);
     }
     if wanted.view.id != 0 {
         ctx.sessions.answered(wanted.view.id, answered.into_iter());
@@ -260,18 +267,12 @@ fn respond(ctx: &Context, call: &Call, wanted: &Wanted, found: Vec<Found>, mut r
     let response = FetchResponse::default()
         .with_session_id(wanted.view.id)
         .with_responses(topics.into_iter().map(topic).collect());
-    answer(call, &response, splices, holds, reserved)
+    answer(call, &response, splices, held)
 }
 
-fn answer(
-    call: &Call,
-    response: &FetchResponse,
-    splices: Splices,
-    holds: Vec<Arc<CachedObject>>,
-    reserved: Option<Reserved>,
-) -> Answer {
+fn answer(call: &Call, response: &FetchResponse, splices: Splices, held: Held) -> Answer {
     match encode(call, response, splices) {
-        Some(frame) => Answer::Now(Reply { frame, holds, reserved }),
+        Some(frame) => Answer::Now(Reply { frame, holds: held.holds, reserved: held.reserved }),
         None => Answer::Close("the answer can't be encoded".to_owned()),
     }
 }

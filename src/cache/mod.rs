@@ -87,6 +87,22 @@ impl CachedObject {
     /// Appends the bytes in `range` to `out`, as slices that keep the object's buffers alive; false if it ends early.
     #[must_use]
     pub fn slice_into(&self, range: Range<u32>, out: &mut Vec<Bytes>) -> bool {
+        self.pieces(range, |chunk, from, to| out.push(chunk.slice(from..to)))
+    }
+
+    /// Copies the bytes from `at` on into `out`; false if the object ends before.
+    #[must_use]
+    pub fn copy_to(&self, at: u32, out: &mut [u8]) -> bool {
+        let Some(end) = u32::try_from(out.len()).ok().and_then(|n| at.checked_add(n)) else { return false };
+        let mut filled = 0;
+        self.pieces(at..end, |chunk, from, to| {
+            out[filled..filled + to - from].copy_from_slice(&chunk[from..to]);
+            filled += to - from;
+        })
+    }
+
+    /// Visits the parts of chunks that make up `range`; false, and no visit, if the object ends early.
+    fn pieces(&self, range: Range<u32>, mut visit: impl FnMut(&Bytes, usize, usize)) -> bool {
         if range.end > self.len() || range.start > range.end {
             return false;
         }
@@ -94,25 +110,9 @@ impl CachedObject {
         let mut at = range.start;
         while at < range.end {
             let (start, end) = (self.starts[index], self.starts[index + 1].min(range.end));
-            out.push(self.chunks[index].slice((at - start) as usize..(end - start) as usize));
+            visit(&self.chunks[index], (at - start) as usize, (end - start) as usize);
             at = end;
             index += 1;
-        }
-        true
-    }
-
-    /// Copies the bytes from `at` on into `out`; false if the object ends before.
-    #[must_use]
-    pub fn copy_to(&self, at: u32, out: &mut [u8]) -> bool {
-        let Some(end) = u32::try_from(out.len()).ok().and_then(|n| at.checked_add(n)) else { return false };
-        let mut slices = Vec::new();
-        if !self.slice_into(at..end, &mut slices) {
-            return false;
-        }
-        let mut filled = 0;
-        for slice in slices {
-            out[filled..filled + slice.len()].copy_from_slice(&slice);
-            filled += slice.len();
         }
         true
     }

@@ -1,6 +1,5 @@
 //! Batches out of cached objects: the walk over batch headers, and the 16 bytes that each gets anew.
 use bytes::{Bytes, BytesMut};
-use std::sync::Arc;
 
 use super::Records;
 use crate::cache::CachedObject;
@@ -67,13 +66,15 @@ impl Iterator for Walk<'_> {
 }
 
 /// Adds the batches of `run` from `offset` on to `out`, until `bytes_max` bytes are in it; the first batch of all is
-/// taken whatever its size. Gives whether there is room for more.
+/// taken whatever its size. Gives whether there is room for more. Where the bytes are not `copied` they are slices of the
+/// object, which must be held as long as they are used.
 pub(super) fn append(
     out: &mut Records,
-    object: &Arc<CachedObject>,
+    object: &CachedObject,
     run: &Run,
     offset: Offset,
     bytes_max: usize,
+    copied: bool,
 ) -> Result<bool, Contradiction> {
     let mut taken = Vec::new();
     let mut room = true;
@@ -90,19 +91,22 @@ pub(super) fn append(
         out.records += u64::from(batch.header.records());
         taken.push(batch);
     }
-    splice(out, object, &taken)?;
-    if !taken.is_empty() {
-        out.holds.push(object.clone());
+    if copied {
+        copy(out, object, &taken)?;
+    } else {
+        splice(out, object, &taken)?;
     }
     Ok(room)
+}
+
+fn prefix(batch: &Located) -> [u8; PREFIX_BYTES] {
+    patched_prefix(&batch.header, batch.base_offset, BATCH_EPOCH)
 }
 
 /// The taken batches as buffers: fresh prefixes, of which all share one allocation, and slices of the object.
 fn splice(out: &mut Records, object: &CachedObject, taken: &[Located]) -> Result<(), Contradiction> {
     let mut prefixes = BytesMut::with_capacity(taken.len() * PREFIX_BYTES);
-    for batch in taken {
-        prefixes.extend_from_slice(&patched_prefix(&batch.header, batch.base_offset, BATCH_EPOCH));
-    }
+    taken.iter().for_each(|batch| prefixes.extend_from_slice(&prefix(batch)));
     let prefixes: Bytes = prefixes.freeze();
     for (i, batch) in taken.iter().enumerate() {
         out.chunks.push(prefixes.slice(i * PREFIX_BYTES..(i + 1) * PREFIX_BYTES));
@@ -110,6 +114,24 @@ fn splice(out: &mut Records, object: &CachedObject, taken: &[Located]) -> Result
         if !object.slice_into(rest, &mut out.chunks) {
             return Err(Contradiction);
         }
+    }
+    Ok(())
+}
+
+/// The taken batches in one buffer of their own.
+fn copy(out: &mut Records, object: &CachedObject, taken: &[Located]) -> Result<(), Contradiction> {
+    let mut buffer = vec![0; taken.iter().map(|b| b.bytes as usize).sum()];
+    let mut at = 0;
+    for batch in taken {
+        let place = &mut buffer[at..at + batch.bytes as usize];
+        if !object.copy_to(batch.position, place) {
+            return Err(Contradiction);
+        }
+        place[..PREFIX_BYTES].copy_from_slice(&prefix(batch));
+        at += batch.bytes as usize;
+    }
+    if !buffer.is_empty() {
+        out.chunks.push(buffer.into());
     }
     Ok(())
 }

@@ -10,22 +10,19 @@ mod session;
 mod times;
 
 use bytes::Bytes;
-use std::sync::Arc;
 
+pub use crate::cache::CachedObject;
 pub use answers::{AnswerBudget, Reserved};
-pub use plan::available;
-pub use read::{FetchError, Fetcher, PartRead};
+pub use plan::{Plan, available};
+pub use read::{FetchError, Fetched, Fetcher, PartRead};
 pub use session::{SessionError, SessionPartition, SessionRequest, SessionView, Sessions, TopicKey};
 pub use times::TimedOffset;
 
-pub use crate::cache::CachedObject;
-
-/// Record batches to send: buffers one after another, and the objects that stay in memory until they are sent.
+/// Record batches to send: buffers one after another.
 #[derive(Clone, Debug, Default)]
 pub struct Records {
     pub chunks: Vec<Bytes>,
     pub bytes: usize,
     /// Records in them; the first batch may begin before the offset that was asked for.
     pub records: u64,
-    pub holds: Vec<Arc<CachedObject>>,
 }

@@ -6,18 +6,20 @@ use tracing::error;
 
 use super::Records;
 use super::assemble::{Contradiction, append};
-use super::plan::plan;
+use super::plan::Plan;
 use crate::cache::{CachedObject, ObjectCache};
 use crate::metadata::Replica;
-use crate::state::{Run, State};
+use crate::state::{ObjectMeta, Run, State};
 use crate::store::StoreError;
 use crate::types::{ObjectId, Offset, Slot};
 
 /// Serves reads.
 #[derive(Clone)]
 pub struct Fetcher {
-    pub(super) cache: Arc<ObjectCache>,
-    pub(super) replica: Replica,
+    cache: Arc<ObjectCache>,
+    replica: Replica,
+    /// Bytes of objects that one fetch may pin.
+    pinned_max: usize,
 }
 
 /// What is wanted of one partition. The offset lies between its log start and its end.
@@ -26,6 +28,15 @@ pub struct PartRead {
     pub slot: Slot,
     pub offset: Offset,
     pub bytes_max: usize,
+}
+
+/// What was read: per partition its records, and the objects that stay in memory until they are sent.
+#[derive(Debug)]
+pub struct Fetched {
+    pub parts: Vec<Result<Records, FetchError>>,
+    pub holds: Vec<Arc<CachedObject>>,
+    /// Memory of the holds and of what was copied, in bytes.
+    pub held_bytes: usize,
 }
 
 /// Why a partition could not be read.
@@ -42,73 +53,75 @@ pub enum FetchError {
     Damaged,
 }
 
-/// The objects of one round of reads, loaded once each.
+/// The objects of a fetch, loaded once each.
 type Objects = BTreeMap<ObjectId, Result<Arc<CachedObject>, FetchError>>;
 
 impl Fetcher {
+    /// Reads through `cache`; one fetch pins at most `pinned_max` bytes of objects, or one object.
     #[must_use]
-    pub fn new(cache: Arc<ObjectCache>, replica: Replica) -> Self {
-        Self { cache, replica }
+    pub fn new(cache: Arc<ObjectCache>, replica: Replica, pinned_max: usize) -> Self {
+        Self { cache, replica, pinned_max }
     }
 
-    /// Reads the partitions in turn until `bytes_max` bytes are found in all. The first batch found is given whatever
-    /// its size, so that a reader with small limits goes on (KIP-74).
-    pub async fn read(&self, state: &State, parts: &[PartRead], bytes_max: usize) -> Vec<Result<Records, FetchError>> {
-        let mut planned = 0_usize;
-        let plans: Vec<Option<Vec<Run>>> = parts
-            .iter()
-            .map(|part| {
-                let partition = state.partition(part.slot)?;
-                let room = bytes_max.saturating_sub(planned).min(part.bytes_max);
-                // Beyond the limit only a first batch is ever taken.
-                if planned > 0 && room == 0 {
-                    return Some(Vec::new());
-                }
-                let runs = plan(partition, part.offset, room);
-                planned += runs.iter().map(|r| r.bytes as usize).sum::<usize>();
-                Some(runs)
-            })
-            .collect();
-        let objects = self.load(state, plans.iter().flatten().flatten().map(|run| run.object)).await;
+    /// Which objects a read of `parts` in turn needs, until `bytes_max` bytes are found in all.
+    #[must_use]
+    pub fn plan(&self, state: &State, parts: &[PartRead], bytes_max: usize) -> Plan {
+        Plan::new(state, parts, bytes_max, self.pinned_max)
+    }
+
+    /// Reads what was planned for `parts`. The first batch found is given whatever its size, so that a reader with small
+    /// limits goes on (KIP-74).
+    pub async fn read(&self, plan: Plan, parts: &[PartRead], bytes_max: usize) -> Fetched {
+        let objects = self.load(plan.objects.iter().map(|(id, planned)| (*id, planned.meta))).await;
         let mut taken = 0_usize;
         let mut results = Vec::with_capacity(parts.len());
-        for (part, runs) in parts.iter().zip(plans) {
+        for (part, runs) in parts.iter().zip(&plan.parts) {
             let room = part.bytes_max.min(bytes_max.saturating_sub(taken));
             let result = match runs {
                 None => Err(FetchError::Gone),
                 Some(_) if taken > 0 && room == 0 => Ok(Records::default()),
-                Some(runs) => self.assemble(state, part, &runs, &objects, room, taken == 0).await,
+                Some(runs) => self.assemble(part, runs, &plan, &objects, room, taken == 0).await,
             };
             taken += result.as_ref().map_or(0, |r| r.bytes);
             results.push(result);
         }
-        results
+        let (mut holds, mut held_bytes) = (Vec::new(), taken);
+        for (id, object) in objects {
+            let spliced = plan.objects.get(&id).is_some_and(|planned| !planned.is_copied());
+            if let (true, Ok(object)) = (spliced, object) {
+                held_bytes += object.len() as usize;
+                holds.push(object);
+            }
+        }
+        Fetched { parts: results, holds, held_bytes }
     }
 
     async fn assemble(
         &self,
-        state: &State,
         part: &PartRead,
         runs: &[Run],
+        plan: &Plan,
         objects: &Objects,
         room: usize,
         first: bool,
     ) -> Result<Records, FetchError> {
         let mut out = Records::default();
         for run in runs {
-            let object = match objects.get(&run.object) {
-                Some(Ok(object)) => object.clone(),
-                Some(Err(FetchError::Damaged)) if out.bytes == 0 => self.look_again(part, run).await?,
+            let (object, copied) = match objects.get(&run.object) {
+                Some(Ok(object)) => {
+                    (object.clone(), plan.objects.get(&run.object).is_none_or(|planned| planned.is_copied()))
+                }
+                // What is found elsewhere is not held until the answer is sent, so it has to be copied.
+                Some(Err(FetchError::Damaged)) if out.bytes == 0 => (self.look_again(part, run).await?, true),
                 Some(Err(_)) if out.bytes > 0 => break,
                 Some(Err(error)) => return Err(*error),
                 None => return Err(FetchError::Unavailable),
             };
-            match append(&mut out, &object, run, part.offset, room) {
+            match append(&mut out, &object, run, part.offset, room, copied) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(Contradiction) => {
-                    let key = state.object(run.object).map(|o| o.name.key());
-                    error!(?key, ?run, "an object does not hold what the journal says of it");
+                    error!(object = run.object.0, ?run, "an object does not hold what the journal says of it");
                     return Err(FetchError::Damaged);
                 }
             }
@@ -129,13 +142,12 @@ impl Fetcher {
         })
     }
 
-    pub(super) async fn load(&self, state: &State, wanted: impl Iterator<Item = ObjectId>) -> Objects {
-        let wanted: std::collections::BTreeSet<ObjectId> = wanted.collect();
-        let loads = wanted.into_iter().map(|id| async move {
-            let Some(meta) = state.object(id) else { return (id, Err(FetchError::Damaged)) };
+    /// Loads objects side by side, each once.
+    pub(super) async fn load(&self, wanted: impl Iterator<Item = (ObjectId, ObjectMeta)>) -> Objects {
+        let load = |(id, meta): (ObjectId, ObjectMeta)| async move {
             (id, self.cache.get(meta.name, meta.bytes).await.map_err(|e| kind_of(&e)))
-        });
-        join_all(loads).await.into_iter().collect()
+        };
+        join_all(wanted.map(load)).await.into_iter().collect()
     }
 }
 

@@ -75,7 +75,8 @@ impl Fetcher {
             Offset,
         ) -> Result<Option<(Offset, TimestampMs)>, crate::records::WalkError>,
     ) -> Result<Vec<TimedOffset>, FetchError> {
-        let mut objects = self.load(state, std::iter::once(run.object)).await;
+        let meta = state.object(run.object).ok_or(FetchError::Damaged)?;
+        let mut objects = self.load(std::iter::once((run.object, *meta))).await;
         let object = objects.remove(&run.object).unwrap_or(Err(FetchError::Unavailable))?;
         let mut found = Vec::new();
         for batch in Walk::new(&object, run) {

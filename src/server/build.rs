@@ -60,7 +60,7 @@ pub(super) async fn broker(config: &Arc<Config>, world: &World, metrics: &Arc<Me
     let slots = usize::try_from(config.kafka.max_incremental_fetch_session_cache_slots).unwrap_or(0);
     let context = Context {
         producer,
-        fetcher: Fetcher::new(cache, replica.clone()),
+        fetcher: Fetcher::new(cache, replica.clone(), size(config.fetch.answer_bytes_max) / 4),
         sessions: Sessions::new(world.clone(), slots),
         answers: AnswerBudget::new(world.clone(), size(config.fetch.answer_bytes_max)),
         producer_ids: ProducerIds::start(world, replica.clone()),
