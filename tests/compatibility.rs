@@ -1,4 +1,5 @@
 //! `docs/compatibility.md` lists the APIs that the broker really offers. `UPDATE_DOCS=1` rewrites the table.
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -18,7 +19,7 @@ fn table() -> String {
             String::new()
         };
         let (key, name) = (offered.key as i16, offered.key);
-        table.push_str(&format!("| {key} | {name:?} | {}–{}{shown} |\n", offered.min, offered.max));
+        writeln!(table, "| {key} | {name:?} | {}–{}{shown} |", offered.min, offered.max).unwrap();
     }
     table
 }

@@ -162,7 +162,7 @@ fn check_broker(ctx: &Context, name: &str, changed: &[&str]) -> Result<(), Refus
         None => "where `strandline config default` shows what there is".to_owned(),
     };
     Err(invalid(format!(
-        "Cannot update these configs dynamically: {}. Brokers read their settings from the configuration file at \
+        "Cannot update these configs dynamically: [{}]. Brokers read their settings from the configuration file at \
          start: set it there, {place}.",
         changed.join(", ")
     )))

@@ -46,9 +46,9 @@ pub(super) async fn handle(
 
 fn judge(ctx: &Context, state: &State, key: &TopicKey, asked: &ReassignablePartition) -> Result<(), Refusal> {
     slot(state, key, PartitionIndex(asked.partition_index))
-        .map_err(|error| refusal(error, "The topic or partition does not exist."))?;
+        .map_err(|error| refusal(error, "Unable to find the topic or partition."))?;
     match &asked.replicas {
-        None => Err(refusal(KafkaError::NoReassignmentInProgress, "No partition reassignment is in progress.")),
+        None => Err(refusal(KafkaError::NoReassignmentInProgress, "")),
         Some(replicas) if replicas.len() == 1 && replicas[0].0 == ctx.config.broker_id => Ok(()),
         Some(_) => Err(refusal(
             KafkaError::InvalidReplicaAssignment,

@@ -55,8 +55,7 @@ fn plan(
     added: &mut usize,
 ) -> Result<CreatePartitions, Refusal> {
     let Some(topic) = state.topic_by_name(&asked.name) else {
-        let message = "This server does not host this topic-partition.";
-        return Err(refusal(KafkaError::UnknownTopicOrPartition, message));
+        return Err(refusal(KafkaError::UnknownTopicOrPartition, ""));
     };
     // A negative count is no increase either.
     let have = topic.slots.len();

@@ -71,7 +71,8 @@ fn check_size(ctx: &Context, topics: &[CreatableTopic]) -> Result<(), Refusal> {
 fn plan(ctx: &Context, state: &State, topic: &CreatableTopic) -> Result<CreateTopic, Refusal> {
     let name = topic.name.as_str();
     if name == CLUSTER_METADATA {
-        return Err(refusal(KafkaError::TopicAuthorizationFailed, "Authorization failed."));
+        let message = format!("Creation of internal topic {CLUSTER_METADATA} is prohibited.");
+        return Err(refusal(KafkaError::InvalidRequest, message));
     }
     check_topic_name(name).map_err(|why| refusal(KafkaError::InvalidTopicException, why))?;
     state.check_topic_name(name)?;
@@ -109,7 +110,7 @@ fn size(ctx: &Context, topic: &CreatableTopic) -> Result<(u32, u32), Refusal> {
         return Err(refusal(KafkaError::InvalidReplicationFactor, message));
     }
     if partitions == 0 {
-        let message = "Number of partitions must be greater than 0, or -1 to use the default value.";
+        let message = "Number of partitions was set to an invalid non-positive value.";
         return Err(refusal(KafkaError::InvalidPartitions, message));
     }
     Ok((partitions, replicas))

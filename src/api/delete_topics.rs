@@ -4,17 +4,18 @@ use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use kafka_protocol::messages::{ApiKey, DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::propose::{code_and_message, deadline, propose_all, refusal, state};
 use super::table::Offered;
 use super::{Call, Context};
-use crate::state::{DeleteTopic, Refusal, State};
+use crate::state::{DeleteTopic, Refusal, State, Topic};
 use crate::types::{KafkaError, TopicId, Uuid};
 
 pub(super) const OFFERED: Offered = Offered::new(ApiKey::DeleteTopics, 1, 6);
 
 /// One topic as the client named it: by name or by id, and in a bad request by both or neither.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Named {
     name: Option<StrBytes>,
     id: Uuid,
@@ -65,38 +66,46 @@ fn resolve(state: &State, asked: Vec<Named>) -> Vec<(Named, Result<TopicId, Refu
         }
     }
     let mut results = Vec::with_capacity(asked.len());
-    let mut answered_names = BTreeSet::new();
-    let mut answered_ids = BTreeSet::new();
-    for mut named in asked {
-        let found = match (&named.name, named.id.is_nil()) {
-            (None, true) => Err(invalid("Neither topic name nor id were specified.")),
-            (Some(_), false) => Err(invalid("You may not specify both topic name and topic id.")),
+    let mut answered = BTreeSet::new();
+    for named in asked {
+        match (&named.name, named.id.is_nil()) {
+            (None, true) => results.push((named, Err(invalid("Neither topic name nor id were specified.")))),
+            (Some(_), false) => {
+                results.push((named, Err(invalid("You may not specify both topic name and topic id."))));
+            }
+            _ if !answered.insert(named.clone()) => {}
             (Some(name), true) => {
-                if !answered_names.insert(name.clone()) {
-                    continue;
-                }
-                by_name(state, name, &names, &ids)
+                let known = state.topic_by_name(name);
+                let found = by_name(known, name, &names, &ids);
+                let id = known.filter(|_| !names.twice.contains(name)).map_or(named.id, |topic| topic.id.0);
+                results.push((Named { id, ..named }, found));
             }
             (None, false) => {
-                if !answered_ids.insert(named.id) {
+                let known = state.topic(TopicId(named.id));
+                let name = known.map(|topic| StrBytes::from_string(topic.name.to_string()));
+                if name.as_ref().is_some_and(|name| names.once.contains(name)) && !ids.twice.contains(&named.id) {
+                    // It is answered where it is named.
                     continue;
                 }
-                by_id(state, named.id, &ids)
+                let found = by_id(known, named.id, &ids);
+                let name = name.filter(|_| found.is_ok());
+                results.push((Named { name, ..named }, found));
             }
-        };
-        if let Some(topic) = found.as_ref().ok().and_then(|id| state.topic(*id)) {
-            named = Named { name: Some(StrBytes::from_string(topic.name.to_string())), id: topic.id.0 };
         }
-        results.push((named, found));
     }
     results
 }
 
-fn by_name(state: &State, name: &StrBytes, names: &Tally<StrBytes>, ids: &Tally<Uuid>) -> Result<TopicId, Refusal> {
+fn by_name(
+    known: Option<&Arc<Topic>>,
+    name: &StrBytes,
+    names: &Tally<StrBytes>,
+    ids: &Tally<Uuid>,
+) -> Result<TopicId, Refusal> {
     if names.twice.contains(name) {
         return Err(invalid("Duplicate topic name."));
     }
-    let Some(topic) = state.topic_by_name(name) else {
+    let Some(topic) = known else {
         let message = "This server does not host this topic-partition.";
         return Err(refusal(KafkaError::UnknownTopicOrPartition, message));
     };
@@ -106,11 +115,11 @@ fn by_name(state: &State, name: &StrBytes, names: &Tally<StrBytes>, ids: &Tally<
     Ok(topic.id)
 }
 
-fn by_id(state: &State, id: Uuid, ids: &Tally<Uuid>) -> Result<TopicId, Refusal> {
+fn by_id(known: Option<&Arc<Topic>>, id: Uuid, ids: &Tally<Uuid>) -> Result<TopicId, Refusal> {
     if ids.twice.contains(&id) {
         return Err(invalid("Duplicate topic id."));
     }
-    match state.topic(TopicId(id)) {
+    match known {
         Some(topic) => Ok(topic.id),
         None => Err(refusal(KafkaError::UnknownTopicId, "This server does not host this topic ID.")),
     }

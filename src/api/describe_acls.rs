@@ -8,11 +8,11 @@ use crate::types::KafkaError;
 
 pub(super) const OFFERED: Offered = Offered::new(ApiKey::DescribeAcls, 1, 3);
 
-/// Kafka's words for it.
+/// Kafka's words for it where ACLs are made and deleted.
 pub(super) const NO_AUTHORIZER: &str = "No Authorizer is configured.";
 
 pub(super) async fn handle(_: &Context, _: &Call, _: DescribeAclsRequest) -> DescribeAclsResponse {
     DescribeAclsResponse::default()
         .with_error_code(KafkaError::SecurityDisabled.code())
-        .with_error_message(Some(text(NO_AUTHORIZER)))
+        .with_error_message(Some(text("No Authorizer is configured on the broker")))
 }

@@ -45,9 +45,10 @@ fn refuse(endpoint_type: i8) -> DescribeClusterResponse {
     let (error, message) = match endpoint_type {
         CONTROLLERS => (
             KafkaError::MismatchedEndpointType,
-            "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER",
+            "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER"
+                .to_owned(),
         ),
-        _ => (KafkaError::UnsupportedEndpointType, "Unsupported endpoint type"),
+        other => (KafkaError::UnsupportedEndpointType, format!("Unsupported endpoint type {other}")),
     };
     DescribeClusterResponse::default().with_error_code(error.code()).with_error_message(Some(text(message)))
 }

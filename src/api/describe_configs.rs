@@ -39,7 +39,8 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: DescribeConfigsR
             .with_resource_name(resource.resource_name);
         match found {
             Ok(all) => {
-                let keys = resource.configuration_keys;
+                // No keys are all keys, as null is.
+                let keys = resource.configuration_keys.filter(|keys| !keys.is_empty());
                 let wanted = |described: &Described| {
                     keys.as_ref().is_none_or(|keys| keys.iter().any(|key| key.as_str() == described.name))
                 };
@@ -67,10 +68,7 @@ fn describe(
             check_topic_name(name).map_err(|why| refusal(KafkaError::InvalidTopicException, why))?;
             match state.topic_by_name(name) {
                 Some(topic) => Ok(describer.topic(&topic.configs)),
-                None => {
-                    let message = "This server does not host this topic-partition.";
-                    Err(refusal(KafkaError::UnknownTopicOrPartition, message))
-                }
+                None => Err(refusal(KafkaError::UnknownTopicOrPartition, "")),
             }
         }
         // The defaults of all brokers that were set while they run: there are none.

@@ -26,12 +26,13 @@ pub(super) async fn handle(
 ) -> DescribeTopicPartitionsResponse {
     let asked: BTreeSet<String> = request.topics.iter().map(|topic| topic.name.to_string()).collect();
     let (from, first) = request.cursor.map_or((String::new(), 0), |c| (c.topic_name.to_string(), c.partition_index));
-    let limit = request.response_partition_limit.min(ctx.config.kafka.max_request_partition_size_limit);
+    // As in Kafka, a page has one partition at least.
+    let limit = request.response_partition_limit.clamp(1, ctx.config.kafka.max_request_partition_size_limit.max(1));
+    let limit = usize::try_from(limit).unwrap_or(1);
     let fail = |error: KafkaError| {
-        let topics = asked.iter().map(|name| missing(name, error)).collect();
-        DescribeTopicPartitionsResponse::default().with_topics(topics)
+        let topic = |name: &String| missing(name, error).with_topic_authorized_operations(i32::MIN);
+        DescribeTopicPartitionsResponse::default().with_topics(asked.iter().map(topic).collect())
     };
-    let Ok(limit) = usize::try_from(limit) else { return fail(KafkaError::InvalidRequest) };
     let Ok(first) = usize::try_from(first) else { return fail(KafkaError::InvalidRequest) };
     if !asked.is_empty() && !from.is_empty() && !asked.contains(&from) {
         // As in Kafka, the cursor's topic has to be among those asked for.
@@ -76,6 +77,13 @@ impl Page<'_> {
         let mut response = DescribeTopicPartitionsResponse::default().with_next_cursor(None);
         let mut left = limit;
         for found in topics {
+            let name = match &found {
+                Ok(topic) => &*topic.name,
+                Err((name, _)) => name,
+            };
+            if left == 0 {
+                return response.with_next_cursor(Some(cursor(name, 0)));
+            }
             let topic = match found {
                 Ok(topic) => topic,
                 Err((name, error)) => {
@@ -85,13 +93,10 @@ impl Page<'_> {
             };
             let start = if *topic.name == *self.from { self.first.min(topic.slots.len()) } else { 0 };
             let end = topic.slots.len().min(start.saturating_add(left));
-            if left > 0 {
-                response.topics.push(self.describe(&topic, start..end));
-                left -= end - start;
-            }
+            response.topics.push(self.describe(&topic, start..end));
+            left -= end - start;
             if end < topic.slots.len() {
-                let next = Cursor::default().with_topic_name(topic_name(&topic.name)).with_partition_index(index(end));
-                return response.with_next_cursor(Some(next));
+                return response.with_next_cursor(Some(cursor(&topic.name, end)));
             }
         }
         response
@@ -114,6 +119,10 @@ impl Page<'_> {
             .with_topic_authorized_operations(TOPIC_OPERATIONS)
             .with_partitions(partitions.map(partition).collect())
     }
+}
+
+fn cursor(topic: &str, partition: usize) -> Cursor {
+    Cursor::default().with_topic_name(topic_name(topic)).with_partition_index(index(partition))
 }
 
 fn index(partition: usize) -> i32 {

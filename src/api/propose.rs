@@ -95,10 +95,13 @@ pub(super) fn text(text: impl Into<String>) -> StrBytes {
     StrBytes::from_string(text.into())
 }
 
-/// Error code and message of what went well or was refused, as responses carry them.
+/// Error code and message of what went well or was refused, as responses carry them; an empty message is null.
 pub(super) fn code_and_message<T>(result: &Result<T, Refusal>) -> (i16, Option<StrBytes>) {
     match result {
         Ok(_) => (0, None),
-        Err(refusal) => (refusal.error.code(), Some(text(refusal.message.clone()))),
+        Err(refusal) => {
+            let message = Some(text(refusal.message.clone())).filter(|message| !message.is_empty());
+            (refusal.error.code(), message)
+        }
     }
 }

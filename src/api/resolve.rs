@@ -47,13 +47,10 @@ pub(super) fn check_topic_name(name: &str) -> Result<(), String> {
         return Err("Topic name is invalid: the empty string is not allowed".to_owned());
     }
     if name == "." || name == ".." {
-        return Err("Topic name is invalid: '.' or '..' is not allowed".to_owned());
+        return Err(format!("Topic name is invalid: '{name}' is not allowed"));
     }
     if name.len() > 249 {
-        let length = name.len();
-        return Err(format!(
-            "Topic name is invalid: the length of '{name}' is longer than the max allowed length 249 ({length})"
-        ));
+        return Err(format!("Topic name is invalid: the length of '{name}' is longer than the max allowed length 249"));
     }
     if !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')) {
         return Err(format!(

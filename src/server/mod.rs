@@ -151,3 +151,6 @@ async fn serve_admin(
     });
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
