@@ -1,5 +1,6 @@
 """What breaks around the broker: the bucket, the disk, the port, the directory. Clients wait, then hear a retriable error."""
 
+import contextlib
 import re
 import socket
 import subprocess
@@ -183,6 +184,50 @@ def test_reads_wait_for_the_bucket_and_go_on(behind, proxy, topic):
     with wire.Connection(broker.port) as connection:
         wait_until(lambda: connection.fetch_one(topic, 0)["data"], 5, "the records")
     assert time.monotonic() - started < 2
+
+
+# The end.
+
+
+@pytest.mark.timeout(60)
+def test_sigterm_with_idle_and_waiting_clients(launch, topic):
+    """Nobody's patience holds up the end: a fetch that waits is answered with what there is, or its connection closed."""
+    broker = launch()
+    idle = [wire.Connection(broker.port) for _ in range(20)]
+    waiting = wire.Connection(broker.port)
+    waiting.make_topic(topic)
+    sent = waiting.send_fetch(
+        {topic: {0: 0}}, max_wait_ms=25000, min_bytes=1, max_bytes=1 << 20, partition_bytes=1 << 20, session=(0, -1), forget=None, epoch=-1
+    )  # fmt: skip
+    idle[0].socket.sendall(b"\0\0")  # the beginning of a frame
+    time.sleep(0.3)
+    started = time.monotonic()
+    broker.child.process.terminate()
+    assert broker.child.process.wait(30) == 0
+    assert time.monotonic() - started < 5
+    with contextlib.suppress(wire.Closed):
+        assert waiting.receive_fetch(sent)["error"] == 0
+    for connection in [*idle, waiting]:
+        connection.close()
+
+
+@pytest.mark.timeout(90)
+def test_sigterm_while_the_bucket_is_away(behind, proxy, topic):
+    """The end has a limit, `net.drain_timeout_ms`, whatever the bucket does; nothing acknowledged is lost by it."""
+    broker = behind()
+    proxy.set("hang")
+    with wire.Connection(broker.port) as connection:
+        connection.send_produce(topic, {0: encode_batch([(b"k", b"late")])})
+        time.sleep(0.2)
+        started = time.monotonic()
+        broker.child.process.terminate()
+        code = broker.child.process.wait(60)
+        print(f"exit code {code} after {time.monotonic() - started:.1f} s")
+    proxy.set("pass")
+    broker.restart()
+    with wire.Connection(broker.port) as connection:
+        values = [r[3] for r in connection.read_all(topic)]
+    assert values in ([b"v"] * 10, [b"v"] * 10 + [b"late"])
 
 
 # The start.

@@ -15,6 +15,9 @@ const OWN_BYTES: usize = 4 << 10;
 /// The first allocation for a larger frame. Most produce requests are at most four times this, so they are copied once.
 const FIRST_BYTES: usize = 256 << 10;
 
+/// The API key of Produce, as a frame begins with it.
+const PRODUCE_KEY: [u8; 2] = [0, 0];
+
 /// A frame without its size, and its share of the budget.
 #[derive(Debug)]
 pub(super) struct Frame {
@@ -53,10 +56,14 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         let size = self.size().await?;
         let length = usize::try_from(size).ok().filter(|n| *n <= self.limits.frame_bytes_max);
         let length = length.ok_or(Ended::Size(size))?;
-        if length <= OWN_BYTES - 4 {
-            return self.small(length).await;
+        while self.buffer.len() < length.min(2) {
+            self.fill(Some(self.limits.frame_stall), Ended::Stalled).await?;
         }
-        self.large(length).await
+        let produce = self.buffer.first_chunk::<2>().is_none_or(|key| *key == PRODUCE_KEY);
+        if length <= OWN_BYTES - 4 {
+            return self.small(length, produce).await;
+        }
+        self.large(length, produce).await
     }
 
     async fn size(&mut self) -> Result<i32, Ended> {
@@ -88,8 +95,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    async fn small(&mut self, length: usize) -> Result<Frame, Ended> {
-        let permit = self.reserve(length).await?;
+    async fn small(&mut self, length: usize, produce: bool) -> Result<Frame, Ended> {
+        let permit = self.reserve(length, produce).await?;
         while self.buffer.len() < length {
             self.fill(Some(self.limits.frame_stall), Ended::Stalled).await?;
         }
@@ -102,21 +109,23 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Ok(Frame { bytes, permit })
     }
 
-    async fn large(&mut self, length: usize) -> Result<Frame, Ended> {
+    async fn large(&mut self, length: usize, produce: bool) -> Result<Frame, Ended> {
         let mut capacity = length.min(FIRST_BYTES);
-        let mut permit = self.reserve(capacity).await?;
+        let mut permit = self.reserve(capacity, produce || length > FIRST_BYTES).await?;
         let mut large = None;
         let mut frame = BytesMut::with_capacity(capacity);
         let have = self.buffer.len().min(length);
         frame.extend_from_slice(&self.buffer.split_to(have));
-        self.buffer = BytesMut::new();
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
         while frame.len() < length {
             if frame.len() == capacity {
                 let next = length.min(capacity.saturating_mul(4));
                 if large.is_none() && next > self.limits.budget.total / 8 {
                     large = self.limits.budget.large.clone().acquire_owned().await.ok();
                 }
-                permit.merge(self.reserve(next - capacity).await?);
+                permit.merge(self.reserve(next - capacity, true).await?);
                 let mut larger = BytesMut::with_capacity(next);
                 larger.extend_from_slice(&frame);
                 frame = larger;
@@ -133,10 +142,17 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Ok(Frame { bytes: frame.freeze(), permit })
     }
 
-    /// Waits for room in the budget: meanwhile the socket is not read, and the client feels it.
-    async fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Ended> {
+    /// Waits for room in the budget: meanwhile the socket is not read, and the client feels it. What is not `ordinary` may
+    /// use the reserve.
+    async fn reserve(&self, bytes: usize, ordinary: bool) -> Result<OwnedSemaphorePermit, Ended> {
         let budget: &Arc<Budget> = &self.limits.budget;
         let bytes = u32::try_from(bytes.min(budget.total)).unwrap_or(u32::MAX);
+        if !ordinary && bytes as usize <= budget.reserve_total {
+            if let Ok(permit) = budget.bytes.clone().try_acquire_many_owned(bytes) {
+                return Ok(permit);
+            }
+            return budget.reserve.clone().acquire_many_owned(bytes).await.map_err(|_| Ended::Closed);
+        }
         budget.bytes.clone().acquire_many_owned(bytes).await.map_err(|_| Ended::Closed)
     }
 }
@@ -177,12 +193,31 @@ mod tests {
         let mut reader = FrameReader::new(server, limits.clone(), World::seeded(1));
         for (i, size) in sizes.iter().enumerate() {
             let frame = reader.next().await.unwrap();
-            assert_eq!(frame.bytes, vec![i as u8; *size], "frame {i}");
+            assert!(frame.bytes == vec![i as u8; *size], "frame {i}");
             assert_eq!(limits.budget.used(), *size);
         }
         drop(sent.await.unwrap());
         assert_eq!(reader.next().await.unwrap_err(), Ended::Closed);
         assert_eq!(limits.budget.used(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_producers_fill_the_budget_others_are_read() {
+        let limits = limits(8000);
+        let (mut producer, server) = tokio::io::duplex(1 << 16);
+        let mut produces = FrameReader::new(server, limits.clone(), World::seeded(1));
+        for _ in 0..3 {
+            producer.write_all(&framed(&[0; 3500])).await.unwrap();
+        }
+        let held = [produces.next().await.unwrap(), produces.next().await.unwrap()];
+        let world = produces.world.clone();
+        let third = world.timeout(Duration::from_secs(1), produces.next());
+        assert!(third.await.is_none(), "there is no room for a third");
+        let (mut other, server) = tokio::io::duplex(1 << 16);
+        other.write_all(&framed(&[0, 3, 0, 0])).await.unwrap();
+        let mut others = FrameReader::new(server, limits.clone(), World::seeded(1));
+        assert_eq!(others.next().await.unwrap().bytes, [0, 3, 0, 0][..]);
+        drop(held);
     }
 
     #[tokio::test(start_paused = true)]

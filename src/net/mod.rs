@@ -32,22 +32,38 @@ pub struct Limits {
 /// The memory of all requests, from their first byte until their records are stored or their answer is written.
 pub struct Budget {
     bytes: Arc<Semaphore>,
+    /// A part that only small requests other than Produce may use: while producers wait for a bucket that is away, others
+    /// are still answered.
+    reserve: Arc<Semaphore>,
+    /// Size of `bytes`.
     total: usize,
+    reserve_total: usize,
     /// Held by the one request that may grow beyond a share of the budget, so that large ones can't wait for each other.
     large: Arc<Semaphore>,
 }
+
+/// The reserve is one part in this many.
+const RESERVE_SHARE: usize = 8;
 
 impl Budget {
     /// A budget of `total` bytes.
     #[must_use]
     pub fn new(total: usize) -> Self {
         let total = total.min(u32::MAX as usize);
-        Self { bytes: Arc::new(Semaphore::new(total)), total, large: Arc::new(Semaphore::new(1)) }
+        let reserve_total = total / RESERVE_SHARE;
+        let total = total - reserve_total;
+        Self {
+            bytes: Arc::new(Semaphore::new(total)),
+            reserve: Arc::new(Semaphore::new(reserve_total)),
+            total,
+            reserve_total,
+            large: Arc::new(Semaphore::new(1)),
+        }
     }
 
     /// Bytes in use.
     #[must_use]
     pub fn used(&self) -> usize {
-        self.total - self.bytes.available_permits()
+        self.total + self.reserve_total - self.bytes.available_permits() - self.reserve.available_permits()
     }
 }
