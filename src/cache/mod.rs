@@ -173,7 +173,10 @@ impl ObjectCache {
         let _slot = self.loads.acquire().await.map_err(|_| gone("the broker stops"))?;
         let room = self.wait_for_room(bytes as usize).await.ok_or_else(|| gone("the cache has no room for it"))?;
         self.metrics.fetch.cold_reads.inc();
-        let content = self.bucket.read(&key, Some(0..u64::from(bytes)), Purpose::Cold).await?;
+        self.metrics.fetch.cold_reads_in_flight.inc();
+        let content = self.bucket.read(&key, Some(0..u64::from(bytes)), Purpose::Cold).await;
+        self.metrics.fetch.cold_reads_in_flight.dec();
+        let content = content?;
         let pinned = content.len();
         Ok(Arc::new(CachedObject::new(Arc::from([content]), pinned, room)))
     }

@@ -80,25 +80,20 @@ fn fits(layers: &mut Layers, small: (&str, u64), large: (&str, u64)) {
 fn budgets(config: &Config, layers: &mut Layers) {
     let bytes = |n: i32| u64::try_from(n).unwrap_or(0);
     let object = ("produce.object_bytes_max", config.produce.object_bytes_max);
-    let buffer = ("produce.buffer_bytes_max", config.produce.buffer_bytes_max);
+    let requests = ("net.request_bytes_max", config.net.request_bytes_max);
     let message = ("kafka.message.max.bytes", bytes(config.kafka.message_max_bytes));
     let request = ("kafka.socket.request.max.bytes", bytes(config.kafka.socket_request_max_bytes));
-    fits(layers, object, buffer);
+    fits(layers, object, requests);
     fits(layers, object, ("fetch.cache_bytes_max", config.fetch.cache_bytes_max));
-    fits(layers, object, ("fetch.cold_read_bytes_max", config.fetch.cold_read_bytes_max));
-    fits(layers, message, buffer);
     fits(layers, message, request);
     fits(layers, message, ("fetch.answer_bytes_max", config.fetch.answer_bytes_max));
-    fits(layers, request, ("net.request_bytes_max", config.net.request_bytes_max));
+    fits(layers, request, requests);
+    let cache = ("fetch.cache_bytes_max", config.fetch.cache_bytes_max);
+    fits(layers, ("fetch.answer_bytes_max", config.fetch.answer_bytes_max), cache);
     fits(
         layers,
         ("fetch.response_bytes_max", config.fetch.response_bytes_max),
         ("fetch.answer_bytes_max", config.fetch.answer_bytes_max),
-    );
-    fits(
-        layers,
-        ("net.pipeline_bytes_max", config.net.pipeline_bytes_max),
-        ("net.request_bytes_max", config.net.request_bytes_max),
     );
 }
 

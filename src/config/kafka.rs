@@ -129,7 +129,7 @@ section! {
         /// Bytes of the largest answer to a fetch; `fetch.response_bytes_max` counts too.
         fetch_max_bytes("fetch.max.bytes"): i32 = 57_671_680, { min: 1_024, metric: "strandline_fetch_out_bytes" };
         /// Fetch sessions (KIP-227) at a time; consumers beyond it send their whole list of partitions each time.
-        max_incremental_fetch_session_cache_slots("max.incremental.fetch.session.cache.slots"): i32 = 1_000, { min: 0, metric: "strandline_fetch_sessions_evicted" };
+        max_incremental_fetch_session_cache_slots("max.incremental.fetch.session.cache.slots"): i32 = 1_000, { min: 0, metric: "strandline_fetch_sessions" };
         /// Partitions in one answer to DescribeTopicPartitions.
         max_request_partition_size_limit("max.request.partition.size.limit"): i32 = 2_000, { min: 1 };
 

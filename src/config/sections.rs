@@ -1,5 +1,5 @@
-//! Our own settings, a section per struct. The defaults fit a container of 512 MiB: requests 128, cache 128 (176 with
-//! its overhead), answers 64, cold reads 32, and room for State and the process.
+//! Our own settings, a section per struct. The defaults fit a container of 512 MiB: requests 128, cache 128
+//! (answers of 64 within it), and room for State and the process.
 use std::path::PathBuf;
 
 use super::setting::{path, section};
@@ -127,9 +127,6 @@ section! {
         puts_in_flight_max: usize = 8, { min: 1, max: 256, metric: "strandline_produce_puts_in_flight" };
         /// PUTs in flight at a time where `flush_interval_ms` is 0: with more, flushes get smaller and not faster.
         puts_in_flight_local: usize = 1, { min: 1, max: 256, metric: "strandline_produce_puts_in_flight" };
-        /// Memory of batches that are not committed yet, by what their network buffers occupy. At the limit sockets are not
-        /// read any more.
-        buffer_bytes_max: u64 = 96 << 20, { min: 1 << 20, metric: "strandline_produce_buffered_bytes" };
         /// A batch that is not committed after this long is answered with a retriable error, if it certainly was not, and
         /// with nothing, if it may have been. Clients give up at 30 s.
         deadline_ms: u64 = 25_000, { min: 1_000, max: 600_000, metric: "strandline_produce_ack_seconds" };
@@ -147,15 +144,11 @@ section! {
         cache_bytes_max: u64 = 128 << 20, { min: 1 << 20, metric: "strandline_cache_misses" };
         /// Reads of the bucket at a time for consumers that are behind.
         cold_reads_max: usize = 8, { min: 1, max: 1024, metric: "strandline_fetch_cold_reads_in_flight" };
-        /// Memory of such reads.
-        cold_read_bytes_max: u64 = 32 << 20, { min: 1 << 20, metric: "strandline_fetch_cold_read_bytes" };
         /// The largest answer to one fetch, if the client and `kafka.fetch.max.bytes` ask for more. The first batch is sent
         /// even if it is larger.
         response_bytes_max: u64 = 16 << 20, { min: 64 << 10, metric: "strandline_fetch_out_bytes" };
         /// Memory of answers that their clients have not read yet. At the limit fetches wait.
         answer_bytes_max: u64 = 64 << 20, { min: 1 << 20, metric: "strandline_fetch_answer_bytes" };
-        /// Fetches that may wait for data at a time; beyond it they are answered at once.
-        waiting_max: usize = 20_000, { min: 1, metric: "strandline_fetch_waiting_requests" };
     }
 }
 
@@ -166,9 +159,6 @@ section! {
         connections_max: usize = 4_096, { min: 1, max: 1_000_000, metric: "strandline_net_closed_connections" };
         /// Requests of one connection that are being served at a time; beyond it the socket is not read.
         pipeline_depth_max: usize = 64, { min: 1, max: 1024, metric: "strandline_net_requests_in_flight" };
-        /// Bytes of one connection's requests that are being served; beyond it the socket is not read. One request is always
-        /// read, whatever its size.
-        pipeline_bytes_max: u64 = 16 << 20, { min: 64 << 10, metric: "strandline_net_frame_bytes" };
         /// Memory of all requests, from their first byte to their answer. At the limit sockets are not read.
         request_bytes_max: u64 = 128 << 20, { min: 1 << 20, metric: "strandline_net_frame_bytes" };
         /// A client that reads nothing of its answer for this long is disconnected.
@@ -215,8 +205,6 @@ section! {
         producers_per_partition_max: usize = 10_000, { min: 1, max: 1_000_000, metric: "strandline_state_producers" };
         /// Bytes of a client id.
         client_id_bytes_max: usize = 1_024, { min: 1, max: 32_767 };
-        /// Bytes of a transactional id.
-        transactional_id_bytes_max: usize = 1_024, { min: 1, max: 32_767 };
         /// Bytes of a topic setting's value.
         config_value_bytes_max: usize = 4_096, { min: 64, max: 32_767 };
     }

@@ -180,8 +180,8 @@ const REFUSED: &[(&str, &str)] = &[
         "strandline.yaml:2: admin.address: 127.0.0.1:9092 is a listener's; choose another port",
     ),
     (
-        "produce:\n  object_bytes_max: 128 MiB\nfetch:\n  cold_read_bytes_max: 128 MiB\n",
-        "strandline.yaml:2: produce.object_bytes_max: produce.object_bytes_max (128 MiB) does not fit into produce.buffer_bytes_max (96 MiB); raise the second or lower the first",
+        "produce:\n  object_bytes_max: 200 MiB\nfetch:\n  cache_bytes_max: 200 MiB\n",
+        "strandline.yaml:2: produce.object_bytes_max: produce.object_bytes_max (200 MiB) does not fit into net.request_bytes_max (128 MiB); raise the second or lower the first",
     ),
     (
         "net:\n  request_bytes_max: 50 MiB\n",

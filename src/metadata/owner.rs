@@ -121,6 +121,7 @@ impl Owner {
             let Some(first) = first else { return Ok(()) };
             let mut batch = vec![first];
             carried = gather(&mut queue, &mut batch);
+            self.metrics.journal.queued_commands.set(i64::try_from(queue.len()).unwrap_or(i64::MAX));
             self.append(batch).await?;
         }
     }
@@ -132,7 +133,9 @@ impl Owner {
         let (entry, proposal) = self.freeze(commands);
         // H15: a defect in `apply` shows here, before the entry can reach any other broker.
         let mut overlay = State::clone(&self.state);
+        let begun = self.world.now();
         let foreseen = overlay.apply(overlay.head().position.next(), &entry);
+        self.metrics.state.apply_seconds.observe((self.world.now() - begun).as_secs_f64());
         let appended = match self.append_until_known(proposal).await? {
             Ok(appended) => appended,
             Err(reason) => {

@@ -11,6 +11,7 @@ use super::write::{WriteEnded, write_all};
 use crate::api::{self, Answer, Call, Context, Reply};
 use crate::config::HostPort;
 use crate::protocol::{ApiKey, FrameError, parse_header, unsupported_api_versions};
+use crate::telemetry::Metrics;
 use crate::types::ConnectionId;
 use crate::world::Instant;
 
@@ -19,10 +20,20 @@ struct Due {
     api_key: i16,
     received: Instant,
     reply: BoxFuture<'static, Option<Reply>>,
+    _served: InFlight,
     /// The request's place in the pipeline; free again when its answer is written.
     _place: OwnedSemaphorePermit,
     /// The frame's share of the budget, where the API did not take it.
     _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Counts a request as being served until it is dropped.
+struct InFlight(Arc<Metrics>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.net.requests_in_flight.dec();
+    }
 }
 
 /// Serves a connection until either side ends it; `stop` ends it after the answers that are due.
@@ -92,10 +103,12 @@ impl Connection {
 
     async fn request(&mut self, frame: Frame, place: OwnedSemaphorePermit) -> Result<(), &'static str> {
         let received = self.ctx.world.now();
+        self.ctx.metrics.net.requests_in_flight.inc();
+        let served = InFlight(self.ctx.metrics.clone());
         let frame_bytes = frame.bytes.len();
         let (header, body) = match parse_header(&frame.bytes) {
             Ok(parsed) => parsed,
-            Err(error) => return self.unreadable(&error, received, place).await,
+            Err(error) => return self.unreadable(&error, received, served, place).await,
         };
         let api_key = header.api_key as i16;
         self.ctx.metrics.net.request(api_key, header.version, frame_bytes as u64);
@@ -137,7 +150,7 @@ impl Connection {
                 return Err("frame");
             }
         };
-        self.answer(Due { api_key, received, reply, _place: place, _permit: permit }).await
+        self.answer(Due { api_key, received, reply, _served: served, _place: place, _permit: permit }).await
     }
 
     /// A header that can't be read closes the connection, but for ApiVersions of a version of the future.
@@ -145,6 +158,7 @@ impl Connection {
         &mut self,
         error: &FrameError,
         received: Instant,
+        served: InFlight,
         place: OwnedSemaphorePermit,
     ) -> Result<(), &'static str> {
         let api_key = ApiKey::ApiVersions as i16;
@@ -154,7 +168,7 @@ impl Connection {
             let (first, last) = api::API_VERSIONS_RANGE;
             let frame = unsupported_api_versions(correlation_id, first, last).map_err(|_| "error")?;
             let reply = Box::pin(std::future::ready(Some(Reply::from(frame))));
-            return self.answer(Due { api_key, received, reply, _place: place, _permit: None }).await;
+            return self.answer(Due { api_key, received, reply, _served: served, _place: place, _permit: None }).await;
         }
         debug!(connection = self.id.0, %error, "frame refused");
         self.ctx.metrics.net.refused_frame("header");

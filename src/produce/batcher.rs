@@ -173,6 +173,8 @@ impl Owner {
             self.open.bytes += size;
             self.open.held.push(Held { connection, batch, keep_slices, pinned_bytes, request, index });
         }
+        let pinned = submission.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        self.batcher.metrics.produce.buffered_bytes.inc_by(pinned as i64);
         self.open.permits.extend(submission.permit);
         self.open.since.get_or_insert(now);
         if count == 0 {
@@ -249,6 +251,8 @@ impl Owner {
                     Ok(()) => self.stored(flush),
                     Err(reason) => self.put_failed(flush, &reason),
                 }
+                let pinned: usize = permits.iter().map(OwnedSemaphorePermit::num_permits).sum();
+                self.batcher.metrics.produce.buffered_bytes.dec_by(pinned as i64);
                 drop(permits);
             }
             Event::Outcome { flush, batches, outcome, since } => self.known(flush, batches, outcome, since),

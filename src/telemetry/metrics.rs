@@ -180,12 +180,8 @@ room! {
         cold_reads: Counter,
         /// Cold reads in flight.
         cold_reads_in_flight: Gauge,
-        /// Memory that cold reads in flight have reserved, in bytes.
-        cold_read_bytes: Gauge,
         /// Fetch sessions (KIP-227).
         sessions: Gauge,
-        /// Fetch sessions evicted to make room for another.
-        sessions_evicted: Counter,
         /// Memory pinned by answers that their clients have not read yet, in bytes.
         answer_bytes: Gauge,
     }
@@ -198,10 +194,6 @@ room! {
         hits: Counter,
         /// Reads that had to ask the bucket.
         misses: Counter,
-        /// Reads that joined another's read of the bucket.
-        shared_loads: Counter,
-        /// Objects evicted.
-        evictions: Counter,
         /// Bytes held, by the size of allocations.
         bytes: Gauge,
     }
@@ -220,8 +212,6 @@ room! {
         objects: Gauge,
         /// Producer states (one per producer and partition).
         producers: Gauge,
-        /// Estimate of State's memory, in bytes.
-        bytes: Gauge,
         /// Time to apply one entry.
         apply_seconds: Histogram = Histogram::new(exponential_buckets(0.000_01, 4.0, 10)),
     }
