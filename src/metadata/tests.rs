@@ -3,7 +3,7 @@ mod faults;
 mod histories;
 mod snapshots;
 mod starts;
-mod troubled;
+pub(crate) mod troubled;
 
 use bytes::Bytes;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::types::{BrokerId, Position, ProducerId, TimestampMs, Uuid};
 use crate::world::World;
 use troubled::{End, Troubled};
 
-const SETTINGS: Settings = Settings {
+pub(crate) const SETTINGS: Settings = Settings {
     topics_max: 100,
     partitions_max: 1000,
     partitions_per_topic_max: 100,
@@ -28,20 +28,20 @@ const SETTINGS: Settings = Settings {
     snapshots_min: 3,
 };
 
-const NO_SNAPSHOTS: SnapshotPolicy =
+pub(crate) const NO_SNAPSHOTS: SnapshotPolicy =
     SnapshotPolicy { entries: u64::MAX, bytes: u64::MAX, age_ms: i64::MAX, kept_ms: i64::MAX };
 
 /// A cluster's journal and bucket, and the world around them.
-struct Site {
-    world: World,
-    journal: MemoryJournal,
-    bucket: MemoryBucket,
-    policy: SnapshotPolicy,
-    settings: Settings,
+pub(crate) struct Site {
+    pub(crate) world: World,
+    pub(crate) journal: MemoryJournal,
+    pub(crate) bucket: MemoryBucket,
+    pub(crate) policy: SnapshotPolicy,
+    pub(crate) settings: Settings,
 }
 
 impl Site {
-    fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let world = World::seeded(seed);
         let (journal, bucket) = (MemoryJournal::new(), MemoryBucket::new());
         Self { world, journal, bucket, policy: NO_SNAPSHOTS, settings: SETTINGS }
@@ -60,12 +60,12 @@ impl Site {
         }
     }
 
-    async fn start(&self, broker: i32) -> Started {
+    pub(crate) async fn start(&self, broker: i32) -> Started {
         start(self.parts(broker)).await.unwrap()
     }
 
     /// A broker whose calls to the journal can be told to go wrong.
-    async fn start_troubled(&self, broker: i32) -> (Started, Troubled) {
+    pub(crate) async fn start_troubled(&self, broker: i32) -> (Started, Troubled) {
         let troubled = Troubled::new(Arc::new(self.journal.clone()), self.world.clone());
         let parts = Parts { journal: Arc::new(troubled.clone()), ..self.parts(broker) };
         (start(parts).await.unwrap(), troubled)
@@ -91,11 +91,20 @@ impl Site {
     }
 }
 
+/// The seeds of a random test: `count` of them, `SEEDS=n` for more or fewer, `SEED=n` for the one that failed.
+pub(crate) fn seeds(count: u64) -> std::ops::Range<u64> {
+    let given = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    match given("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..given("SEEDS").unwrap_or(count),
+    }
+}
+
 fn ids(count: u32) -> AllocateProducerIds {
     AllocateProducerIds { count }
 }
 
-fn topic(name: &str, id: u128) -> CreateTopic {
+pub(crate) fn topic(name: &str, id: u128) -> CreateTopic {
     let id = Bytes::from(Uuid::from_u128(id).as_bytes().to_vec());
     CreateTopic { name: name.into(), id, partitions: 2, replication_factor: 1, configs: vec![] }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tracing::{info, warn};
@@ -11,12 +11,12 @@ use tracing::{info, warn};
 use super::budget::{Budget, Decision, FlushRule};
 use super::chain::{Chains, FlushId, GivenUp, Link};
 use super::flush::{LaidOut, lay_out};
-use super::put::{PutPolicy, fresh_header, put};
+use super::put::{PutPolicy, Putter, Stored, fresh_header};
 use super::{BatchResult, PartBatch, Placed, ProduceError, Producer, QUEUE_MAX, Submission};
 use crate::cache::ObjectCache;
 use crate::metadata::{ProposeError, Replica};
 use crate::segment::ObjectName;
-use crate::state::{BatchOutcome, CommitRuns, Outcome, RunSpec, RunsWriter};
+use crate::state::{BatchOutcome, BatchSequence, CommitRuns, Outcome, RunSpec, RunsWriter};
 use crate::store::Bucket;
 use crate::telemetry::Metrics;
 use crate::types::{ConnectionId, KafkaError, ObjectId};
@@ -38,7 +38,15 @@ pub struct Batcher {
 pub fn start(batcher: Batcher) -> (Producer, JoinHandle<()>) {
     let (queue, submitted) = mpsc::channel(QUEUE_MAX);
     let world = batcher.world.clone();
+    let putter = Putter::new(
+        batcher.bucket.clone(),
+        world.clone(),
+        batcher.replica.clone(),
+        batcher.metrics.clone(),
+        batcher.put,
+    );
     let owner = Owner {
+        putter: Arc::new(putter),
         budget: Budget::new(batcher.flush),
         batcher,
         open: Open::default(),
@@ -65,6 +73,9 @@ pub(super) struct Held {
     pub(super) pinned_bytes: usize,
     request: u64,
     index: usize,
+    since: Instant,
+    /// The frame's share of the request budget; the last batch of a request has it.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Held {
@@ -73,12 +84,42 @@ impl Held {
     }
 }
 
+/// What was gathered, oldest first.
 #[derive(Default)]
 struct Open {
     held: Vec<Held>,
     bytes: usize,
-    permits: Vec<OwnedSemaphorePermit>,
-    since: Option<Instant>,
+}
+
+impl Open {
+    fn push(&mut self, held: Held) {
+        self.bytes += held.batch.bytes.len();
+        self.held.push(held);
+    }
+
+    /// What goes into the next object: everything, or, where PUTs could not keep up and far more waits, an object's
+    /// worth: a PUT that is many times larger would need more time than it has.
+    fn leave(&mut self, object_bytes: usize) -> Self {
+        if self.bytes < object_bytes.saturating_mul(2) {
+            return std::mem::take(self);
+        }
+        let (mut bytes, mut count) = (0, 0);
+        while bytes < object_bytes {
+            bytes += self.held[count].batch.bytes.len();
+            count += 1;
+        }
+        let rest = self.held.split_off(count);
+        self.bytes -= bytes;
+        Self { held: std::mem::replace(&mut self.held, rest), bytes }
+    }
+
+    /// Takes out what must not be stored any more.
+    fn drop_if(&mut self, gone: impl Fn(&Held) -> bool) -> Vec<Held> {
+        let (gone, kept): (Vec<_>, Vec<_>) = self.held.drain(..).partition(gone);
+        self.held = kept;
+        self.bytes -= gone.iter().map(|h| h.batch.bytes.len()).sum::<usize>();
+        gone
+    }
 }
 
 /// A request that waits for its batches.
@@ -102,12 +143,13 @@ struct Flight {
 }
 
 enum Event {
-    Put { flush: FlushId, result: Result<(), String>, permits: Vec<OwnedSemaphorePermit> },
+    Put { flush: FlushId, result: Result<ObjectName, String>, permits: Vec<OwnedSemaphorePermit> },
     Outcome { flush: FlushId, batches: Vec<LaidOut>, outcome: Result<Outcome, ProposeError>, since: Instant },
 }
 
 struct Owner {
     batcher: Batcher,
+    putter: Arc<Putter>,
     budget: Budget,
     open: Open,
     requests: BTreeMap<u64, Request>,
@@ -158,28 +200,33 @@ impl Owner {
         let sizes: usize = submission.batches.iter().map(|b| b.bytes.len()).sum();
         // Slices keep their whole frame allocated, so they are worth keeping only where they are most of it.
         let keep_slices = sizes >= submission.frame_bytes / 8 * 7 && sizes / count.max(1) >= 16 << 10;
+        let mut taken = false;
         for (index, batch) in submission.batches.into_iter().enumerate() {
             let size = batch.bytes.len();
-            let header = &batch.header;
-            let admitted =
-                !header.has_producer() || self.given_up.admits(header.producer_id, batch.slot, header.base_sequence);
-            if !admitted {
+            if !self.admits(&batch) {
                 let message = "an earlier batch of this producer was not written; it has to come first";
                 self.answer(request, index, Err(retriable(KafkaError::OutOfOrderSequenceNumber, message)));
                 continue;
             }
             let pinned_bytes = size * submission.frame_bytes / sizes.max(1);
             let connection = submission.connection;
-            self.open.bytes += size;
-            self.open.held.push(Held { connection, batch, keep_slices, pinned_bytes, request, index });
+            let (since, permit) = (now, None);
+            self.open.push(Held { connection, batch, keep_slices, pinned_bytes, request, index, since, permit });
+            taken = true;
         }
-        let pinned = submission.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        self.batcher.metrics.produce.buffered_bytes.inc_by(pinned as i64);
-        self.open.permits.extend(submission.permit);
-        self.open.since.get_or_insert(now);
+        if let Some(last) = self.open.held.last_mut().filter(|_| taken) {
+            self.batcher.metrics.produce.buffered_bytes.inc_by(pinned(submission.permit.iter()));
+            last.permit = submission.permit;
+        }
         if count == 0 {
             self.finish_if_complete(request);
         }
+    }
+
+    fn admits(&mut self, batch: &PartBatch) -> bool {
+        let (header, slot) = (&batch.header, batch.slot);
+        let known = || self.batcher.replica.state().producer(slot, header.producer_id).is_some();
+        !header.has_producer() || self.given_up.admits(header.producer_id, slot, header.base_sequence, known)
     }
 
     /// Lets flushes go; gives the time at which the next one is due.
@@ -196,7 +243,9 @@ impl Owner {
     }
 
     fn flush(&mut self, now: Instant, reason: &'static str) {
-        let open = std::mem::take(&mut self.open);
+        let mut open = self.open.leave(self.batcher.flush.object_bytes);
+        let since = open.held.first().map_or(now, |oldest| oldest.since);
+        let permits = open.held.iter_mut().filter_map(|held| held.permit.take()).collect();
         let flush = FlushId(self.next_flush);
         self.next_flush += 1;
         self.budget.flushed(now);
@@ -217,7 +266,6 @@ impl Owner {
             proposed: 0,
         };
         self.flights.insert(flush, flight);
-        let (since, permits) = (open.since.unwrap_or(now), open.permits);
         let task = self.store(since, header.name, layout.body, layout.pinned_bytes);
         self.events.push(Box::pin(async move {
             let result = task.await.unwrap_or_else(|e| Err(e.to_string()));
@@ -232,13 +280,12 @@ impl Owner {
         name: ObjectName,
         body: Vec<Bytes>,
         pinned_bytes: usize,
-    ) -> JoinHandle<Result<(), String>> {
-        let (bucket, world, policy) = (self.batcher.bucket.clone(), self.batcher.world.clone(), self.batcher.put);
-        let cache = self.batcher.cache.clone();
+    ) -> JoinHandle<Result<ObjectName, String>> {
+        let (putter, cache) = (self.putter.clone(), self.batcher.cache.clone());
         self.batcher.world.spawn("put", async move {
-            put(bucket, world, policy, since, name, body.clone()).await?;
+            let Stored { name, body } = putter.put(since, name, body).await?;
             cache.insert_written(name, body.into(), pinned_bytes).await;
-            Ok(())
+            Ok(name)
         })
     }
 
@@ -248,23 +295,22 @@ impl Owner {
                 self.puts -= 1;
                 self.batcher.metrics.produce.puts_in_flight.set(self.puts as i64);
                 match result {
-                    Ok(()) => self.stored(flush),
+                    Ok(name) => self.stored(flush, name),
                     Err(reason) => self.put_failed(flush, &reason),
                 }
-                let pinned: usize = permits.iter().map(OwnedSemaphorePermit::num_permits).sum();
-                self.batcher.metrics.produce.buffered_bytes.dec_by(pinned as i64);
+                self.batcher.metrics.produce.buffered_bytes.dec_by(pinned(permits.iter()));
                 drop(permits);
             }
             Event::Outcome { flush, batches, outcome, since } => self.known(flush, batches, outcome, since),
         }
     }
 
-    fn stored(&mut self, flush: FlushId) {
+    fn stored(&mut self, flush: FlushId, name: ObjectName) {
         if std::mem::take(&mut self.failing) {
             info!("the bucket takes objects again");
         }
         let Some(flight) = self.flights.get_mut(&flush) else { return };
-        flight.stored = true;
+        (flight.stored, flight.name) = (true, name);
         self.propose(flush);
     }
 
@@ -327,26 +373,50 @@ impl Owner {
 
     /// Fails batches that were certainly not committed, and everything behind them in their chains (H7).
     fn give_up(&mut self, flush: FlushId, batches: Vec<LaidOut>, error: KafkaError, message: &str) {
-        let mut failed = vec![(flush, batches)];
-        while let Some((flush, batches)) = failed.pop() {
+        let links: BTreeSet<Link> = batches.iter().map(|batch| batch.held.link()).collect();
+        let mut failed = BTreeMap::from([(flush, batches)]);
+        // The oldest first, so that of each producer the first batch is the one that is waited for.
+        while let Some((flush, batches)) = failed.pop_first() {
             for batch in &batches {
-                let header = &batch.held.batch.header;
-                if header.has_producer() {
-                    self.given_up.give_up(header.producer_id, batch.held.batch.slot, header.base_sequence);
-                }
-                for behind in self.chains.behind(batch.held.link(), flush) {
+                self.expect_again(&batch.held.batch);
+                let link = batch.held.link();
+                for behind in self.chains.behind(link, flush) {
                     let Some(flight) = self.flights.get_mut(&behind) else { continue };
-                    let link = batch.held.link();
-                    let (with_it, others) = flight.waiting.drain(..).partition(|b| b.held.link() == link);
-                    flight.waiting = others;
-                    failed.push((behind, with_it));
+                    let with_it = flight.waiting.extract_if(.., |b| b.held.link() == link);
+                    failed.entry(behind).or_default().extend(with_it);
                 }
             }
             for batch in &batches {
-                self.answer(batch.held.request, batch.held.index, Err(retriable(error, message)));
+                self.fail(&batch.held, error, message);
             }
             self.leave(flush, &batches);
         }
+        // What has not left yet is behind them too.
+        for held in self.open.drop_if(|held| links.contains(&held.link())) {
+            self.batcher.metrics.produce.buffered_bytes.dec_by(pinned(held.permit.iter()));
+            self.expect_again(&held.batch);
+            self.fail(&held, error, message);
+        }
+    }
+
+    /// Nothing of the batch's producer is taken before it.
+    fn expect_again(&mut self, batch: &PartBatch) {
+        let (header, slot) = (&batch.header, batch.slot);
+        let known = || self.batcher.replica.state().producer(slot, header.producer_id).is_some();
+        if header.has_producer() && !known() {
+            self.given_up.give_up(header.producer_id, slot, header.base_sequence);
+        }
+    }
+
+    /// Answers a batch that was given up. If an attempt over another connection is in the log, that is the answer: an
+    /// error would make the client send it again when State may not remember it any more.
+    fn fail(&mut self, held: &Held, error: KafkaError, message: &str) {
+        let (header, state) = (&held.batch.header, self.batcher.replica.state());
+        let same = |b: &&BatchSequence| b.first == header.base_sequence && b.records == header.records();
+        let producer = state.producer(held.batch.slot, header.producer_id);
+        let known = producer.filter(|p| p.epoch == header.producer_epoch).and_then(|p| p.batches().iter().find(same));
+        let result = known.map(|b| Placed { base_offset: b.base_offset }).ok_or_else(|| retriable(error, message));
+        self.answer(held.request, held.index, result);
     }
 
     /// The batches are done with: whoever waited for them may go.
@@ -424,6 +494,11 @@ fn commit_runs(flight: &Flight, batches: &[LaidOut]) -> CommitRuns {
         base_timestamp,
         runs: runs.into(),
     }
+}
+
+/// Bytes of the request budget that `permits` hold.
+fn pinned<'a>(permits: impl Iterator<Item = &'a OwnedSemaphorePermit>) -> i64 {
+    permits.map(|permit| permit.num_permits() as i64).sum()
 }
 
 fn result_of(outcome: BatchOutcome) -> BatchResult {

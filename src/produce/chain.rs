@@ -45,8 +45,9 @@ impl Chains {
     }
 }
 
-/// Idempotent producers of which a batch was given up before it was proposed. Until that batch is sent again, later
-/// ones are refused: without state in State they would be accepted first, and the order lost (H7).
+/// Idempotent producers that State does not know, and of which a batch was given up. Until that batch is sent again,
+/// later ones are refused: they would be accepted first, and the order lost (H7). Of producers that it knows, State
+/// itself refuses them.
 #[derive(Debug, Default)]
 pub(super) struct GivenUp {
     expected: BTreeMap<(ProducerId, Slot), Sequence>,
@@ -57,9 +58,13 @@ pub(super) struct GivenUp {
 const GIVEN_UP_MAX: usize = 10_000;
 
 impl GivenUp {
-    /// The batch that begins at `first` was given up; an earlier one stays the one that is waited for.
+    /// The batch that begins at `first` was given up. The earliest is the one that is waited for, also where a later
+    /// one's PUT failed before its own.
     pub(super) fn give_up(&mut self, producer: ProducerId, slot: Slot, first: Sequence) {
-        if self.expected.contains_key(&(producer, slot)) {
+        if let Some(expected) = self.expected.get_mut(&(producer, slot)) {
+            if precedes(first, *expected) {
+                *expected = first;
+            }
             return;
         }
         if self.oldest.len() >= GIVEN_UP_MAX
@@ -71,11 +76,18 @@ impl GivenUp {
         self.oldest.push_back((producer, slot));
     }
 
-    /// Whether a batch that begins at `first` may be taken. The one that was given up, or a new start, ends the wait.
-    pub(super) fn admits(&mut self, producer: ProducerId, slot: Slot, first: Sequence) -> bool {
+    /// Whether a batch that begins at `first` may be taken. The one that was given up, or a new start, ends the wait;
+    /// and so does `known`: the producer is in State by now, with that batch sent over another connection.
+    pub(super) fn admits(
+        &mut self,
+        producer: ProducerId,
+        slot: Slot,
+        first: Sequence,
+        known: impl Fn() -> bool,
+    ) -> bool {
         match self.expected.get(&(producer, slot)) {
             None => true,
-            Some(expected) if *expected == first || first == Sequence(0) => {
+            Some(expected) if *expected == first || first == Sequence(0) || known() => {
                 self.expected.remove(&(producer, slot));
                 self.oldest.retain(|key| *key != (producer, slot));
                 true
@@ -83,6 +95,11 @@ impl GivenUp {
             Some(_) => false,
         }
     }
+}
+
+/// Whether `a` comes before `b`; sequences wrap from 2^31-1 to 0, and what is in flight is far less than half of them.
+fn precedes(a: Sequence, b: Sequence) -> bool {
+    (i64::from(b.0) - i64::from(a.0)).rem_euclid(1 << 31) < 1 << 30
 }
 
 #[cfg(test)]
@@ -106,9 +123,17 @@ mod tests {
         let (mut given_up, producer, slot) = (GivenUp::default(), ProducerId(5), Slot(1));
         given_up.give_up(producer, slot, Sequence(10));
         given_up.give_up(producer, slot, Sequence(20));
-        assert!(!given_up.admits(producer, slot, Sequence(20)));
-        assert!(given_up.admits(producer, Slot(2), Sequence(20)));
-        assert!(given_up.admits(producer, slot, Sequence(10)));
-        assert!(given_up.admits(producer, slot, Sequence(20)));
+        given_up.give_up(producer, slot, Sequence(i32::MAX));
+        given_up.give_up(producer, slot, Sequence(30));
+        assert!(!given_up.admits(producer, slot, Sequence(10), || false));
+        assert!(given_up.admits(producer, slot, Sequence(i32::MAX), || false));
+        given_up.give_up(producer, slot, Sequence(20));
+        given_up.give_up(producer, slot, Sequence(10));
+        assert!(!given_up.admits(producer, slot, Sequence(20), || false));
+        assert!(given_up.admits(producer, Slot(2), Sequence(20), || false));
+        assert!(given_up.admits(producer, slot, Sequence(10), || false));
+        assert!(given_up.admits(producer, slot, Sequence(20), || false));
+        given_up.give_up(producer, slot, Sequence(30));
+        assert!(given_up.admits(producer, slot, Sequence(40), || true), "State judges it");
     }
 }

@@ -2,12 +2,16 @@
 //! flush go when its budget allows, PUTs objects side by side, and proposes their runs so that batches which one
 //! connection sends to one partition are committed in that order (invariant 3). It promises that an answer of success
 //! follows the object and the entry (invariant 1), and that after a failure nothing that came behind it is committed
-//! (H7). It does not validate batches (`records` does) and gives no offsets (`state` does). Tests: beside each file.
+//! (H7). It does not validate batches (`records` does) and gives no offsets (`state` does). Tests: beside each file, and
+//! `tests.rs` for the batcher over a bucket whose PUTs end as they like.
 mod batcher;
 mod budget;
 mod chain;
 mod flush;
+mod pace;
 mod put;
+#[cfg(test)]
+mod tests;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 

@@ -5,4 +5,4 @@ mod name;
 mod object;
 
 pub use name::{DATA_PREFIX, ObjectName};
-pub use object::{FooterRun, HEADER_BYTES, ObjectError, ObjectHeader, ObjectWriter, read_footer};
+pub use object::{FooterRun, HEADER_BYTES, ObjectError, ObjectHeader, ObjectWriter, read_footer, renamed};

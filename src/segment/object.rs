@@ -51,19 +51,7 @@ impl ObjectWriter {
     /// Begins an object.
     #[must_use]
     pub fn new(header: &ObjectHeader) -> Self {
-        let mut out = BytesMut::with_capacity(HEADER_BYTES as usize);
-        out.put_slice(&MAGIC);
-        out.put_u16(VERSION);
-        out.put_u16(0);
-        out.put_u64(header.name.applied.position.0);
-        out.put_u64(header.name.applied.token.0);
-        out.put_u128(header.name.ulid);
-        out.put_u64(header.incarnation.0);
-        out.put_i64(header.written_ms.0);
-        out.put_u32(0);
-        let crc = crc32c::crc32c(&out);
-        out.put_u32(crc);
-        Self { body: vec![out.freeze()], runs: BytesMut::new(), count: 0, bytes: HEADER_BYTES, crc: 0 }
+        Self { body: vec![header_bytes(header)], runs: BytesMut::new(), count: 0, bytes: HEADER_BYTES, crc: 0 }
     }
 
     /// Where the next run will begin.
@@ -102,6 +90,32 @@ impl ObjectWriter {
         self.body.push(out.freeze());
         (self.body, self.bytes)
     }
+}
+
+/// A finished object under another name; its record bytes are shared.
+#[must_use]
+pub fn renamed(body: &[Bytes], header: &ObjectHeader) -> Vec<Bytes> {
+    let mut body = body.to_vec();
+    if let Some(first) = body.first_mut() {
+        *first = header_bytes(header);
+    }
+    body
+}
+
+fn header_bytes(header: &ObjectHeader) -> Bytes {
+    let mut out = BytesMut::with_capacity(HEADER_BYTES as usize);
+    out.put_slice(&MAGIC);
+    out.put_u16(VERSION);
+    out.put_u16(0);
+    out.put_u64(header.name.applied.position.0);
+    out.put_u64(header.name.applied.token.0);
+    out.put_u128(header.name.ulid);
+    out.put_u64(header.incarnation.0);
+    out.put_i64(header.written_ms.0);
+    out.put_u32(0);
+    let crc = crc32c::crc32c(&out);
+    out.put_u32(crc);
+    out.freeze()
 }
 
 /// Reads the header and the footer of a whole object, and checks its checksums.
@@ -186,6 +200,8 @@ mod tests {
         let texts: Vec<&[u8]> = runs.iter().map(|r| &object[r.position as usize..][..r.bytes as usize]).collect();
         assert_eq!(texts, [&b"first"[..], b"second one"]);
         assert_eq!(runs[1].partition, PartitionIndex(3));
+        let other = ObjectHeader { name: ObjectName { ulid: 99, ..header().name }, ..header() };
+        assert_eq!(read_footer(&renamed(&body, &other).concat()).unwrap(), (other, runs));
     }
 
     #[test]

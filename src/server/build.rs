@@ -55,7 +55,11 @@ pub(super) async fn broker(config: &Arc<Config>, world: &World, metrics: &Arc<Me
         world: world.clone(),
         metrics: metrics.clone(),
         flush: flush_rule(config),
-        put: PutPolicy { deadline: Duration::from_millis(config.produce.deadline_ms) },
+        put: PutPolicy {
+            deadline: Duration::from_millis(config.produce.deadline_ms),
+            // Flushes are spaced where PUTs go far; where they don't, a slow one is a busy disk.
+            hedge: config.flush_interval_ms() > 0,
+        },
     });
     let slots = usize::try_from(config.kafka.max_incremental_fetch_session_cache_slots).unwrap_or(0);
     let context = Context {

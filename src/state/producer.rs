@@ -23,6 +23,9 @@ pub struct ProducerState {
     pub last_used: Position,
     /// That entry's wall clock, by which it falls due to expire.
     pub last_used_ms: TimestampMs,
+    /// Records accepted one after another in this epoch, since the producer is known. Their sequences are proved to be
+    /// in the log, also where their batches are not remembered any more.
+    pub accepted: u64,
     window: [BatchSequence; WINDOW],
     filled: u8,
 }
@@ -50,6 +53,11 @@ impl BatchSequence {
     }
 }
 
+/// How far `to` is beyond `from`.
+fn distance(from: Sequence, to: Sequence) -> u64 {
+    (i64::from(to.0) - i64::from(from.0)).rem_euclid(1 << 31).unsigned_abs()
+}
+
 fn advance(sequence: Sequence, by: u32) -> Sequence {
     let sum = (i64::from(sequence.0) + i64::from(by)) % (1 << 31);
     Sequence(i32::try_from(sum).expect("a remainder of 2^31 fits"))
@@ -58,7 +66,8 @@ fn advance(sequence: Sequence, by: u32) -> Sequence {
 impl ProducerState {
     /// A producer that wrote nothing yet.
     pub(super) fn new(epoch: ProducerEpoch) -> Self {
-        Self { epoch, last_used: Position(0), last_used_ms: TimestampMs(-1), window: Default::default(), filled: 0 }
+        let (last_used, last_used_ms) = (Position(0), TimestampMs(-1));
+        Self { epoch, last_used, last_used_ms, accepted: 0, window: Default::default(), filled: 0 }
     }
 
     /// The remembered batches, oldest first.
@@ -68,7 +77,9 @@ impl ProducerState {
     }
 
     /// Judges a batch of `records` records by what this producer wrote before. Without state any first sequence is
-    /// taken, since the state may have expired; a new epoch starts at 0.
+    /// taken, since the state may have expired; a new epoch starts at 0. A batch that is certainly in the log, but too
+    /// long ago for its offset to be known, is `DuplicateSequenceNumber`, which clients take for success (H7; Kafka
+    /// itself answers out of order here, which is fatal to some).
     pub(super) fn judge(state: Option<&Self>, batch: &ProducerSpec, records: u32) -> Verdict {
         let Some(state) = state else { return Verdict::Accept };
         if batch.epoch < state.epoch {
@@ -82,19 +93,23 @@ impl ProducerState {
         if let Some(old) = state.batches().iter().find(same) {
             return Verdict::Duplicate(old.base_offset);
         }
-        match state.batches().last() {
-            Some(last) if advance(last.last(), 1) != batch.first_sequence => {
-                Verdict::Refuse(KafkaError::OutOfOrderSequenceNumber)
-            }
-            _ => Verdict::Accept,
+        let (Some(oldest), Some(last)) = (state.batches().first(), state.batches().last()) else {
+            return Verdict::Accept;
+        };
+        let next = advance(last.last(), 1);
+        if next == batch.first_sequence {
+            return Verdict::Accept;
         }
+        let (begins, ends) = (distance(batch.first_sequence, next), distance(oldest.first, next) + u64::from(records));
+        let proved = begins >= ends && begins <= state.accepted && begins < 1 << 30;
+        Verdict::Refuse(if proved { KafkaError::DuplicateSequenceNumber } else { KafkaError::OutOfOrderSequenceNumber })
     }
 
     /// Remembers an accepted batch.
     pub(super) fn record(&mut self, epoch: ProducerEpoch, batch: BatchSequence, at: Moment) {
         if epoch != self.epoch {
             self.epoch = epoch;
-            self.filled = 0;
+            (self.filled, self.accepted) = (0, 0);
         }
         if usize::from(self.filled) == WINDOW {
             self.window.rotate_left(1);
@@ -102,12 +117,18 @@ impl ProducerState {
         }
         self.window[usize::from(self.filled)] = batch;
         self.filled += 1;
+        self.accepted += u64::from(batch.records);
         (self.last_used, self.last_used_ms) = (at.position, at.wall_ms);
     }
 
     /// Rebuilds a state from a snapshot; `None` if it has more batches than can be.
-    pub(super) fn restore(epoch: ProducerEpoch, last: Moment, batches: &[BatchSequence]) -> Option<Self> {
-        let mut state = Self { last_used: last.position, last_used_ms: last.wall_ms, ..Self::new(epoch) };
+    pub(super) fn restore(
+        epoch: ProducerEpoch,
+        last: Moment,
+        accepted: u64,
+        batches: &[BatchSequence],
+    ) -> Option<Self> {
+        let mut state = Self { last_used: last.position, last_used_ms: last.wall_ms, accepted, ..Self::new(epoch) };
         state.window.get_mut(..batches.len())?.copy_from_slice(batches);
         state.filled = u8::try_from(batches.len()).ok()?;
         Some(state)
@@ -141,6 +162,9 @@ mod tests {
     fn verdicts_are_those_of_kafka() {
         use Verdict::{Accept, Duplicate, Refuse};
         let six: Vec<(i32, u32)> = (0..6).map(|i| (i * 10, 10)).collect();
+        // What a producer wrote before State knew it proves nothing.
+        let later: Vec<(i32, u32)> = (10..20).map(|i| (i * 10, 10)).collect();
+        let around: Vec<(i32, u32)> = [(i32::MAX - 9, 10)].into_iter().chain((0..5).map(|i| (i * 10, 10))).collect();
         let wrap = [(i32::MAX - 4, 10)];
         let out_of_order = Refuse(KafkaError::OutOfOrderSequenceNumber);
         type History<'a> = &'a [(i32, u32)];
@@ -153,7 +177,13 @@ mod tests {
             (&[(0, 10)], (4, 0, 1), Accept),
             (&[(0, 10)], (4, 10, 1), out_of_order),
             (&six, (3, 10, 10), Duplicate(Offset(101))),
-            (&six, (3, 0, 10), out_of_order),
+            (&six, (3, 0, 10), Refuse(KafkaError::DuplicateSequenceNumber)),
+            (&six, (3, 0, 9), Refuse(KafkaError::DuplicateSequenceNumber)),
+            (&six, (3, 0, 11), out_of_order),
+            (&six, (3, i32::MAX, 1), out_of_order),
+            (&six, (3, 70, 10), out_of_order),
+            (&later, (3, 90, 10), out_of_order),
+            (&around, (3, i32::MAX - 9, 10), Refuse(KafkaError::DuplicateSequenceNumber)),
             (&wrap, (3, 5, 1), Accept),
             (&wrap, (3, i32::MAX - 4, 10), Duplicate(Offset(100))),
             (&wrap, (3, 6, 1), out_of_order),

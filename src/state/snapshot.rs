@@ -139,6 +139,8 @@ struct ProducerBody {
     /// Per remembered batch, oldest first: first sequence, records, base offset.
     #[prost(bytes = "vec", tag = "6")]
     batches: Vec<u8>,
+    #[prost(uint64, tag = "7")]
+    accepted: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -288,6 +290,7 @@ fn producer_body(slot: Slot, id: ProducerId, producer: &ProducerState) -> Produc
         last_used: producer.last_used.0,
         last_used_ms: producer.last_used_ms.0,
         batches,
+        accepted: producer.accepted,
     }
 }
 
@@ -416,7 +419,7 @@ fn restore_producers(state: &mut State, bodies: Vec<ProducerBody>) -> Option<()>
         }
         let epoch = ProducerEpoch(i16::try_from(body.epoch).ok()?);
         let last = Moment { position: Position(body.last_used), wall_ms: TimestampMs(body.last_used_ms) };
-        let producer = ProducerState::restore(epoch, last, &batches)?;
+        let producer = ProducerState::restore(epoch, last, body.accepted, &batches)?;
         let slot = Slot(body.slot);
         let place = state.partitions.get_mut(slot.0 as usize)?.as_mut()?;
         Arc::make_mut(place).producers += 1;

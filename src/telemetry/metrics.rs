@@ -156,6 +156,10 @@ room! {
         flush_partitions: Histogram = Histogram::new(exponential_buckets(1.0, 4.0, 9)),
         /// PUTs of this path that are in flight.
         puts_in_flight: Gauge,
+        /// Second copies of PUTs that took unusually long.
+        hedged_puts: Counter,
+        /// Those that were there before the first.
+        hedges_won: Counter,
         /// Memory pinned by batches that are not committed yet, in bytes (allocations, not slices).
         buffered_bytes: Gauge,
         /// Requests that wait for room in the buffer.

@@ -11,7 +11,7 @@ use crate::world::World;
 
 /// How one append ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     Done,
     NotDone,
     /// Answered `Unknown`; not done.
@@ -27,19 +27,19 @@ pub(super) enum End {
 
 /// One append's fate: entries of others that come before it, and how long it takes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Trouble {
+pub(crate) struct Trouble {
     end: End,
     delay: Duration,
     foreign: u32,
 }
 
 impl End {
-    pub(super) fn after(self, delay: Duration) -> Trouble {
+    pub(crate) fn after(self, delay: Duration) -> Trouble {
         Trouble { delay, ..self.into() }
     }
 
     /// After others have appended `foreign` entries.
-    pub(super) fn behind(self, foreign: u32) -> Trouble {
+    pub(crate) fn behind(self, foreign: u32) -> Trouble {
         Trouble { foreign, ..self.into() }
     }
 }
@@ -51,7 +51,7 @@ impl From<End> for Trouble {
 }
 
 #[derive(Clone)]
-pub(super) struct Troubled {
+pub(crate) struct Troubled {
     journal: Arc<dyn Journal>,
     world: World,
     plan: Arc<Mutex<Plan>>,
@@ -74,45 +74,45 @@ struct Plan {
 }
 
 impl Troubled {
-    pub(super) fn new(journal: Arc<dyn Journal>, world: World) -> Self {
+    pub(crate) fn new(journal: Arc<dyn Journal>, world: World) -> Self {
         Self { journal, world, plan: Arc::default() }
     }
 
     /// The next appends end so, one each; after them all is well.
-    pub(super) fn script(&self, troubles: impl IntoIterator<Item = impl Into<Trouble>>) {
+    pub(crate) fn script(&self, troubles: impl IntoIterator<Item = impl Into<Trouble>>) {
         self.plan().script.extend(troubles.into_iter().map(Into::into));
     }
 
     /// From now on, or not any more, every append that no script covers ends by chance.
-    pub(super) fn by_chance(&self, by_chance: bool) {
+    pub(crate) fn by_chance(&self, by_chance: bool) {
         self.plan().by_chance = by_chance;
     }
 
-    pub(super) fn page(&self, entries: usize) {
+    pub(crate) fn page(&self, entries: usize) {
         self.plan().page = Some(entries);
     }
 
-    pub(super) fn other(&self, other: Replica) {
+    pub(crate) fn other(&self, other: Replica) {
         self.plan().other = Some(other);
     }
 
-    pub(super) fn seen(&self) -> Vec<Proposal> {
+    pub(crate) fn seen(&self) -> Vec<Proposal> {
         self.plan().seen.clone()
     }
 
-    pub(super) fn heads(&self) -> usize {
+    pub(crate) fn heads(&self) -> usize {
         self.plan().heads
     }
 
-    pub(super) fn slow_heads(&self, delay: Duration) {
+    pub(crate) fn slow_heads(&self, delay: Duration) {
         self.plan().head_delay = delay;
     }
 
-    pub(super) fn fail_heads(&self, fail: bool) {
+    pub(crate) fn fail_heads(&self, fail: bool) {
         self.plan().head_fails = fail;
     }
 
-    pub(super) fn slow_reads(&self, delay: Duration) {
+    pub(crate) fn slow_reads(&self, delay: Duration) {
         self.plan().read_delay = delay;
     }
 

@@ -206,6 +206,12 @@ impl State {
         self.producers.range((slot, ProducerId(i64::MIN))..=(slot, ProducerId(i64::MAX))).map(|(k, v)| (k.1, v))
     }
 
+    /// What a partition remembers of this producer.
+    #[must_use]
+    pub fn producer(&self, slot: Slot, id: ProducerId) -> Option<&Arc<ProducerState>> {
+        self.producers.get(&(slot, id))
+    }
+
     /// All remembered producers.
     pub fn producers(&self) -> impl Iterator<Item = (Slot, ProducerId, &Arc<ProducerState>)> {
         self.producers.iter().map(|(k, v)| (k.0, k.1, v))

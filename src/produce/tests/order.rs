@@ -1,0 +1,160 @@
+//! Order: per connection and partition and nowhere else, also when PUTs end in another order, fail or hang.
+use super::*;
+use crate::metadata::tests::troubled::End;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn puts_that_end_in_another_order_change_nothing() {
+    let rig = Rig::new(20, AT_ONCE).await;
+    rig.bucket.next([10, 1, 5, 0].map(|s| Fate::After(s * SECOND)));
+    let begun = rig.world.now();
+    let mut results = Vec::new();
+    for value in ["a", "b", "c", "d"] {
+        results.push(rig.say(1, value).await);
+    }
+    for (n, result) in results.into_iter().enumerate() {
+        assert_eq!(placed(result).await, Ok(n as i64));
+    }
+    assert_eq!(rig.log(0).await, ["a", "b", "c", "d"]);
+    assert_eq!(begun.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn h17_a_slow_put_holds_up_only_what_follows_it() {
+    let rig = Rig::new(21, AT_ONCE).await;
+    rig.bucket.next([Fate::After(10 * SECOND)]);
+    let begun = rig.world.now();
+    let slow = rig.say(1, "slow").await;
+    assert_eq!(placed(rig.say(2, "other connection").await).await, Ok(0));
+    let other_partition = rig.send(1, vec![rig.batch(1, "other partition", None)]).await;
+    assert_eq!(placed(other_partition).await, Ok(0));
+    assert!(begun.elapsed() < SECOND);
+    let behind = rig.say(1, "behind").await;
+    assert_eq!(placed(slow).await, Ok(1));
+    assert_eq!(placed(behind).await, Ok(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn h17_the_free_part_of_a_flush_commits_first() {
+    let rig = Rig::new(22, SPACED).await;
+    rig.bucket.next([Fate::After(10 * SECOND), Fate::After(SECOND)]);
+    let begun = rig.world.now();
+    let first = rig.say(1, "first").await;
+    // These two leave together, 250 ms later.
+    let bound = rig.send(1, vec![rig.batch(0, "bound", None), rig.batch(1, "free", None)]).await;
+    let free = rig.say(2, "free too").await;
+    assert_eq!(placed(free).await, Ok(0));
+    assert!(begun.elapsed() < 2 * SECOND);
+    assert_eq!(rig.log(1).await, ["free"]);
+    assert_eq!(placed(first).await, Ok(1));
+    let results = bound.await.unwrap();
+    assert_eq!((offset(&results[..1]), offset(&results[1..])), (Ok(2), Ok(0)));
+    assert_eq!(rig.log(0).await, ["free too", "first", "bound"]);
+    // One object, though two entries name it.
+    let state = rig.state();
+    assert_eq!((state.object_count(), state.run_count()), (2, 4));
+    assert_eq!(state.objects().map(|(_, meta)| meta.live_runs).collect::<Vec<_>>(), [3, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn h7_a_failed_flush_takes_along_what_is_behind_it() {
+    let rig = Rig::new(23, SPACED).await;
+    rig.bucket.next([Fate::Hangs, Fate::After(SECOND), Fate::After(2 * SECOND)]);
+    let begun = rig.world.now();
+    let failed = rig.say(1, "failed").await;
+    let mut behind = Vec::new();
+    for n in 0..3 {
+        behind.push(rig.send(1, vec![rig.batch(0, "never", None), rig.batch(1, &n.to_string(), None)]).await);
+        rig.world.sleep(SECOND).await;
+    }
+    // This one has not even left when the first one fails.
+    rig.world.sleep(begun + DEADLINE - rig.world.now() - Duration::from_millis(100)).await;
+    drop(rig.say(3, "takes the turn").await);
+    let open = rig.send(1, vec![rig.batch(0, "never", None)]).await;
+    assert_eq!(placed(failed).await, Err(KafkaError::RequestTimedOut));
+    assert!(begun.elapsed() <= DEADLINE + SECOND, "before clients give up");
+    assert_eq!(placed(open).await, Err(KafkaError::RequestTimedOut));
+    for (n, results) in behind.into_iter().enumerate() {
+        let results = results.await.unwrap();
+        assert_eq!(offset(&results[..1]), Err(KafkaError::RequestTimedOut));
+        assert_eq!(offset(&results[1..]), Ok(n as i64), "the other partition has nothing to do with it");
+    }
+    assert_eq!(placed(rig.say(1, "anew").await).await, Ok(1));
+    assert_eq!(rig.log(0).await, ["takes the turn", "anew"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn h7_a_refused_commit_takes_along_what_is_behind_it() {
+    let rig = Rig::new(24, AT_ONCE).await;
+    rig.journal.script([End::NotDone; 20]);
+    let first = rig.say(1, "first").await;
+    let behind = rig.say(1, "behind").await;
+    assert_eq!(placed(first).await, Err(KafkaError::RequestTimedOut));
+    assert_eq!(placed(behind).await, Err(KafkaError::RequestTimedOut));
+    assert_eq!(placed(rig.say(1, "anew").await).await, Ok(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn h7_an_unknown_producer_begins_with_what_was_given_up() {
+    let rig = Rig::new(25, AT_ONCE).await;
+    let send = async |connection, sequence| {
+        placed(rig.send(connection, vec![rig.batch(0, &format!("{sequence}"), Some((9, sequence)))]).await).await
+    };
+    // State forgot the producer, which goes on with sequence 10.
+    rig.bucket.next([Fate::Hangs]);
+    assert_eq!(send(1, 10).await, Err(KafkaError::RequestTimedOut));
+    assert_eq!(send(1, 11).await, Err(KafkaError::OutOfOrderSequenceNumber));
+    assert_eq!(send(2, 11).await, Err(KafkaError::OutOfOrderSequenceNumber), "nor over another connection");
+    assert_eq!(send(2, 10).await, Ok(0));
+    assert_eq!(send(2, 11).await, Ok(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn h7_a_batch_that_came_over_another_connection_ends_the_wait() {
+    let rig = Rig::new(26, AT_ONCE).await;
+    let send = |connection, sequence| rig.send(connection, vec![rig.batch(0, "x", Some((9, sequence)))]);
+    // The client reconnects and sends again, before the first attempt is given up.
+    rig.bucket.next([Fate::Hangs]);
+    let first = send(1, 10).await;
+    assert_eq!(placed(send(2, 10).await).await, Ok(0));
+    assert_eq!(placed(first).await, Ok(0), "it is in the log, though this attempt failed");
+    assert_eq!(placed(send(2, 11).await).await, Ok(1), "what State knows it judges itself");
+    // The same, when the second attempt is on its way while the first is given up.
+    rig.bucket.next([Fate::Hangs, Fate::After(10 * SECOND)]);
+    let slot = rig.state().topic_by_name("t").unwrap().slots[0];
+    let last_used = rig.state().producer(slot, ProducerId(9)).unwrap().last_used.0;
+    let producers = vec![crate::state::ExpiredProducer { slot: slot.0, id: 9, last_used }];
+    rig.broker.replica.propose(crate::state::ExpireProducers { producers }).await.unwrap();
+    let first = send(1, 12).await;
+    rig.world.sleep(DEADLINE - 5 * SECOND).await;
+    let second = send(2, 12).await;
+    assert_eq!(placed(first).await, Err(KafkaError::RequestTimedOut));
+    assert_eq!(placed(second).await, Ok(2));
+    assert_eq!(placed(send(2, 13).await).await, Ok(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_answer_comes_before_clients_give_up() {
+    let flush = FlushRule { puts_max: 2, ..SPACED };
+    let rig = Rig::new(27, flush).await;
+    rig.bucket.next([Fate::Hangs; 100]);
+    let mut waiting = Vec::new();
+    for n in 0..200 {
+        let (since, result) = (rig.world.now(), rig.say(n, &n.to_string()).await);
+        let world = rig.world.clone();
+        waiting.push(rig.world.spawn("client", async move {
+            let result = placed(result).await;
+            (result, world.now() - since)
+        }));
+        rig.world.sleep(Duration::from_millis(200)).await;
+    }
+    for waiting in waiting {
+        let (result, took) = waiting.await.unwrap();
+        assert_eq!(result, Err(KafkaError::RequestTimedOut));
+        assert!(took < Duration::from_secs(28), "{took:?}");
+    }
+    // The outage ends for what comes next, without a restart.
+    rig.bucket.next([]);
+    assert!(rig.bucket.creates() < 100);
+}
