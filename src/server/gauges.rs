@@ -10,9 +10,10 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Sets the gauges until `context` is the last one that holds the broker.
 pub(super) async fn run(context: Arc<Context>, budget: Arc<Budget>) {
     let (world, metrics, replica) = (context.world.clone(), context.metrics.clone(), context.replica.clone());
-    // The gauges must not keep a stopping broker alive.
-    let context = Arc::downgrade(&context);
-    while context.strong_count() > 0 {
+    // The gauges must not keep a stopping broker alive. A shadowed argument would: it lives until the end.
+    let weak = Arc::downgrade(&context);
+    drop(context);
+    while weak.strong_count() > 0 {
         let state = replica.state();
         metrics.state.topics.set(count(state.topic_count()));
         metrics.state.partitions.set(i64::from(state.partition_count()));
@@ -20,7 +21,7 @@ pub(super) async fn run(context: Arc<Context>, budget: Arc<Budget>) {
         metrics.state.objects.set(count(state.object_count()));
         metrics.state.producers.set(count(state.producer_count()));
         metrics.net.frame_bytes.set(count(budget.used()));
-        if let Some(context) = context.upgrade() {
+        if let Some(context) = weak.upgrade() {
             metrics.fetch.answer_bytes.set(count(context.answers.used()));
         }
         drop(state);
