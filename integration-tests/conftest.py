@@ -14,7 +14,7 @@ from harness.minio import Minio
 
 # Seconds that each suite may take in CI, on two cores.
 BUDGETS = {
-    "test_clients": 240, "test_topics": 90, "test_fetch": 40, "test_produce": 40, "test_hostile": 40, "test_kill": 90,
+    "test_clients": 240, "test_topics": 90, "test_admin": 60, "test_fetch": 40, "test_produce": 40, "test_hostile": 40, "test_kill": 90,
     "test_outages": 180,
     "test_memory": 120, "test_readme": 60, "test_demo": 120, "test_power_cut": 120,
 }  # fmt: skip
