@@ -1,4 +1,7 @@
 //! Builds a broker out of its rooms, from the bucket up.
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::{info, warn};
@@ -78,10 +81,37 @@ pub(super) async fn broker(config: &Arc<Config>, world: &World, metrics: &Arc<Me
 }
 
 fn create_data_dir(config: &Config) -> Result<(), ServerError> {
-    std::fs::create_dir_all(&config.data_dir).map_err(|e| {
+    make_durable(&config.data_dir).map_err(|e| {
         let dir = config.data_dir.display();
         ServerError::System(format!("data_dir: {dir} can't be created: {e}; choose another with --data"))
     })
+}
+
+/// Makes `dir` and what is above it, each with its name synced: what is durable in a directory is lost with its name.
+/// Names that were there are synced too, since a predecessor may have been killed before it came to that.
+fn make_durable(dir: &Path) -> io::Result<()> {
+    let dir = std::path::absolute(dir)?;
+    let mut ancestors: Vec<&Path> = dir.ancestors().collect();
+    ancestors.reverse();
+    for pair in ancestors.windows(2) {
+        let [parent, dir] = pair else { continue };
+        let made = match fs::create_dir(dir) {
+            Ok(()) => true,
+            Err(_) if dir.is_dir() => false,
+            Err(e) => return Err(e),
+        };
+        match fs::File::open(parent).and_then(|parent| parent.sync_all()) {
+            Ok(()) => {}
+            // Closed to us, so no predecessor made it either, or on a file system that knows no such syncs.
+            Err(e) if !made && is_closed(&e) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+fn is_closed(e: &io::Error) -> bool {
+    matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::InvalidInput)
 }
 
 async fn journal(config: &Config) -> Result<Arc<dyn Journal>, ServerError> {

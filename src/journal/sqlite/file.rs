@@ -22,10 +22,8 @@ pub(super) fn prepare(database: &Path) -> Result<Lock, OpenError> {
     // Also when the file was there: the process that made it may have died before it could sync.
     sync_directory(directory).map_err(|e| storage(directory, "sync the directory", &e))?;
     renew_log(database).map_err(|e| storage(database, "sync the log of", &e))?;
-    if let Some(parent) = directory.parent() {
-        // The directory's own name. It may be old, and its parent be closed to us.
-        let _ = sync_directory(parent);
-    }
+    // The directory's own name. It may be old, and its parent be closed to us.
+    let _ = sync_directory(directory_of(directory));
     Ok(lock)
 }
 
