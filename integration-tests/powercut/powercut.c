@@ -18,6 +18,10 @@
  *   POWERCUT_FAIL           a file; while it exists, calls fail as it says: lines of `write|sync SUFFIX ERRNO`, for files
  *                           whose names end in SUFFIX. A failing write writes nothing. A failing sync does not sync, and as on
  *                           Linux a later one does not make up for it: what was written before has to be written again
+ *   POWERCUT_KILL           kills the process with SIGKILL at a point: `before|after CALL GLOB N`, the Nth call of that kind
+ *                           on a path below the root that matches; CALL is open (only after), write, sync, link or unlink.
+ *                           Several joined by ` ; ` are waited for one after another, and the last one kills. At a write the
+ *                           path is followed by `=` and the first 4 bytes
  *
  * What it can't see it refuses loudly rather than miss: writable shared mappings and O_SYNC on watched files. Files
  * that end in -shm are SQLite's, are worthless after a cut, and are not watched. Programs that call the kernel without
@@ -27,8 +31,10 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -58,6 +64,16 @@ static int mark_stdout, no_sync;
 static unsigned sync_delay_us;
 static const char *fail_path;
 static uint64_t syncs;
+
+/* The steps of $POWERCUT_KILL. */
+static struct step {
+    char when[8], call[8], glob[256];
+    int left;
+} steps[8];
+static int step_at, step_count;
+
+/* The path below the root that `place` looked at last. */
+static char placed[2 * PATH_MAX];
 
 #define REAL(ret, name, ...) static ret (*real_##name)(__VA_ARGS__)
 REAL(int, open, const char *, int, ...);
@@ -90,6 +106,38 @@ static void *need(const char *name) {
 
 static void emit(enum op op, uint64_t a, uint64_t b, const char *name1, const char *name2, const struct iovec *data,
                  int count, size_t bytes);
+
+static void read_steps(const char *text) {
+    for (int used = 0; text && *text; text += used) {
+        struct step *step = &steps[step_count];
+        int given = step_count < 8 ? sscanf(text, "%7s %7s %255s %d%n", step->when, step->call, step->glob, &step->left, &used) : 0;
+        if (given != 4) die("POWERCUT_KILL can't be read from", text);
+        step_count++;
+        used += (int)strspn(text + used, " ;");
+    }
+}
+
+/* A call on a path is about to happen, or has. The lock is held. */
+static void pass(const char *when, const char *call, const char *path) {
+    if (step_at == step_count) return;
+    struct step *step = &steps[step_at];
+    if (strcmp(step->when, when) || strcmp(step->call, call) || fnmatch(step->glob, path, 0) || --step->left > 0) return;
+    if (++step_at < step_count) return;
+    kill(getpid(), SIGKILL);
+    for (;;) pause();
+}
+
+/* As `pass`, for a descriptor; `data` is what is written, or NULL. */
+static void pass_fd(const char *when, const char *call, int fd, const struct iovec *data) {
+    if (step_at == step_count) return;
+    char link[64], path[PATH_MAX + 8];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, path, PATH_MAX - 1);
+    if (n < (ssize_t)root_len) return;
+    path[n] = 0;
+    if (data) snprintf(path + n, 8, "=%.*s", data->iov_len < 4 ? (int)data->iov_len : 4, (const char *)data->iov_base);
+    pass(when, call, path + root_len);
+}
 
 static void start(void) {
     real_open = need("open64");
@@ -124,6 +172,7 @@ static void start(void) {
     const char *delay = getenv("POWERCUT_SYNC_DELAY_US");
     sync_delay_us = delay ? (unsigned)atoi(delay) : 0;
     fail_path = getenv("POWERCUT_FAIL");
+    read_steps(getenv("POWERCUT_KILL"));
     struct iovec line = {"started\n", 8};
     if (mark_stdout) emit(MARK, 0, 0, NULL, NULL, &line, 1, line.iov_len);
 }
@@ -230,6 +279,7 @@ static uint64_t place(int dirfd, const char *path, char *name) {
     struct stat at;
     if (!realpath(joined, whole) || !under_root(whole) || stat(whole, &at)) return 0;
     if (ends(name, "-shm")) return 0;
+    snprintf(placed, sizeof placed, "%s/%s", whole + root_len, name);
     return at.st_ino;
 }
 
@@ -285,6 +335,7 @@ static int opened(int dirfd, const char *path, int flags, mode_t mode) {
             } else if ((flags & O_TRUNC) && S_ISREG(at.st_mode)) {
                 emit(TRUNCATE, at.st_ino, 0, NULL, NULL, NULL, 0, 0);
             }
+            pass("after", "open", found + root_len);
         }
     }
     pthread_mutex_unlock(&lock);
@@ -317,6 +368,7 @@ static ssize_t written(int fd, const struct iovec *parts, int count, off_t offse
     size_t wanted = 0;
     for (int i = 0; i < count; i++) wanted += parts[i].iov_len;
     if (watch && fd == 1 && mark_stdout) emit(MARK, 0, 0, NULL, NULL, parts, count, wanted);
+    if (ino) pass_fd("before", "write", fd, parts);
     int error = ino ? fails("write", fd) : 0;
     ssize_t n;
     if (error) n = -1, errno = error;
@@ -327,6 +379,7 @@ static ssize_t written(int fd, const struct iovec *parts, int count, off_t offse
         /* After an append the position tells where it went. */
         uint64_t at = offset >= 0 ? (uint64_t)offset : (uint64_t)(lseek(fd, 0, SEEK_CUR) - n);
         emit(WRITE, ino, at, NULL, NULL, parts, count, (size_t)n);
+        pass_fd("after", "write", fd, parts);
     }
     if (watch) pthread_mutex_unlock(&lock);
     errno = error;
@@ -402,6 +455,7 @@ int posix_fallocate64(int fd, off64_t offset, off64_t size) { return posix_fallo
 static int synced(int fd, int (*real)(int)) {
     pthread_mutex_lock(&lock);
     uint64_t ino = watched(fd), id = 0;
+    if (ino) pass_fd("before", "sync", fd, NULL);
     int error = ino ? fails("sync", fd) : 0;
     /* Only what was written before the call is promised, and only once it has returned. */
     if (ino && !error) emit(SYNC_BEGIN, id = ++syncs | (uint64_t)getpid() << 32, ino, NULL, NULL, NULL, 0, 0);
@@ -414,6 +468,7 @@ static int synced(int fd, int (*real)(int)) {
     if (id && !result) {
         pthread_mutex_lock(&lock);
         emit(SYNC_END, id, ino, NULL, NULL, NULL, 0, 0);
+        pass_fd("after", "sync", fd, NULL);
         pthread_mutex_unlock(&lock);
     }
     errno = error;
@@ -450,8 +505,12 @@ int linkat(int from_dir, const char *from, int to_dir, const char *to, int flags
     pthread_mutex_lock(&lock);
     char name[NAME_MAX + 1];
     uint64_t dir = place(to_dir, to, name);
+    if (dir) pass("before", "link", placed);
     int result = real_linkat(from_dir, from, to_dir, to, flags), error = errno;
-    if (dir && !result) emit(LINK, dir, inode_at(to_dir, to), name, NULL, NULL, 0, 0);
+    if (dir && !result) {
+        emit(LINK, dir, inode_at(to_dir, to), name, NULL, NULL, 0, 0);
+        pass("after", "link", placed);
+    }
     pthread_mutex_unlock(&lock);
     errno = error;
     return result;
@@ -463,8 +522,12 @@ int unlinkat(int dirfd, const char *path, int flags) {
     pthread_mutex_lock(&lock);
     char name[NAME_MAX + 1];
     uint64_t dir = place(dirfd, path, name);
+    if (dir) pass("before", "unlink", placed);
     int result = real_unlinkat(dirfd, path, flags), error = errno;
-    if (dir && !result) emit(flags & AT_REMOVEDIR ? RMDIR : UNLINK, dir, 0, name, NULL, NULL, 0, 0);
+    if (dir && !result) {
+        emit(flags & AT_REMOVEDIR ? RMDIR : UNLINK, dir, 0, name, NULL, NULL, 0, 0);
+        pass("after", "unlink", placed);
+    }
     pthread_mutex_unlock(&lock);
     errno = error;
     return result;

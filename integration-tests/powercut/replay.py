@@ -12,7 +12,9 @@ import re
 import struct
 from dataclasses import dataclass, field
 
-CREATE, NEW, MKDIR, WRITE, TRUNCATE, EXTEND, SYNC_BEGIN, SYNC_END, LINK, RENAME, UNLINK, RMDIR, MARK, SYNC_FAIL = range(1, 15)
+CREATE, NEW, MKDIR, WRITE, TRUNCATE, EXTEND, SYNC_BEGIN, SYNC_END, LINK, RENAME, UNLINK, RMDIR, MARK, SYNC_FAIL = range(
+    1, 15
+)
 HEAD = struct.Struct("<IIQQIIQ")
 MAGIC = 0x54554350
 PAGE = 4096
@@ -87,8 +89,9 @@ def change_dir(names, remove, add, inode):
 
 
 class Disk:
-    """`skip` is a pattern; syncs of paths that match it (relative to the root, directories end in /) do nothing. While
-    a program starts, up to its first line, paths are also looked at with `start:` before them."""
+    """`skip` is a pattern; syncs of paths that match it do nothing. Paths are relative to the root, those of directories
+    end in /; a file's is also looked at with `=` and its first 4 bytes behind it, and while a program starts, up to its
+    first line, with `start:` before it."""
 
     def __init__(self, root, skip=None):
         self.root = os.stat(root).st_ino
@@ -159,8 +162,10 @@ class Disk:
 
     def _sync(self, inode, target, upto):
         path = self.paths.get(inode, "?")
-        self.synced[path] = self.synced.get(path, 0) + 1
-        if self.skip and (self.skip.search(path) or self.starting and self.skip.search("start:" + path)):
+        shown = path if isinstance(target, Dir) else f"{path}={self._begin(target)}"
+        self.synced[shown] = self.synced.get(shown, 0) + 1
+        names = (path, shown, "start:" + path) if self.starting else (path, shown)
+        if self.skip and any(self.skip.search(name) for name in names):
             return
         count = max(upto - target.applied, 0)
         done, target.pending = target.pending[:count], target.pending[count:]
@@ -173,6 +178,13 @@ class Disk:
             if number >= target.doomed or change[0] != WRITE:
                 change_file(target.durable, *change)
         target.doomed = max(target.doomed - count, 0)
+
+    @staticmethod
+    def _begin(file) -> str:
+        """The first bytes of a file, to tell one without a good name."""
+        new = (data for op, at, data in file.pending if op == WRITE and at == 0)
+        begin = bytes(file.durable[:4]) or next(new, b"")[:4]
+        return "".join(chr(b) for b in begin if 32 < b < 127)
 
     def cut(self, into, seed=None):
         """Writes what is left below the new directory `into`; without a seed only what was synced."""
