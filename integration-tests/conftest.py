@@ -109,7 +109,7 @@ def shared(request, directory):
 
     yield get
     for made in running.values():
-        made.stop()
+        made.kill9()
 
 
 @pytest.fixture

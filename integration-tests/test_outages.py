@@ -277,7 +277,7 @@ def test_a_used_bucket_and_an_empty_journal(launch, topic):
     with wire.Connection(broker.port) as connection:
         connection.make_topic(topic)
         connection.produce(topic, encode_batch([(b"k", b"v")]))
-    broker.stop()
+    assert broker.stop() == 0
     for file in broker.data.glob("journal.db*"):
         file.unlink()
     refused(broker, r"(?i)journal", r"(?i)bucket")
@@ -285,7 +285,7 @@ def test_a_used_bucket_and_an_empty_journal(launch, topic):
 
 def test_the_bucket_of_another_cluster(launch, minio, topic):
     first = launch(bucket=minio.config(topic))
-    first.stop()
+    assert first.stop() == 0
     refused(launch(start=False, bucket=minio.config(topic)), r"(?i)cluster|journal")
 
 
@@ -295,7 +295,7 @@ def test_the_bucket_of_another_cluster(launch, minio, topic):
 def test_bad_configuration(launch, text, patterns):
     broker = launch(start=False)
     broker.config_text = lambda: text
-    refused(broker, "strandline.yaml", *patterns)
+    refused(broker, "broker.yaml", *patterns)
 
 
 # Disks.

@@ -101,7 +101,7 @@ class Strandline(Broker):
         self.environment = {}
 
     def argv(self):
-        config = self.directory / "strandline.yaml"
+        config = self.directory / "broker.yaml"
         config.write_text(self.config_text())
         return [self.binary, "serve", "--config", config, "--data", self.data, "--listen", self.bootstrap]
 
