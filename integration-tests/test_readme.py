@@ -50,7 +50,7 @@ def test_commands(tmp_path):
     finally:
         for child in background:
             child.kill9()
-    assert ran >= 3
+    assert background and ran >= 2
 
 
 def answers(child):

@@ -90,6 +90,7 @@ impl Connection {
                 Err(Ended::Closed) => return "client",
                 Err(Ended::Idle) => return "idle",
                 Err(Ended::Stalled) => return "stalled",
+                Err(Ended::NoMemory) => return "memory",
                 Err(Ended::Size(_)) => {
                     self.ctx.metrics.net.refused_frame("size");
                     return "frame";

@@ -9,6 +9,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{Budget, Limits};
 use crate::world::World;
 
+/// How long a frame that has begun waits for more memory. Several that wait for each other's would wait for ever.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(10);
+
 /// A connection's own buffer: small requests are read into it, many at a time, and copied out of it.
 const OWN_BYTES: usize = 4 << 10;
 
@@ -34,6 +37,8 @@ pub(super) enum Ended {
     Idle,
     /// The client stopped in the middle of a frame.
     Stalled,
+    /// Other requests hold the memory that the rest of the frame needs, and perhaps wait for ours.
+    NoMemory,
     /// The frame's length is negative, or over the limit.
     Size(i32),
 }
@@ -122,10 +127,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         while frame.len() < length {
             if frame.len() == capacity {
                 let next = length.min(capacity.saturating_mul(4));
-                if large.is_none() && next > self.limits.budget.total / 8 {
-                    large = self.limits.budget.large.clone().acquire_owned().await.ok();
-                }
-                permit.merge(self.reserve(next - capacity, true).await?);
+                permit.merge(self.grow(next, next - capacity, &mut large).await?);
                 let mut larger = BytesMut::with_capacity(next);
                 larger.extend_from_slice(&frame);
                 frame = larger;
@@ -140,6 +142,23 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             }
         }
         Ok(Frame { bytes: frame.freeze(), permit })
+    }
+
+    /// More memory for a frame that will have `next` bytes then.
+    async fn grow(
+        &self,
+        next: usize,
+        more: usize,
+        large: &mut Option<OwnedSemaphorePermit>,
+    ) -> Result<OwnedSemaphorePermit, Ended> {
+        let budget = &self.limits.budget;
+        let grown = self.world.timeout(MEMORY_PATIENCE, async {
+            if large.is_none() && next > budget.total / 8 {
+                *large = budget.large.clone().acquire_owned().await.ok();
+            }
+            self.reserve(more, true).await
+        });
+        grown.await.unwrap_or(Err(Ended::NoMemory))
     }
 
     /// Waits for room in the budget: meanwhile the socket is not read, and the client feels it. What is not `ordinary` may
@@ -198,6 +217,24 @@ mod tests {
         }
         drop(sent.await.unwrap());
         assert_eq!(reader.next().await.unwrap_err(), Ended::Closed);
+        assert_eq!(limits.budget.used(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn frames_that_wait_for_each_others_memory_give_up() {
+        let limits = limits(1 << 20);
+        let mut clients = Vec::new();
+        let mut reads = Vec::new();
+        for _ in 0..2 {
+            let (mut client, server) = tokio::io::duplex(1 << 20);
+            client.write_all(&framed(&vec![0; 600 << 10])).await.unwrap();
+            clients.push(client);
+            let mut reader = FrameReader::new(server, limits.clone(), World::seeded(1));
+            reads.push(async move { reader.next().await });
+        }
+        let ended = futures::future::join_all(reads).await;
+        assert!(ended.iter().any(|e| matches!(e, Err(Ended::NoMemory))));
+        drop(ended);
         assert_eq!(limits.budget.used(), 0);
     }
 

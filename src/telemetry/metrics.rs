@@ -246,7 +246,7 @@ room! {
         connections: Gauge,
         /// Connections accepted.
         accepted_connections: Counter,
-        /// Connections refused or closed by this broker, by reason (limit, per_ip, idle, frame, stalled, error).
+        /// Connections refused or closed by this broker, by reason (limit, idle, frame, stalled, memory, client, stop).
         closed_connections: Family<Reason, Counter>,
         /// Frames refused, by reason (size, verifier, header, version).
         refused_frames: Family<Reason, Counter>,
