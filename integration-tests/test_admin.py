@@ -202,9 +202,9 @@ def test_configurations_in_every_version(asker, raw, topic):
         assert (found.error_code, found.error_message, found.resource_name) == (0, None, topic)
         wait_until(lambda v=version: value() == f"20{v}", 10, "the new value")
     for version in versions(raw, configs.DescribeConfigsRequest, 1):
-        request = describe((TOPIC, topic, [key]), (TOPIC, topic, None), (BROKER, "1", None), synonyms=True)
-        request.include_documentation = version >= 3
-        one, all_of_them, brokers = asker.ask(request, version).results
+        request = describe((TOPIC, topic, [key]), (BROKER, "1", None), synonyms=True, documentation=version >= 3)
+        one, brokers = asker.ask(request, version).results
+        all_of_them = asker.ask(describe((TOPIC, topic, None)), version).results[0]
         assert [(c.name, c.config_source) for c in one.configs] == [(key, 1)]
         assert [s.name for s in one.configs[0].synonyms] == [key, "log.retention.bytes"]
         assert len(all_of_them.configs) >= 33

@@ -4,16 +4,15 @@
 use bytes::Bytes;
 use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse, ApiKey};
-use kafka_protocol::protocol::StrBytes;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::describe_configs::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
-use super::propose::{code_and_message, default_deadline, propose, refusal, state};
+use super::propose::{code_and_message, default_deadline, propose_all, refusal, state};
 use super::resolve::check_topic_name;
 use super::table::Offered;
 use super::{Call, Context};
 use crate::config::topic::{Overrides, validate_all};
-use crate::state::{AlterTopicConfigs, ConfigChange, Refusal};
+use crate::state::{AlterTopicConfigs, ConfigChange, Refusal, State};
 use crate::types::KafkaError;
 
 pub(super) const OFFERED: Offered = Offered::new(ApiKey::AlterConfigs, 0, 2);
@@ -24,34 +23,39 @@ const ATTEMPTS_MAX: usize = 5;
 pub(super) async fn handle(ctx: &Context, _: &Call, request: AlterConfigsRequest) -> AlterConfigsResponse {
     let mut times = Times::default();
     request.resources.iter().for_each(|r| times.add(r.resource_type, &r.resource_name));
-    let mut responses = Vec::with_capacity(request.resources.len());
-    for resource in request.resources {
-        let (kind, name) = (resource.resource_type, &resource.resource_name);
-        let given: Vec<(&StrBytes, Option<&StrBytes>)> =
-            resource.configs.iter().map(|c| (&c.name, c.value.as_ref())).collect();
-        let keys: Vec<&str> = given.iter().map(|(name, _)| name.as_str()).collect();
-        let wanted: Overrides =
-            given.iter().filter_map(|(name, value)| Some((name.to_string(), value.as_ref()?.to_string()))).collect();
-        let nulls = given.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| name.as_str());
-        let result = match times.check(kind, name).and_then(|()| check_keys(&keys, nulls)) {
-            Ok(()) => {
-                alter(ctx, (kind, name), &keys, request.validate_only, |_| {
-                    validate_all(&wanted, &ctx.config).map(|()| wanted.clone())
-                })
-                .await
-            }
-            Err(error) => Err(error),
-        };
-        let (code, message) = code_and_message(&result);
-        responses.push(
-            AlterConfigsResourceResponse::default()
-                .with_error_code(code)
-                .with_error_message(message)
-                .with_resource_type(kind)
-                .with_resource_name(name.clone()),
-        );
-    }
-    AlterConfigsResponse::default().with_responses(responses)
+    let wanted = request.resources.iter().map(|resource| {
+        let (kind, name) = (resource.resource_type, resource.resource_name.as_str());
+        let keys: Vec<&str> = resource.configs.iter().map(|config| config.name.as_str()).collect();
+        let nulls = resource.configs.iter().filter(|config| config.value.is_none()).map(|config| config.name.as_str());
+        times.check(kind, name).and_then(|()| check_keys(&keys, nulls))?;
+        let given = resource.configs.iter();
+        let given = given.filter_map(|config| Some((config.name.to_string(), config.value.as_ref()?.to_string())));
+        let given: Overrides = given.collect();
+        let new = move |_: &Overrides| validate_all(&given, &ctx.config).map(|()| given.clone());
+        Ok(Wanted { kind, name, changed: keys, new: Box::new(new) })
+    });
+    let results = alter(ctx, request.validate_only, wanted.collect()).await;
+    let responses = request.resources.iter().zip(&results).map(|(resource, result)| {
+        let (code, message) = code_and_message(result);
+        AlterConfigsResourceResponse::default()
+            .with_error_code(code)
+            .with_error_message(message)
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone())
+    });
+    AlterConfigsResponse::default().with_responses(responses.collect())
+}
+
+/// What a topic is to have, from what it has, or why that is wrong.
+pub(super) type NewSettings<'a> = Box<dyn Fn(&Overrides) -> Result<Overrides, String> + Send + Sync + 'a>;
+
+/// What a client wants of one resource.
+pub(super) struct Wanted<'a> {
+    pub(super) kind: i8,
+    pub(super) name: &'a str,
+    /// The keys that would get another value.
+    pub(super) changed: Vec<&'a str>,
+    pub(super) new: NewSettings<'a>,
 }
 
 /// How often a request names each resource: more than once is an error.
@@ -81,22 +85,56 @@ pub(super) fn check_keys<'a>(keys: &[&str], nulls: impl Iterator<Item = &'a str>
     if nulls.is_empty() { Ok(()) } else { Err(invalid(format!("Null value not supported for : {}", nulls.join(", ")))) }
 }
 
-/// Alters one resource. `wanted` gives what a topic is to have from what it has, or why that is wrong; `changed` are
-/// the keys that would get another value.
+/// Makes the changes, all together, and says of each how it went. What a change in between has overtaken is worked out
+/// again from the new settings.
 pub(super) async fn alter(
     ctx: &Context,
-    (kind, name): (i8, &str),
-    changed: &[&str],
     validate_only: bool,
-    wanted: impl Fn(&Overrides) -> Result<Overrides, String>,
-) -> Result<(), Refusal> {
-    match kind {
+    wanted: Vec<Result<Wanted<'_>, Refusal>>,
+) -> Vec<Result<(), Refusal>> {
+    let deadline = default_deadline(ctx);
+    // It did not happen, and a client that tries again is in the right.
+    let overtaken = || refusal(KafkaError::NotController, "Others keep changing the topic's configuration.");
+    let mut results: Vec<Result<(), Refusal>> =
+        wanted.iter().map(|wanted| wanted.as_ref().map_or_else(|e| Err(e.clone()), |_| Err(overtaken()))).collect();
+    let mut open: Vec<(usize, Wanted<'_>)> =
+        wanted.into_iter().enumerate().filter_map(|(at, wanted)| Some((at, wanted.ok()?))).collect();
+    for _ in 0..ATTEMPTS_MAX {
+        if open.is_empty() {
+            break;
+        }
+        let state = state(ctx, deadline).await;
+        let (mut commands, mut proposed) = (Vec::new(), Vec::new());
+        for (at, wanted) in open.drain(..) {
+            match state.as_ref().map_err(Clone::clone).and_then(|state| plan(ctx, state, &wanted)) {
+                Ok(Some(command)) if !validate_only => {
+                    commands.push(command.into());
+                    proposed.push((at, wanted));
+                }
+                Ok(_) => results[at] = Ok(()),
+                Err(refused) => results[at] = Err(refused),
+            }
+        }
+        for ((at, wanted), outcome) in proposed.into_iter().zip(propose_all(ctx, deadline, commands).await) {
+            match outcome {
+                Err(refused) if refused.error == KafkaError::ConcurrentTransactions => open.push((at, wanted)),
+                outcome => results[at] = outcome.map(drop),
+            }
+        }
+    }
+    results
+}
+
+/// The command that makes the change; none if there is nothing to change.
+fn plan(ctx: &Context, state: &State, wanted: &Wanted<'_>) -> Result<Option<AlterTopicConfigs>, Refusal> {
+    let name = wanted.name;
+    match wanted.kind {
         TOPIC if name.is_empty() => Err(invalid("Default topic resources are not allowed.")),
         TOPIC => {
             check_topic_name(name).map_err(|why| refusal(KafkaError::InvalidTopicException, why))?;
-            alter_topic(ctx, name, validate_only, wanted).await
+            plan_topic(state, wanted)
         }
-        BROKER => check_broker(ctx, name, changed),
+        BROKER => check_broker(ctx, name, &wanted.changed).map(|()| None),
         BROKER_LOGGER => Err(invalid("Log levels stand in the configuration file, as `log.level`.")),
         CLIENT_METRICS => Err(invalid("Client metrics are not collected.")),
         GROUP => Err(invalid("Groups have no settings of their own.")),
@@ -104,39 +142,20 @@ pub(super) async fn alter(
     }
 }
 
-async fn alter_topic(
-    ctx: &Context,
-    name: &str,
-    validate_only: bool,
-    wanted: impl Fn(&Overrides) -> Result<Overrides, String>,
-) -> Result<(), Refusal> {
-    let deadline = default_deadline(ctx);
-    for _ in 0..ATTEMPTS_MAX {
-        let state = state(ctx, deadline).await?;
-        let topic = state.topic_by_name(name);
-        let nothing = Overrides::new();
-        let current = topic.map_or(&nothing, |topic| &topic.configs);
-        // As in Kafka, bad settings are told before a topic that is not there.
-        let wanted = wanted(current).map_err(|why| refusal(KafkaError::InvalidConfig, why))?;
-        let Some(topic) = topic else {
-            return Err(refusal(KafkaError::UnknownTopicOrPartition, format!("The topic '{name}' does not exist.")));
-        };
-        let changes = difference(current, &wanted);
-        if validate_only || changes.is_empty() {
-            return Ok(());
-        }
-        let command = AlterTopicConfigs {
-            topic_id: Bytes::copy_from_slice(topic.id.0.as_bytes()),
-            changes,
-            from_version: topic.config_version,
-        };
-        match propose(ctx, deadline, command).await {
-            Err(refused) if refused.error == KafkaError::ConcurrentTransactions => {}
-            outcome => return outcome.map(drop),
-        }
-    }
-    // It did not happen, and a client that tries again is in the right.
-    Err(refusal(KafkaError::NotController, "Others keep changing the topic's configuration."))
+fn plan_topic(state: &State, wanted: &Wanted<'_>) -> Result<Option<AlterTopicConfigs>, Refusal> {
+    let nothing = Overrides::new();
+    let topic = state.topic_by_name(wanted.name);
+    let current = topic.map_or(&nothing, |topic| &topic.configs);
+    // As in Kafka, bad settings are told before a topic that is not there.
+    let new = (wanted.new)(current).map_err(|why| refusal(KafkaError::InvalidConfig, why))?;
+    let Some(topic) = topic else {
+        let message = format!("The topic '{}' does not exist.", wanted.name);
+        return Err(refusal(KafkaError::UnknownTopicOrPartition, message));
+    };
+    let changes = difference(current, &new);
+    let topic_id = Bytes::copy_from_slice(topic.id.0.as_bytes());
+    let command = AlterTopicConfigs { topic_id, changes, from_version: topic.config_version };
+    Ok(Some(command).filter(|command| !command.changes.is_empty()))
 }
 
 fn difference(current: &Overrides, wanted: &Overrides) -> Vec<ConfigChange> {

@@ -16,7 +16,7 @@ const CONTROLLERS: i8 = 2;
 
 /// Everything that can be done to a cluster, as bits by Kafka's `AclOperation`: create, alter, describe, cluster action,
 /// describe and alter configs, idempotent write. Without an authorizer everybody may do all of it.
-const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
+pub(super) const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
 
 pub(super) async fn handle(ctx: &Context, call: &Call, request: DescribeClusterRequest) -> DescribeClusterResponse {
     let version = call.header.version;

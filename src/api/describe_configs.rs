@@ -6,6 +6,7 @@ use kafka_protocol::messages::describe_configs_response::{
 };
 use kafka_protocol::messages::{ApiKey, DescribeConfigsRequest, DescribeConfigsResponse};
 use kafka_protocol::protocol::StrBytes;
+use std::collections::BTreeSet;
 
 use super::propose::{default_deadline, refusal, state, text};
 use super::resolve::check_topic_name;
@@ -32,7 +33,11 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: DescribeConfigsR
         documentation: request.include_documentation,
         version: call.header.version,
     };
-    let results = request.resources.into_iter().map(|resource| {
+    // A resource that is asked for many times is answered once: what a small request can make large is bounded by what
+    // there is.
+    let mut seen = BTreeSet::new();
+    let fresh = |r: &DescribeConfigsResource| seen.insert((r.resource_type, r.resource_name.to_string()));
+    let results = request.resources.into_iter().filter(fresh).map(|resource| {
         let found = state.as_ref().map_err(Clone::clone).and_then(|s| describe(ctx, s, &describer, &resource));
         let result = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)

@@ -3,6 +3,7 @@ use kafka_protocol::messages::describe_producers_response::{PartitionResponse, P
 use kafka_protocol::messages::{
     ApiKey, DescribeProducersRequest, DescribeProducersResponse, ProducerId as WireProducerId,
 };
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::propose::{code_and_message, default_deadline, refusal, state};
@@ -20,9 +21,12 @@ pub(super) async fn handle(ctx: &Context, _: &Call, request: DescribeProducersRe
         refused.error = KafkaError::NotLeaderOrFollower;
         refused
     });
+    let mut seen = BTreeSet::new();
     let topics = request.topics.into_iter().map(|topic| {
         let key = TopicKey::Name(Arc::from(topic.name.as_str()));
-        let partitions = topic.partition_indexes.iter().map(|index| {
+        // Each partition once, however often it is asked for: a partition may have thousands of producers.
+        let fresh = |index: &&i32| seen.insert((topic.name.0.clone(), **index));
+        let partitions = topic.partition_indexes.iter().filter(fresh).map(|index| {
             let found = state.as_ref().map_err(Clone::clone);
             let found = found.and_then(|state| producers(state, &key, PartitionIndex(*index)));
             let (code, message) = code_and_message(&found);

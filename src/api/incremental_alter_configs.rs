@@ -1,14 +1,14 @@
 //! IncrementalAlterConfigs (44): sets, deletes, appends to and subtracts from settings of topics. Rules and messages:
 //! Kafka's `ConfigAdminManager` and `ConfigurationControlManager`.
-use kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{ApiKey, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 
-use super::alter_configs::{Times, alter, check_keys};
+use super::alter_configs::{Times, Wanted, alter, check_keys};
 use super::propose::{code_and_message, refusal};
 use super::table::Offered;
 use super::{Call, Context};
-use crate::config::topic::{Change, Op, changed};
+use crate::config::topic::{Change, Op, Overrides, changed};
 use crate::state::Refusal;
 use crate::types::KafkaError;
 
@@ -21,28 +21,25 @@ pub(super) async fn handle(
 ) -> IncrementalAlterConfigsResponse {
     let mut times = Times::default();
     request.resources.iter().for_each(|r| times.add(r.resource_type, &r.resource_name));
-    let mut responses = Vec::with_capacity(request.resources.len());
-    for resource in &request.resources {
-        let (kind, name) = (resource.resource_type, &resource.resource_name);
-        let result = match times.check(kind, name).and_then(|()| changes(resource)) {
-            Ok(changes) => {
-                let set = changes.iter().filter(|change| change.op != Op::Delete).map(|c| c.name.as_str());
-                let set: Vec<&str> = set.collect();
-                let wanted = |current: &_| changed(current, &changes, &ctx.config);
-                alter(ctx, (kind, name), &set, request.validate_only, wanted).await
-            }
-            Err(error) => Err(error),
-        };
-        let (code, message) = code_and_message(&result);
-        responses.push(
-            AlterConfigsResourceResponse::default()
-                .with_error_code(code)
-                .with_error_message(message)
-                .with_resource_type(kind)
-                .with_resource_name(name.clone()),
-        );
-    }
-    IncrementalAlterConfigsResponse::default().with_responses(responses)
+    let wanted = request.resources.iter().map(|resource| {
+        let (kind, name) = (resource.resource_type, resource.resource_name.as_str());
+        times.check(kind, name)?;
+        let changes = changes(resource)?;
+        let is_set = |config: &&AlterableConfig| Op::from_kafka(config.config_operation) != Some(Op::Delete);
+        let set = resource.configs.iter().filter(is_set).map(|config| config.name.as_str()).collect();
+        let new = move |current: &Overrides| changed(current, &changes, &ctx.config);
+        Ok(Wanted { kind, name, changed: set, new: Box::new(new) })
+    });
+    let results = alter(ctx, request.validate_only, wanted.collect()).await;
+    let responses = request.resources.iter().zip(&results).map(|(resource, result)| {
+        let (code, message) = code_and_message(result);
+        AlterConfigsResourceResponse::default()
+            .with_error_code(code)
+            .with_error_message(message)
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone())
+    });
+    IncrementalAlterConfigsResponse::default().with_responses(responses.collect())
 }
 
 fn changes(resource: &AlterConfigsResource) -> Result<Vec<Change>, Refusal> {

@@ -5,9 +5,11 @@ use kafka_protocol::messages::metadata_response::{
 };
 use kafka_protocol::messages::{ApiKey, BrokerId, MetadataRequest, MetadataResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::create_topics::auto_create;
+use super::describe_cluster::CLUSTER_OPERATIONS;
 use super::resolve::{check_topic_name, state_with, topic};
 use super::table::Offered;
 use super::{Call, Context};
@@ -35,7 +37,9 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: MetadataRequest)
             Some(name) => TopicKey::Name(Arc::from(name.as_str())),
             None => TopicKey::Id(TopicId(t.topic_id)),
         };
-        topics.into_iter().map(key).collect()
+        // Each topic once, as in Kafka, however often it is named.
+        let mut seen = BTreeSet::new();
+        topics.into_iter().map(key).filter(|key| seen.insert(key.clone())).collect()
     });
     let mut response = MetadataResponse::default()
         .with_brokers(vec![broker(ctx, call)])
@@ -45,6 +49,14 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: MetadataRequest)
         None => all(ctx).await,
         Some(keys) => some(ctx, &keys, version < 4 || request.allow_auto_topic_creation).await,
     };
+    // Versions that don't have these flags leave them unset.
+    if request.include_topic_authorized_operations {
+        let known = response.topics.iter_mut().filter(|topic| topic.error_code == 0);
+        known.for_each(|topic| topic.topic_authorized_operations = TOPIC_OPERATIONS);
+    }
+    if request.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = CLUSTER_OPERATIONS;
+    }
     response
 }
 
@@ -69,14 +81,14 @@ async fn some(ctx: &Context, keys: &[TopicKey], may_create: bool) -> Vec<Metadat
         return keys.iter().map(|key| missing(key, KafkaError::LeaderNotAvailable)).collect();
     };
     let absent: Vec<&TopicKey> = keys.iter().filter(|key| topic(&state, key).is_none()).collect();
-    let mut errors = Vec::new();
+    let mut errors = BTreeMap::new();
     for key in absent {
         let TopicKey::Name(name) = key else { continue };
         if check_topic_name(name).is_err() {
-            errors.push((key, KafkaError::InvalidTopicException));
+            errors.insert(key, KafkaError::InvalidTopicException);
         } else if may_create && ctx.config.kafka.auto_create_topics_enable {
             if let Err(error) = auto_create(ctx, name).await {
-                errors.push((key, error));
+                errors.insert(key, error);
             }
             state = ctx.replica.state();
         }
@@ -84,7 +96,7 @@ async fn some(ctx: &Context, keys: &[TopicKey], may_create: bool) -> Vec<Metadat
     let answer = |key: &TopicKey| match topic(&state, key) {
         Some(topic) => describe(ctx, &state, topic),
         None => {
-            let refused = errors.iter().find(|(k, _)| *k == key).map(|(_, error)| *error);
+            let refused = errors.get(key).copied();
             missing(
                 key,
                 refused.unwrap_or(match key {

@@ -36,15 +36,9 @@ pub(super) async fn state(ctx: &Context, deadline: Instant) -> Result<Arc<State>
     within(ctx, deadline, ctx.replica.barrier()).await?.map_err(|why| unavailable(why.to_string()))
 }
 
-/// Appends `command` and gives its outcome; a refusal is an error.
-///
-/// # Errors
-/// `NOT_CONTROLLER`, which clients retry, if it certainly did not happen; `REQUEST_TIMED_OUT` if nobody knows yet.
-pub(super) async fn propose(ctx: &Context, deadline: Instant, command: impl Into<Command>) -> Result<Outcome, Refusal> {
-    settled(within(ctx, deadline, ctx.replica.propose(command)).await?)
-}
-
-/// Appends `commands` in their order, together where there is room, and gives an outcome for each as [`propose`] does.
+/// Appends `commands` in their order, together where there is room, and gives an outcome for each; a refusal is an
+/// error. `NOT_CONTROLLER`, which clients retry, says that it certainly did not happen; `REQUEST_TIMED_OUT` that nobody
+/// knows yet.
 pub(super) async fn propose_all(
     ctx: &Context,
     deadline: Instant,

@@ -70,6 +70,9 @@ pub async fn serve(ctx: &Context, mut call: Call) -> Answer {
         }
         return Answer::Close(format!("{key:?} version {version} is not offered"));
     }
+    if call.body.len() > body_bytes_max(key) {
+        return Answer::Close(format!("{key:?} of {} bytes is too large", call.body.len()));
+    }
     macro_rules! call {
         ($handle:path) => {
             match decode(version, std::mem::take(&mut call.body)) {
@@ -111,6 +114,18 @@ pub async fn serve(ctx: &Context, mut call: Call) -> Answer {
         ApiKey::ListConfigResources => call!(list_config_resources::handle),
         ApiKey::DescribeTopicPartitions => call!(describe_topic_partitions::handle),
         _ => Answer::Close(format!("{key:?} is not offered")),
+    }
+}
+
+/// The largest body of a request. Those that carry records, or name every partition of a cluster as a matter of course,
+/// have the frame's limit only. The others are answered with some hundred bytes for each item of a few; 4 MiB are 50,000
+/// topics by name, or more changes than one request makes in earnest.
+fn body_bytes_max(key: ApiKey) -> usize {
+    match key {
+        ApiKey::Produce | ApiKey::Fetch | ApiKey::ListOffsets | ApiKey::Metadata | ApiKey::OffsetForLeaderEpoch => {
+            usize::MAX
+        }
+        _ => 4 << 20,
     }
 }
 
