@@ -1,7 +1,7 @@
 //! One connection: a task that reads requests and hands them to `api`, and one that writes the answers in order.
 use futures::future::BoxFuture;
 use std::sync::Arc;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tracing::debug;
 
@@ -36,18 +36,17 @@ impl Drop for InFlight {
     }
 }
 
-/// Serves a connection until either side ends it; `stop` ends it after the answers that are due.
-pub(super) async fn run(
+/// Serves a connection over any pair of byte streams until either side ends it; `stop` ends it after the answers that
+/// are due.
+pub async fn attach(
     ctx: Arc<Context>,
     limits: Limits,
-    socket: TcpStream,
-    id: ConnectionId,
+    read: impl AsyncRead + Unpin,
+    write: impl AsyncWrite + Unpin + Send + 'static,
     advertised: Arc<HostPort>,
     stop: watch::Receiver<bool>,
 ) {
-    // Small answers must not wait for the client's acknowledgements; failing to set it costs only latency.
-    let _ = socket.set_nodelay(true);
-    let (read, write) = socket.into_split();
+    let id = ConnectionId(ctx.world.random_u64());
     let (due, answers) = mpsc::channel(limits.pipeline_depth_max);
     let writer = ctx.world.spawn("connection writer", write_answers(ctx.clone(), limits.clone(), write, answers));
     let reader = FrameReader::new(read, limits.clone(), ctx.world.clone());
@@ -62,19 +61,19 @@ pub(super) async fn run(
     let _ = writer.await;
 }
 
-struct Connection {
+struct Connection<R> {
     ctx: Arc<Context>,
     limits: Limits,
     id: ConnectionId,
     advertised: Arc<HostPort>,
-    reader: FrameReader<tokio::net::tcp::OwnedReadHalf>,
+    reader: FrameReader<R>,
     due: mpsc::Sender<Due>,
     /// A place per request that is being served.
     pipeline: Arc<Semaphore>,
     stop: watch::Receiver<bool>,
 }
 
-impl Connection {
+impl<R: AsyncRead + Unpin> Connection<R> {
     /// Serves requests; gives the reason why no more are.
     async fn serve(&mut self) -> &'static str {
         loop {
@@ -191,7 +190,7 @@ impl Connection {
 async fn write_answers(
     ctx: Arc<Context>,
     limits: Limits,
-    mut socket: tokio::net::tcp::OwnedWriteHalf,
+    mut socket: impl AsyncWrite + Unpin,
     mut answers: mpsc::Receiver<Due>,
 ) {
     while let Some(due) = answers.recv().await {

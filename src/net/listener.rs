@@ -6,10 +6,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::{Limits, connection};
+use super::{Limits, attach};
 use crate::api::Context;
 use crate::config::{HostPort, Listener};
-use crate::types::ConnectionId;
 use crate::world::JoinHandle;
 
 /// A listener that has its port.
@@ -83,20 +82,17 @@ async fn accept(ctx: Arc<Context>, limits: Limits, bound: Bound, mut stop: watch
             ctx.metrics.net.closed("limit");
             continue;
         };
-        let id = ConnectionId(ctx.world.random_u64());
-        spawn(&ctx, &limits, socket, id, &advertised, &stop, place, all_closed.clone());
+        spawn(&ctx, &limits, socket, &advertised, &stop, place, all_closed.clone());
     }
     drop((bound.socket, all_closed));
     // Every connection holds a sender; this ends when the last one is gone.
     let _ = closed.recv().await;
 }
 
-#[expect(clippy::too_many_arguments, reason = "all of a connection's surroundings, used once")]
 fn spawn(
     ctx: &Arc<Context>,
     limits: &Limits,
     socket: TcpStream,
-    id: ConnectionId,
     advertised: &Arc<HostPort>,
     stop: &watch::Receiver<bool>,
     place: Place,
@@ -104,7 +100,10 @@ fn spawn(
 ) {
     ctx.metrics.net.accepted_connections.inc();
     ctx.metrics.net.connections.inc();
-    let run = connection::run(ctx.clone(), limits.clone(), socket, id, advertised.clone(), stop.clone());
+    // Small answers must not wait for the client's acknowledgements; failing to set it costs only latency.
+    let _ = socket.set_nodelay(true);
+    let (read, write) = socket.into_split();
+    let run = attach(ctx.clone(), limits.clone(), read, write, advertised.clone(), stop.clone());
     let ctx = ctx.clone();
     ctx.clone().world.spawn("connection", async move {
         run.await;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
+pub use connection::attach;
 pub use listener::{Bound, ListenError, bind, serve};
 
 /// Limits of all connections together.

@@ -22,17 +22,34 @@ use crate::types::BrokerId;
 use crate::world::{JoinHandle, World};
 
 /// A broker whose tasks run, and which nobody can reach yet.
-pub(super) struct Broker {
-    pub(super) context: Arc<Context>,
-    pub(super) limits: Limits,
-    pub(super) owner: JoinHandle<Result<(), Fatal>>,
-    pub(super) batcher: JoinHandle<()>,
+pub struct Broker {
+    pub context: Arc<Context>,
+    pub limits: Limits,
+    /// Ends when the broker can't go on.
+    pub owner: JoinHandle<Result<(), Fatal>>,
+    /// Ends after the last answer, when `context` is gone.
+    pub batcher: JoinHandle<()>,
 }
 
+/// A broker over the journal and the bucket that its configuration names.
 pub(super) async fn broker(config: &Arc<Config>, world: &World, metrics: &Arc<Metrics>) -> Result<Broker, ServerError> {
     create_data_dir(config)?;
     let journal = Arc::new(ObservedJournal::new(journal(config).await?, world.clone(), metrics.clone()));
     let bucket = bucket(config, world, metrics).await?;
+    assemble(config, world, metrics, journal, bucket).await
+}
+
+/// A broker over this journal and bucket, in this world; of its configuration only what is about neither is used.
+///
+/// # Errors
+/// Every reason for which going on could lose or mix up data.
+pub async fn assemble(
+    config: &Arc<Config>,
+    world: &World,
+    metrics: &Arc<Metrics>,
+    journal: Arc<dyn Journal>,
+    bucket: Arc<dyn Bucket>,
+) -> Result<Broker, ServerError> {
     let parts = Parts {
         journal,
         bucket: bucket.clone(),

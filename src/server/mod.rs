@@ -1,8 +1,11 @@
 //! Wiring only: builds the rooms in order, starts them, and stops them in the opposite one. It decides nothing that a
-//! room decides. Started from `main`; the tests of the whole are in `integration-tests/`.
+//! room decides. Started from `main`; the tests of the whole are in `integration-tests/`, and `tests/determinism.rs` runs
+//! one from a seed.
 mod build;
 mod gauges;
 mod stop;
+
+pub use build::{Broker, assemble};
 
 use std::sync::Arc;
 use std::time::Duration;
