@@ -36,7 +36,7 @@ class Load:
     def stop(self):
         for child in self.children:
             child.process.terminate()
-        codes = [child.terminate(60) for child in self.children]
+        codes = [child.wait(60) for child in self.children]
         tails = [f.read_text()[-300:] for f in self.files.values()]
         assert codes == [0] * len(codes), tails
 

@@ -68,6 +68,10 @@ class Child:
         """SIGTERM, then SIGKILL when it does not end in time; the exit code."""
         if self.alive():
             self.process.terminate()
+        return self.wait(timeout_s)
+
+    def wait(self, timeout_s) -> int:
+        """The exit code; SIGKILL when it does not end in time."""
         try:
             self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
