@@ -94,6 +94,9 @@ pub(super) async fn handle(ctx: &Context, mut call: Call, request: ProduceReques
     };
     let names: Vec<(TopicName, crate::types::Uuid)> =
         request.topic_data.into_iter().map(|t| (t.name, t.topic_id)).collect();
+    if acks == 0 && parts.iter().any(|p| p.verdict.is_err()) {
+        return Answer::Close("a batch was refused, and acks=0 has no other way to say so".to_owned());
+    }
     let (world, replica) = (ctx.world.clone(), ctx.replica.clone());
     let patience = Duration::from_millis(ctx.config.produce.deadline_ms) + ANSWER_MARGIN;
     Answer::Later(Box::pin(async move {

@@ -6,8 +6,9 @@ use super::{Answer, Call, Context};
 use super::{
     alter_configs, alter_partition_reassignments, api_versions, create_acls, create_partitions, create_topics,
     delete_acls, delete_records, delete_topics, describe_acls, describe_cluster, describe_configs, describe_log_dirs,
-    describe_producers, describe_topic_partitions, elect_leaders, fetch, incremental_alter_configs, init_producer_id,
-    list_config_resources, list_offsets, list_partition_reassignments, metadata, offset_for_leader_epoch, produce,
+    describe_producers, describe_topic_partitions, elect_leaders, fetch, find_coordinator, incremental_alter_configs,
+    init_producer_id, list_config_resources, list_offsets, list_partition_reassignments, metadata,
+    offset_for_leader_epoch, produce,
 };
 use crate::protocol::{Splices, decode, encode_response, unsupported_api_versions};
 
@@ -36,6 +37,7 @@ pub const OFFERED: &[Offered] = &[
     create_topics::OFFERED,
     delete_topics::OFFERED,
     delete_records::OFFERED,
+    find_coordinator::OFFERED,
     init_producer_id::OFFERED,
     offset_for_leader_epoch::OFFERED,
     describe_acls::OFFERED,
@@ -96,6 +98,7 @@ pub async fn serve(ctx: &Context, mut call: Call) -> Answer {
         ApiKey::CreateTopics => call!(create_topics::handle),
         ApiKey::DeleteTopics => call!(delete_topics::handle),
         ApiKey::DeleteRecords => call!(delete_records::handle),
+        ApiKey::FindCoordinator => call!(find_coordinator::handle),
         ApiKey::InitProducerId => call!(init_producer_id::handle),
         ApiKey::OffsetForLeaderEpoch => call!(offset_for_leader_epoch::handle),
         ApiKey::DescribeAcls => call!(describe_acls::handle),

@@ -58,6 +58,11 @@ pub enum StartError {
     )]
     OtherCluster { bucket: String, journal: String },
     #[error(
+        "the bucket belongs to cluster {bucket}, and the journal is empty: going on would give offsets twice. Restore the \
+         journal that was used with this bucket, or use an empty bucket or prefix"
+    )]
+    JournalOfNobody { bucket: String },
+    #[error(
         "the bucket holds {what}, but the journal ends at position {head}: it is empty, or older than the bucket, and \
          going on would give offsets twice. Restore the newest journal that was used with this bucket, or use an empty \
          bucket or prefix"
@@ -87,20 +92,23 @@ pub async fn start(parts: Parts) -> Result<Started, StartError> {
     hashes.remember(&state);
     replay(&parts, &mut state, &mut hashes).await?;
     refuse_forked_objects(&parts, state.head()).await?;
-    let cluster_id = match state.cluster_id() {
-        Some(id) => id.to_string(),
-        // A bucket that was claimed and holds no data: the first start was cut off, or the journal was lost before
-        // anything was written. Its id goes on.
-        None => peek(&*parts.bucket).await?.unwrap_or_else(|| new_cluster_id(&parts.world)),
+    let cluster_id = match (state.cluster_id(), peek(&*parts.bucket).await?) {
+        (Some(journal), Some(bucket)) if **journal != *bucket => {
+            return Err(StartError::OtherCluster { bucket, journal: journal.to_string() });
+        }
+        (Some(journal), _) => journal.to_string(),
+        // The journal knows its cluster before the bucket does, so a bucket that knows one is not this journal's.
+        (None, Some(bucket)) => return Err(StartError::JournalOfNobody { bucket }),
+        (None, None) => new_cluster_id(&parts.world),
     };
-    if let Claim::BelongsTo(other) = claim(&*parts.bucket, &cluster_id).await? {
-        return Err(StartError::OtherCluster { bucket: other, journal: cluster_id });
-    }
     if let Some(newest) = state.snapshots().last() {
         parts.metrics.snapshot_newest(newest.taken_ms);
     }
     let (started, mut owner, queue) = build(&parts, state, hashes);
-    register(&mut owner, &parts, cluster_id).await?;
+    register(&mut owner, &parts, cluster_id.clone()).await?;
+    if let Claim::BelongsTo(other) = claim(&*parts.bucket, &cluster_id).await? {
+        return Err(StartError::OtherCluster { bucket: other, journal: cluster_id });
+    }
     let snapshotter = Snapshotter {
         replica: started.clone(),
         journal: parts.journal.clone(),

@@ -139,6 +139,8 @@ impl<R: AsyncRead + Unpin> Connection<R> {
             biased;
             // A client that hung up while it waits for records needs no answer.
             () = self.due.closed(), if !overtakes => return Err("client"),
+            // A fetch that waits for records would hold up a stop for as long as it wants to wait.
+            _ = self.stop.wait_for(|stop| *stop), if api_key == ApiKey::Fetch as i16 => return Err("stop"),
             answer = api::serve(&ctx, call) => answer,
         };
         let reply: BoxFuture<'static, Option<Reply>> = match answer {

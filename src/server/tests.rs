@@ -259,6 +259,17 @@ async fn admin_apis_answer_in_every_version_that_is_offered() {
         let found = ask(ctx, v, DeleteAclsRequest::default().with_filters(vec![filter; 2])).await.filter_results;
         assert_eq!(found.iter().map(|r| r.error_code).collect::<Vec<_>>(), [disabled; 2]);
     });
+    each_version!(seen, FindCoordinator, |v| {
+        let keys = vec![StrBytes::from_static_str("a"), StrBytes::from_static_str("b")];
+        let request = match v {
+            0..=3 => FindCoordinatorRequest::default().with_key(keys[0].clone()),
+            _ => FindCoordinatorRequest::default().with_coordinator_keys(keys),
+        };
+        let found = ask(ctx, v, request).await;
+        let codes: Vec<_> = found.coordinators.iter().map(|c| c.error_code).chain([found.error_code]).collect();
+        let code = KafkaError::CoordinatorNotAvailable.code();
+        assert_eq!(codes, if v < 4 { vec![code] } else { vec![code, code, 0] });
+    });
     each_version!(seen, DeleteTopics, |v| {
         use delete_topics_request::DeleteTopicState;
         let topic = format!("t{}", v + 1);

@@ -192,11 +192,12 @@ async fn another_clusters_snapshots_are_not_loaded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_claimed_and_empty_bucket_keeps_its_cluster() {
+async fn an_empty_journal_takes_no_bucket_that_has_a_cluster() {
     let mut site = Site::new(52);
-    let id = site.start(1).await.replica.state().cluster_id().cloned();
+    let id = site.start(1).await.replica.state().cluster_id().unwrap().to_string();
     site.journal = MemoryJournal::new();
-    assert_eq!(site.start(1).await.replica.state().cluster_id().cloned(), id);
+    let refused = start(site.parts(1)).await.err();
+    assert!(matches!(&refused, Some(StartError::JournalOfNobody { bucket }) if *bucket == id), "{refused:?}");
 }
 
 #[tokio::test(start_paused = true)]
