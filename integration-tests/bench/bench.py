@@ -29,7 +29,11 @@ from brokers import Kafka, Strandline
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("STRANDLINE_TEST_CACHE") or ROOT / ".cache")
 # The store's latency model keeps everything in memory, and the journal has to lie where the bucket lies.
-S3_SETTINGS = {"STRANDLINE_BUCKET__URL": "memory:?model=s3", "STRANDLINE_JOURNAL__KIND": "memory"}
+S3_SETTINGS = {
+    "STRANDLINE_BUCKET__URL": "memory:?model=s3",
+    "STRANDLINE_JOURNAL__KIND": "memory",
+    "STRANDLINE_PRODUCE__FLUSH_INTERVAL_MS": "250",
+}
 FLUSHED = ("--config", "flush.messages=1")
 MIB = 1 << 20
 

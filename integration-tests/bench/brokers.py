@@ -129,4 +129,4 @@ class Strandline(Broker):
         return [self.binary, "serve", "--data", self.directory / "data", "--listen", self.address]
 
     def environment(self):
-        return {"STRANDLINE_ADMIN__LISTEN": f"127.0.0.1:{self.admin_port}", **self.settings}
+        return {"STRANDLINE_ADMIN__ADDRESS": f"127.0.0.1:{self.admin_port}", **self.settings}
