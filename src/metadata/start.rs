@@ -2,6 +2,7 @@
 //! this bucket belong together (H2, H13), then its registration (H8).
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures::future::try_join_all;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::journal::{Journal, JournalError};
 use crate::segment::ObjectName;
 use crate::state::{Bootstrap, Command, FEATURE_LEVEL_MAX, Outcome, RegisterBroker, SetSettings, Settings, State};
 use crate::store::marker::{Claim, MarkerError, claim, peek};
-use crate::store::{Bucket, Purpose, StoreError};
+use crate::store::{Bucket, Listed, Purpose, StoreError};
 use crate::telemetry::Metrics;
 use crate::types::{BrokerId, Head, Incarnation, Position};
 use crate::world::{JoinHandle, World};
@@ -130,30 +131,32 @@ async fn refuse_newer_bucket(parts: &Parts, head: Head) -> Result<(), StartError
         let what = format!("snapshot {key} of position {}", at.position);
         return Err(StartError::JournalTooOld { what, head: head.position });
     }
-    for prefix in ObjectName::prefixes() {
-        let beyond = format!("{prefix}{:016x}", head.position.0.saturating_add(1));
-        let found = parts.bucket.list(&prefix, Some(&beyond), 1, Purpose::Control).await?;
-        if let Some(object) = found.first() {
-            let what = format!("object {}", object.key);
-            return Err(StartError::JournalTooOld { what, head: head.position });
-        }
+    if let Some(object) = objects_from(&*parts.bucket, head.position.next(), 1).await?.first() {
+        let what = format!("object {}", object.key);
+        return Err(StartError::JournalTooOld { what, head: head.position });
     }
     Ok(())
 }
 
 /// Objects whose writer had applied exactly our head must name its token.
 async fn refuse_forked_objects(parts: &Parts, head: Head) -> Result<(), StartError> {
-    for prefix in ObjectName::prefixes() {
-        let from = format!("{prefix}{:016x}", head.position.0);
-        for object in parts.bucket.list(&prefix, Some(&from), 1000, Purpose::Control).await? {
-            let forked = ObjectName::parse(&object.key)
-                .is_some_and(|n| n.applied.position == head.position && n.applied.token != head.token);
-            if forked {
-                return Err(StartError::Forked { what: format!("object {}", object.key) });
-            }
+    for object in objects_from(&*parts.bucket, head.position, 1000).await? {
+        let forked = ObjectName::parse(&object.key)
+            .is_some_and(|n| n.applied.position == head.position && n.applied.token != head.token);
+        if forked {
+            return Err(StartError::Forked { what: format!("object {}", object.key) });
         }
     }
     Ok(())
+}
+
+/// Up to `limit` objects under each prefix whose writers had applied `position` or more; the prefixes are listed side by side.
+async fn objects_from(bucket: &dyn Bucket, position: Position, limit: usize) -> Result<Vec<Listed>, StoreError> {
+    let lists = ObjectName::prefixes().map(|prefix| async move {
+        let from = format!("{prefix}{:016x}", position.0);
+        bucket.list(&prefix, Some(&from), limit, Purpose::Control).await
+    });
+    Ok(try_join_all(lists).await?.into_iter().flatten().collect())
 }
 
 /// The snapshots in the bucket, oldest first.
