@@ -57,10 +57,10 @@ impl Budget {
         }
     }
 
-    /// A flush left at `now`. One token is kept at most, so a pause does not allow a burst.
+    /// A flush left at `now`, full or not: the next that is not full is due an interval later. Full ones that leave
+    /// together don't add up, or what is left over behind them would wait for each of them.
     pub(super) fn flushed(&mut self, now: Instant) {
-        let due = self.next.unwrap_or(now).max(now);
-        self.next = Some(due + self.rule.interval);
+        self.next = Some(now + self.rule.interval);
     }
 }
 
@@ -83,6 +83,13 @@ mod tests {
         assert_eq!(budget.decide(now, 1000, 1), Decision::Flush("size"));
         assert_eq!(budget.decide(due, 1, 1), Decision::Flush("interval"));
         assert_eq!(budget.decide(due, 1000, 4), Decision::Wait);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn full_flushes_do_not_add_up() {
+        let (mut budget, now) = (budget(250), Instant::now());
+        (0..5).for_each(|_| budget.flushed(now));
+        assert_eq!(budget.decide(now, 1, 0), Decision::At(now + Duration::from_millis(250)));
     }
 
     #[tokio::test(start_paused = true)]
