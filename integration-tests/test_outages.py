@@ -169,15 +169,15 @@ def test_a_put_that_was_done_and_not_answered(behind, proxy, client, topic, mode
 
 
 @pytest.mark.timeout(120)
-def test_reads_wait_for_the_bucket_and_go_on(behind, proxy, topic):
-    """After a restart nothing is cached: a read fails retriably or waits, and goes on when the bucket is back."""
+@pytest.mark.parametrize("mode", ["hang", 503])
+def test_reads_go_on_after_the_bucket_was_away(behind, proxy, topic, mode):
+    """After a restart nothing is cached: a read is answered in its time without records, and goes on when the bucket is back."""
     broker = behind()
     broker.kill9()
     broker.restart()
-    proxy.set(503, methods={"GET"})
-    with wire.Connection(broker.port, timeout_s=30) as connection:
-        answer = connection.fetch({topic: {0: 0}}, max_wait_ms=500)["topics"][topic][0]
-        assert answer["error"] in RETRIABLE or (answer["error"] == 0 and not answer["data"]), answer
+    proxy.set(mode, methods={"GET"})
+    answer = quick(broker, lambda c: c.fetch({topic: {0: 0}}, max_wait_ms=500), 1.5)["topics"][topic][0]
+    assert answer["error"] == 0 and not answer["data"], answer
     assert quick(broker, lambda c: c.metadata([topic]))["topics"][topic]["error"] == 0
     proxy.set("pass")
     started = time.monotonic()

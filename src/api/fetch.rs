@@ -1,5 +1,6 @@
 //! Fetch (1), versions 4 to 18: long poll with `min_bytes` and `max_wait_ms`, sessions (KIP-227), topic ids from 13 on.
-//! Records are sent from cached objects without copying. read_committed reads up to the high watermark until
+//! Records are sent from cached objects without copying; those whose object the bucket has not given when the wait ends
+//! are left out, and come with the next fetch. read_committed reads up to the high watermark until
 //! transactions exist. Fetches of replicas (a non-negative replica id) are answered as consumers'.
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
@@ -198,7 +199,7 @@ async fn read(ctx: &Context, state: &State, wanted: &Wanted, until: Instant) -> 
     let Some(mut reserved) = reserve(ctx, plan.pinned_bytes(), until).await else {
         return (found, Held::default());
     };
-    let fetched = ctx.fetcher.read(plan, &reads, wanted.bytes_max).await;
+    let fetched = ctx.fetcher.read(plan, &reads, wanted.bytes_max, until).await;
     reserved.shrink_to(fetched.held_bytes);
     let records = fetched.parts;
     for (index, records) in of.into_iter().zip(records) {

@@ -90,6 +90,7 @@ async fn find(
 pub(super) fn kafka_error(error: FetchError) -> KafkaError {
     match error {
         FetchError::Gone => KafkaError::UnknownTopicOrPartition,
+        FetchError::Late => KafkaError::RequestTimedOut,
         FetchError::Unavailable | FetchError::Damaged => KafkaError::KafkaStorageError,
     }
 }

@@ -1,14 +1,18 @@
 //! L0 objects in memory: what this broker wrote, and what readers loaded, each object once however many wait for it.
+//! A load that has begun goes on when its readers give up, so that the next one finds it.
 //! It promises that all bytes it holds, and all that readers still hold after an eviction, stay below one limit. It
 //! never changes an object. moka does the eviction (LRU: with its default policy a log's newest objects are refused),
 //! and its maintenance is run after each insert, so that memory follows at once and no clock of its own decides. Tests
 //! are at the end of this file.
 use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
+use std::collections::BTreeMap;
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
@@ -36,6 +40,8 @@ const WRITTEN_PERCENT: usize = 35;
 const LOADED_PERCENT: usize = 15;
 
 type Objects = Cache<u128, Arc<CachedObject>, BuildHasherDefault<DefaultHasher>>;
+type Loaded = Result<Arc<CachedObject>, Arc<StoreError>>;
+type Load = Shared<BoxFuture<'static, Loaded>>;
 
 /// The cache of one broker.
 pub struct ObjectCache {
@@ -45,7 +51,9 @@ pub struct ObjectCache {
     written: Objects,
     loaded: Objects,
     room: Arc<Semaphore>,
-    loads: Semaphore,
+    loads: Arc<Semaphore>,
+    /// Loads that have begun. A mutex, held for map operations only.
+    in_flight: Mutex<BTreeMap<u128, Load>>,
     limit: usize,
 }
 
@@ -136,26 +144,68 @@ impl ObjectCache {
             written: part(WRITTEN_PERCENT),
             loaded: part(LOADED_PERCENT),
             room: Arc::new(Semaphore::new(limits.bytes)),
-            loads: Semaphore::new(limits.loads),
+            loads: Arc::new(Semaphore::new(limits.loads)),
+            in_flight: Mutex::default(),
             limit: limits.bytes,
         }
     }
 
-    /// The object, from memory or from the bucket. `bytes` is its size.
+    /// The object, from memory or from the bucket. `bytes` is its size. Whoever gives up while waiting for a load's turn
+    /// leaves the queue; a load whose turn has come goes on without readers.
     ///
     /// # Errors
     /// Those of the bucket, and `Unknown` if there was no room for it in time.
-    pub async fn get(&self, name: ObjectName, bytes: u32) -> Result<Arc<CachedObject>, Arc<StoreError>> {
-        for part in [&self.written, &self.loaded] {
-            if let Some(object) = part.get(&name.ulid).await {
-                self.metrics.cache.hits.inc();
-                return Ok(object);
-            }
+    pub async fn get(self: &Arc<Self>, name: ObjectName, bytes: u32) -> Loaded {
+        if let Some(object) = self.in_memory(name).await {
+            self.metrics.cache.hits.inc();
+            return Ok(object);
         }
         self.metrics.cache.misses.inc();
-        let object = self.loaded.try_get_with(name.ulid, self.load(name, bytes)).await?;
-        self.settle(&self.loaded).await;
-        Ok(object)
+        let load = self.in_flight().get(&name.ulid).cloned();
+        if let Some(load) = load {
+            return load.await;
+        }
+        let slot = self.loads.clone().acquire_owned().await.map_err(|_| Arc::new(no_load(name, "the broker stops")))?;
+        // Somebody else's load may have ended meanwhile.
+        if let Some(object) = self.in_memory(name).await {
+            return Ok(object);
+        }
+        let load = self.begin(name, bytes, slot);
+        load.await
+    }
+
+    async fn in_memory(&self, name: ObjectName) -> Option<Arc<CachedObject>> {
+        for part in [&self.written, &self.loaded] {
+            if let Some(object) = part.get(&name.ulid).await {
+                return Some(object);
+            }
+        }
+        None
+    }
+
+    fn in_flight(&self) -> MutexGuard<'_, BTreeMap<u128, Load>> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The load of an object, as a task of its own; the one in flight, if there is one.
+    fn begin(self: &Arc<Self>, name: ObjectName, bytes: u32, slot: OwnedSemaphorePermit) -> Load {
+        let start = || {
+            let cache = Arc::clone(self);
+            let task = self.world.spawn("load of an object", async move {
+                let loaded = cache.load(name, bytes).await.map_err(Arc::new);
+                if let Ok(object) = &loaded {
+                    cache.loaded.insert(name.ulid, object.clone()).await;
+                    cache.settle(&cache.loaded).await;
+                }
+                cache.in_flight().remove(&name.ulid);
+                drop(slot);
+                loaded
+            });
+            task.map(move |ended| ended.unwrap_or_else(|_| Err(Arc::new(no_load(name, "the task ended")))))
+                .boxed()
+                .shared()
+        };
+        self.in_flight().entry(name.ulid).or_insert_with(start).clone()
     }
 
     /// Takes the buffers of an object that is in the bucket now; they pin `pinned_bytes`. Without room it is not kept:
@@ -168,13 +218,11 @@ impl ObjectCache {
     }
 
     async fn load(&self, name: ObjectName, bytes: u32) -> Result<Arc<CachedObject>, StoreError> {
-        let key = name.key();
-        let gone = |reason: &str| StoreError::Unknown { what: format!("read of {key}"), reason: reason.to_owned() };
-        let _slot = self.loads.acquire().await.map_err(|_| gone("the broker stops"))?;
-        let room = self.wait_for_room(bytes as usize).await.ok_or_else(|| gone("the cache has no room for it"))?;
+        let room =
+            self.wait_for_room(bytes as usize).await.ok_or_else(|| no_load(name, "the cache has no room for it"))?;
         self.metrics.fetch.cold_reads.inc();
         self.metrics.fetch.cold_reads_in_flight.inc();
-        let content = self.bucket.read(&key, Some(0..u64::from(bytes)), Purpose::Cold).await;
+        let content = self.bucket.read(&name.key(), Some(0..u64::from(bytes)), Purpose::Cold).await;
         self.metrics.fetch.cold_reads_in_flight.dec();
         let content = content?;
         let pinned = content.len();
@@ -199,6 +247,10 @@ impl ObjectCache {
     }
 }
 
+fn no_load(name: ObjectName, reason: &str) -> StoreError {
+    StoreError::Unknown { what: format!("read of {}", name.key()), reason: reason.to_owned() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,14 +261,14 @@ mod tests {
         ObjectName { applied: Head::default(), ulid }
     }
 
-    async fn cache(limit: usize, objects: u128) -> ObjectCache {
+    async fn cache(limit: usize, objects: u128) -> Arc<ObjectCache> {
         let bucket = Arc::new(MemoryBucket::new());
         for ulid in 0..objects {
             let body = vec![Bytes::from(vec![ulid as u8; 1000])];
             bucket.create(&name(ulid).key(), body, Purpose::Ingest).await.unwrap();
         }
         let metrics = Arc::new(Metrics::new(TimestampMs(0)));
-        ObjectCache::new(bucket, World::seeded(1), metrics, CacheLimits { bytes: limit, loads: 4 })
+        Arc::new(ObjectCache::new(bucket, World::seeded(1), metrics, CacheLimits { bytes: limit, loads: 4 }))
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 use futures::future::join_all;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tracing::error;
 
 use super::Records;
@@ -12,12 +13,18 @@ use crate::metadata::Replica;
 use crate::state::{ObjectMeta, Run, State};
 use crate::store::StoreError;
 use crate::types::{ObjectId, Offset, Slot};
+use crate::world::{Instant, World};
+
+/// An answer waits at least this long for the bucket, even if its client wants it at once: most reads end within it.
+/// Kafka's default for reads of its second tier (`remote.fetch.max.wait.ms`).
+const BUCKET_WAIT_MIN: Duration = Duration::from_millis(500);
 
 /// Serves reads.
 #[derive(Clone)]
 pub struct Fetcher {
     cache: Arc<ObjectCache>,
     replica: Replica,
+    world: World,
     /// Bytes of objects that one fetch may pin.
     pinned_max: usize,
 }
@@ -48,6 +55,9 @@ pub enum FetchError {
     /// The bucket does not answer, or the cache has no room: may be tried again.
     #[error("the bucket does not answer")]
     Unavailable,
+    /// The bucket has not answered yet; the read goes on.
+    #[error("the bucket has not answered yet")]
+    Late,
     /// What State names is not in the bucket, or is something else.
     #[error("the records are damaged or missing")]
     Damaged,
@@ -59,8 +69,8 @@ type Objects = BTreeMap<ObjectId, Result<Arc<CachedObject>, FetchError>>;
 impl Fetcher {
     /// Reads through `cache`; one fetch pins at most `pinned_max` bytes of objects, or one object.
     #[must_use]
-    pub fn new(cache: Arc<ObjectCache>, replica: Replica, pinned_max: usize) -> Self {
-        Self { cache, replica, pinned_max }
+    pub fn new(cache: Arc<ObjectCache>, replica: Replica, world: World, pinned_max: usize) -> Self {
+        Self { cache, replica, world, pinned_max }
     }
 
     /// Which objects a read of `parts` in turn needs, until `bytes_max` bytes are found in all.
@@ -70,9 +80,12 @@ impl Fetcher {
     }
 
     /// Reads what was planned for `parts`. The first batch found is given whatever its size, so that a reader with small
-    /// limits goes on (KIP-74).
-    pub async fn read(&self, plan: Plan, parts: &[PartRead], bytes_max: usize) -> Fetched {
-        let objects = self.load(plan.objects.iter().map(|(id, planned)| (*id, planned.meta))).await;
+    /// limits goes on (KIP-74). What the bucket has not given by `until` (or soon, if that is sooner) is left out without
+    /// an error, as Kafka does for its second tier: the client asks again, and finds the read done or joins it.
+    pub async fn read(&self, plan: Plan, parts: &[PartRead], bytes_max: usize, until: Instant) -> Fetched {
+        let until = until.max(self.world.now() + BUCKET_WAIT_MIN);
+        let wanted = plan.objects.iter().map(|(id, planned)| (*id, planned.meta));
+        let objects = self.load(wanted, Some(until)).await;
         let mut taken = 0_usize;
         let mut results = Vec::with_capacity(parts.len());
         for (part, runs) in parts.iter().zip(&plan.parts) {
@@ -80,7 +93,13 @@ impl Fetcher {
             let result = match runs {
                 None => Err(FetchError::Gone),
                 Some(_) if taken > 0 && room == 0 => Ok(Records::default()),
-                Some(runs) => self.assemble(part, runs, &plan, &objects, room, taken == 0).await,
+                Some(runs) => {
+                    let found = self.assemble(part, runs, &plan, &objects, room, taken == 0);
+                    match self.before(Some(until), found).await {
+                        Err(FetchError::Late) => Ok(Records::default()),
+                        found => found,
+                    }
+                }
             };
             taken += result.as_ref().map_or(0, |r| r.bytes);
             results.push(result);
@@ -142,12 +161,28 @@ impl Fetcher {
         })
     }
 
-    /// Loads objects side by side, each once.
-    pub(super) async fn load(&self, wanted: impl Iterator<Item = (ObjectId, ObjectMeta)>) -> Objects {
+    /// Loads objects side by side, each once; `Late` is what is not there by `until`.
+    pub(super) async fn load(
+        &self,
+        wanted: impl Iterator<Item = (ObjectId, ObjectMeta)>,
+        until: Option<Instant>,
+    ) -> Objects {
         let load = |(id, meta): (ObjectId, ObjectMeta)| async move {
-            (id, self.cache.get(meta.name, meta.bytes).await.map_err(|e| kind_of(&e)))
+            let got = async { self.cache.get(meta.name, meta.bytes).await.map_err(|e| kind_of(&e)) };
+            (id, self.before(until, got).await)
         };
         join_all(wanted.map(load)).await.into_iter().collect()
+    }
+
+    /// What `work` gives, or `Late`.
+    async fn before<T>(
+        &self,
+        until: Option<Instant>,
+        work: impl Future<Output = Result<T, FetchError>>,
+    ) -> Result<T, FetchError> {
+        let Some(until) = until else { return work.await };
+        let left = until.saturating_duration_since(self.world.now());
+        self.world.timeout(left, work).await.unwrap_or(Err(FetchError::Late))
     }
 }
 

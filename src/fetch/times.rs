@@ -76,7 +76,7 @@ impl Fetcher {
         ) -> Result<Option<(Offset, TimestampMs)>, crate::records::WalkError>,
     ) -> Result<Vec<TimedOffset>, FetchError> {
         let meta = state.object(run.object).ok_or(FetchError::Damaged)?;
-        let mut objects = self.load(std::iter::once((run.object, *meta))).await;
+        let mut objects = self.load(std::iter::once((run.object, *meta)), None).await;
         let object = objects.remove(&run.object).unwrap_or(Err(FetchError::Unavailable))?;
         let mut found = Vec::new();
         for batch in Walk::new(&object, run) {

@@ -84,7 +84,7 @@ pub async fn assemble(
     let slots = usize::try_from(config.kafka.max_incremental_fetch_session_cache_slots).unwrap_or(0);
     let context = Context {
         producer,
-        fetcher: Fetcher::new(cache, replica.clone(), size(config.fetch.answer_bytes_max) / 4),
+        fetcher: Fetcher::new(cache, replica.clone(), world.clone(), size(config.fetch.answer_bytes_max) / 4),
         sessions: Sessions::new(world.clone(), slots),
         answers: AnswerBudget::new(world.clone(), size(config.fetch.answer_bytes_max)),
         producer_ids: ProducerIds::start(world, replica.clone()),

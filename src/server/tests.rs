@@ -1,5 +1,7 @@
 //! A whole broker without sockets: requests go to the API table as the network would hand them over, for what depends
 //! on State and can't be seen from outside in every version.
+mod slow_bucket;
+
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Decodable, HeaderVersion, Request, StrBytes};
@@ -22,14 +24,18 @@ fn name(name: &str) -> TopicName {
     TopicName(text(name))
 }
 
-/// A broker on memory alone, with these settings more.
-async fn broker(settings: &str) -> Arc<Context> {
+/// The configuration of a broker on memory alone, with these settings more.
+fn config(settings: &str) -> Arc<Config> {
     let directory = tempfile::tempdir().unwrap();
     let yaml = format!(
         "data_dir: {}\njournal:\n  kind: memory\nbucket:\n  url: \"memory:\"\n{settings}",
         directory.path().display()
     );
-    let config = Arc::new(Config::from_yaml(&yaml).unwrap());
+    Arc::new(Config::from_yaml(&yaml).unwrap())
+}
+
+async fn broker(settings: &str) -> Arc<Context> {
+    let config = config(settings);
     let metrics = Arc::new(Metrics::new(TimestampMs(0)));
     build::broker(&config, &World::seeded(1), &metrics).await.unwrap().context
 }
@@ -51,7 +57,12 @@ where
         advertised: Arc::new(HostPort::parse("broker.example:9092").unwrap()),
         received: ctx.world.now(),
     };
-    let Answer::Now(reply) = serve(ctx, call).await else { panic!("{api_key:?} {version} is answered") };
+    let reply = match serve(ctx, call).await {
+        Answer::Now(reply) => Some(reply),
+        Answer::Later(reply) => reply.await,
+        Answer::Close(_) => None,
+    };
+    let reply = reply.unwrap_or_else(|| panic!("{api_key:?} {version} is answered"));
     let mut frame = Bytes::from(reply.frame.concat()).slice(4..);
     let header = ResponseHeader::decode(&mut frame, R::Response::header_version(version)).unwrap();
     assert_eq!(header.correlation_id, 7);
