@@ -3,7 +3,7 @@
 .PHONY: help run build check test integration nightly demo bench
 export RUST_BACKTRACE ?= 0
 CARGO ?= cargo
-CACHE = $(or $(STRANDLINE_TEST_CACHE),.cache)
+CACHE = $(or $(TEST_CACHE_DIR),.cache)
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -23,7 +23,7 @@ BUDGETS = {
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--broker", choices=["strandline", "kafka"], default=os.environ.get("STRANDLINE_TEST_BROKER", "strandline")
+        "--broker", choices=["strandline", "kafka"], default=os.environ.get("TEST_BROKER", "strandline")
     )
     parser.addoption("--stores", default="local,minio", help="where the bucket lies: local, minio or both")
 

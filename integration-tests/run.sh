@@ -2,7 +2,7 @@
 # Runs the integration tests with what setup.sh installed. Arguments go to pytest; --nightly chooses the long part.
 set -euo pipefail
 cd "$(dirname "$0")"
-cache=${STRANDLINE_TEST_CACHE:-$(pwd)/../.cache}
+cache=${TEST_CACHE_DIR:-$(pwd)/../.cache}
 if [ "${1:-}" = --nightly ]; then
   shift
   set -- -m nightly "$@"

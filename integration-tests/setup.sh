@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Installs what the integration tests use, from package registries only.
 #   setup.sh [PART...]    parts: python kafka java kcat node go minio gcs azurite   (default: all)
-# Everything lands in $STRANDLINE_TEST_CACHE (default: .cache at the root of the repository, which git ignores) and is
+# Everything lands in $TEST_CACHE_DIR (default: .cache at the root of the repository, which git ignores) and is
 # made again only when its own inputs change. Needs Python 3.10+, Java 17+ with javac, Maven, Node, Go; kcat comes from
 # Debian's packages. Prints one line per part with the seconds it took.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/.." && pwd)
-cache=${STRANDLINE_TEST_CACHE:-$root/.cache}
+cache=${TEST_CACHE_DIR:-$root/.cache}
 mkdir -p "$cache/bin" "$cache/stamps" "$cache/logs"
 cache=$(cd "$cache" && pwd)
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def program():
-    given = os.environ.get("STRANDLINE_POWER_LOAD")
+    given = os.environ.get("TEST_POWER_LOAD")
     if given:
         return given
     subprocess.run(["cargo", "build", "--quiet", "--release", "--example", "power-load"], cwd=ROOT, check=True)

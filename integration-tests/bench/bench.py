@@ -27,7 +27,7 @@ import table
 from brokers import Kafka, Strandline
 
 ROOT = Path(__file__).resolve().parents[2]
-CACHE = Path(os.environ.get("STRANDLINE_TEST_CACHE") or ROOT / ".cache")
+CACHE = Path(os.environ.get("TEST_CACHE_DIR") or ROOT / ".cache")
 # The store's latency model keeps everything in memory, and the journal has to lie where the bucket lies.
 S3_SETTINGS = {
     "STRANDLINE_BUCKET__URL": "memory:?model=s3",

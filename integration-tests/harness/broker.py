@@ -11,7 +11,7 @@ from pathlib import Path
 from . import wire
 from .processes import CACHE, ROOT, Child, free_port, wait_until
 
-BINARY = Path(os.environ.get("STRANDLINE_BIN") or ROOT / "target/release/strandline")
+BINARY = Path(os.environ.get("TEST_BINARY") or ROOT / "target/release/strandline")
 KAFKA = CACHE / "kafka"
 
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-CACHE = Path(os.environ.get("STRANDLINE_TEST_CACHE") or ROOT / ".cache").resolve()
+CACHE = Path(os.environ.get("TEST_CACHE_DIR") or ROOT / ".cache").resolve()
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1

@@ -9,10 +9,10 @@ use tempfile::TempDir;
 use super::*;
 use crate::journal::contract::entry;
 
-const CHILD_PATH: &str = "STRANDLINE_TEST_CRASH_JOURNAL";
+const CHILD_PATH: &str = "TEST_CRASH_JOURNAL";
 
 /// More find more; a nightly run sets it.
-const ROUNDS: &str = "STRANDLINE_TEST_CRASH_ROUNDS";
+const ROUNDS: &str = "TEST_CRASH_ROUNDS";
 
 /// Entries of one life are told from those of another by their incarnation.
 async fn append_until_killed(path: &Path) {
