@@ -5,6 +5,7 @@ pub mod cache; // objects in memory, loaded once
 pub mod cli;
 pub mod config; // YAML, environment and flags → checked sections
 pub mod fetch; // offsets → ranges → bytes
+pub mod group; // consumer groups: a machine and an owner task each
 pub mod journal; // the ordered log of opaque entries
 pub mod metadata; // the running replica of State: append queue, outcomes, barrier, snapshots
 pub mod net; // listeners, connections, the request pipeline: sockets ⇄ frames

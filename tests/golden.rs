@@ -37,6 +37,9 @@ const SETTINGS: Settings = Settings {
     producers_per_partition_max: 10_000,
     producer_expiration_ms: 86_400_000,
     snapshots_min: 3,
+    groups_max: 0,
+    group_offsets_max: 0,
+    group_bytes_max: 0,
 };
 
 fn id(n: u128) -> Bytes {
@@ -146,7 +149,87 @@ fn name(kind: &CommandKind) -> &'static str {
         CommandKind::DeleteRecords(_) => "delete-records",
         CommandKind::ExpireProducers(_) => "expire-producers",
         CommandKind::SnapshotTaken(_) => "snapshot-taken",
+        CommandKind::ChangeGroup(_) => "change-group",
+        CommandKind::DeleteGroup(_) => "delete-group",
+        CommandKind::CommitOffsets(_) => "commit-offsets",
+        CommandKind::DeleteOffsets(_) => "delete-offsets",
+        CommandKind::AlterGroupConfigs(_) => "alter-group-configs",
     }
+}
+
+/// The commands about groups, which came after the first story was written down.
+fn groups_story() -> Vec<CommandKind> {
+    let header = |epoch, protocol| GroupHeader {
+        protocol,
+        epoch,
+        protocol_type: Some("consumer".into()),
+        protocol_name: Some("range".into()),
+        leader: Some("m-1".into()),
+        assignment_epoch: epoch - 1,
+        topics_hash: 77,
+        since_ms: 1_700_000_000_000,
+    };
+    let part = || TopicPartitions { topic_id: id(0xa), partitions: vec![0, 2], epochs: vec![3, 4] };
+    let member = |id: &str| MemberRecord {
+        id: id.into(),
+        instance_id: Some("i".into()),
+        rack: Some("zone-a".into()),
+        client_id: "client".into(),
+        client_host: "/10.0.0.1".into(),
+        rebalance_timeout_ms: 60_000,
+        session_timeout_ms: 45_000,
+        protocols: vec![MemberProtocol { name: "range".into(), metadata: Bytes::from_static(b"\0\x01") }],
+        assignment: Bytes::from_static(b"\0\x03"),
+        subscribed_topics: vec!["orders".into()],
+        subscribed_regex: Some("or.*".into()),
+        assignor: Some("uniform".into()),
+        epoch: 4,
+        previous_epoch: 3,
+        phase: 1,
+        assigned: vec![part()],
+        revoking: vec![part()],
+    };
+    let change = |from_version, header, gone: &[&str], members: &[&str]| ChangeGroup {
+        group: "readers".into(),
+        from_version,
+        header,
+        gone: gone.iter().map(|id| (*id).to_owned()).collect(),
+        members: members.iter().map(|id| member(id)).collect(),
+        targets: members.iter().map(|id| TargetRecord { member: (*id).into(), partitions: vec![part()] }).collect(),
+    };
+    let offset = |slot, offset| OffsetSpec { slot, offset, leader_epoch: -1, metadata: "m".into() };
+    let commit = |group: &str, from_version, slots: &[u32]| GroupOffsets {
+        group: group.into(),
+        from_version,
+        offsets: slots.iter().map(|slot| offset(*slot, 42)).collect(),
+        retention_ms: (from_version == 0).then_some(1000),
+    };
+    let topic =
+        CreateTopic { name: "orders".into(), id: id(0xa), partitions: 3, replication_factor: 1, configs: vec![] };
+    let limits = Settings { groups_max: 3, group_offsets_max: 3, group_bytes_max: 1000, ..SETTINGS };
+    vec![
+        CommandKind::Bootstrap(Bootstrap { cluster_id: "4L6g3nShT-eMCtK--X86sw".into(), settings: limits }),
+        CommandKind::RegisterBroker(RegisterBroker { broker: 1, incarnation: 1 << 60, feature_level_max: 1 }),
+        CommandKind::CreateTopic(topic),
+        CommandKind::ChangeGroup(change(0, Some(header(1, 1)), &[], &["m-1", "m-2"])),
+        CommandKind::ChangeGroup(change(1, Some(header(2, 2)), &["m-2"], &["m-3"])),
+        CommandKind::ChangeGroup(change(1, None, &[], &[])),
+        CommandKind::CommitOffsets(CommitOffsets {
+            groups: vec![commit("readers", 2, &[0, 1, 99]), commit("alone", 0, &[2]), commit("readers", 1, &[0])],
+        }),
+        CommandKind::CommitOffsets(CommitOffsets { groups: vec![commit("readers", 2, &[2, 0])] }),
+        CommandKind::DeleteOffsets(DeleteOffsets {
+            group: "readers".into(),
+            from_version: 2,
+            offsets: vec![SeenOffset { slot: 0, sequence: 2 }, SeenOffset { slot: 1, sequence: 0 }],
+        }),
+        CommandKind::AlterGroupConfigs(AlterGroupConfigs {
+            group: "readers".into(),
+            changes: vec![set("consumer.session.timeout.ms", Some("50000"))],
+        }),
+        CommandKind::DeleteGroup(DeleteGroup { group: "alone".into(), from_version: 0 }),
+        CommandKind::DeleteGroup(DeleteGroup { group: "alone".into(), from_version: 0 }),
+    ]
 }
 
 fn entry(state: &State, kind: CommandKind) -> Entry {
@@ -189,6 +272,26 @@ fn entries_outcomes_and_snapshot_of_version_1() {
     let ends: Vec<i64> = orders.slots.iter().map(|slot| state.partition(*slot).unwrap().end.0).collect();
     assert_eq!(ends, [7, 0, 1, 0, 5020]);
     assert_eq!((orders.configs.len(), state.snapshots().len(), state.producer_count()), (2, 1, 2));
+}
+
+#[test]
+fn groups_of_version_1() {
+    let mut state = State::default();
+    let mut outcomes = String::new();
+    for (n, kind) in (1..).zip(groups_story()) {
+        let name = name(&kind);
+        let entry = entry(&state, kind);
+        let held = golden(&format!("groups-{n:02}-{name}"), &entry.encode_framed());
+        assert_eq!(Entry::decode_framed(held.into()).unwrap(), entry, "{name}");
+        let outcome = state.apply(Position(n), &entry);
+        outcomes.push_str(&format!("{n:02} {name} {outcome:?} {:016x}\n", state.outcomes_hash()));
+    }
+    assert_eq!(outcomes, file("groups-outcomes.txt", &outcomes));
+    let snapshot = state.encode_snapshot().1;
+    let held = golden("groups-snapshot", &snapshot);
+    let state = State::decode_snapshot(&held).unwrap().1;
+    assert_eq!(state.encode_snapshot().1, snapshot);
+    assert_eq!((state.group_count(), state.group_offset_count()), (1, 1));
 }
 
 #[test]

@@ -44,6 +44,7 @@ pub use topic_settings::TopicSettingsCache;
 
 use crate::config::{Config, HostPort};
 use crate::fetch::{AnswerBudget, CachedObject, Fetcher, Reserved, Sessions};
+use crate::group::Groups;
 use crate::metadata::Replica;
 use crate::produce::Producer;
 use crate::protocol::{Frame, RequestHeader};
@@ -60,6 +61,7 @@ pub struct Context {
     pub answers: AnswerBudget,
     pub producer_ids: ProducerIds,
     pub topic_settings: TopicSettingsCache,
+    pub groups: Groups,
     pub config: Arc<Config>,
     pub world: World,
     pub metrics: Arc<Metrics>,

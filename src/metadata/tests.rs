@@ -26,6 +26,9 @@ pub(crate) const SETTINGS: Settings = Settings {
     producers_per_partition_max: 100,
     producer_expiration_ms: 86_400_000,
     snapshots_min: 3,
+    groups_max: 100,
+    group_offsets_max: 10_000,
+    group_bytes_max: 1 << 20,
 };
 
 pub(crate) const NO_SNAPSHOTS: SnapshotPolicy =

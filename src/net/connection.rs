@@ -139,8 +139,8 @@ impl<R: AsyncRead + Unpin> Connection<R> {
             biased;
             // A client that hung up while it waits for records needs no answer.
             () = self.due.closed(), if !overtakes => return Err("client"),
-            // A fetch that waits for records would hold up a stop for as long as it wants to wait.
-            _ = self.stop.wait_for(|stop| *stop), if api_key == ApiKey::Fetch as i16 => return Err("stop"),
+            // What waits for records or for other members would hold up a stop for as long as it wants to wait.
+            _ = self.stop.wait_for(|stop| *stop), if waits(api_key) => return Err("stop"),
             answer = api::serve(&ctx, call) => answer,
         };
         let reply: BoxFuture<'static, Option<Reply>> = match answer {
@@ -214,4 +214,9 @@ async fn write_answers(
         }
         drop((reply.holds, reply.reserved));
     }
+}
+
+/// Whether requests of this API may wait for something that others have to do.
+fn waits(api_key: i16) -> bool {
+    [ApiKey::Fetch, ApiKey::JoinGroup, ApiKey::SyncGroup].iter().any(|key| *key as i16 == api_key)
 }

@@ -11,6 +11,7 @@ use crate::api::{Context, ProducerIds, TopicSettingsCache};
 use crate::cache::{CacheLimits, ObjectCache};
 use crate::config::{Config, JournalKind};
 use crate::fetch::{AnswerBudget, Fetcher, Sessions};
+use crate::group::{GroupSettings, Groups};
 use crate::journal::{Journal, MemoryJournal, Observed as ObservedJournal, SqliteJournal};
 use crate::metadata::{Fatal, Parts, SnapshotPolicy, Started, start};
 use crate::net::{Budget, Limits};
@@ -89,6 +90,7 @@ pub async fn assemble(
         answers: AnswerBudget::new(world.clone(), size(config.fetch.answer_bytes_max)),
         producer_ids: ProducerIds::start(world, replica.clone()),
         topic_settings: TopicSettingsCache::new(config.clone()),
+        groups: Groups::start(world, replica.clone(), group_settings(config)),
         replica,
         config: config.clone(),
         world: world.clone(),
@@ -166,7 +168,14 @@ fn settings(config: &Config) -> Settings {
         producers_per_partition_max: count(limits.producers_per_partition_max),
         producer_expiration_ms: i64::from(config.kafka.producer_id_expiration_ms),
         snapshots_min: u32::try_from(config.snapshot.kept_min).unwrap_or(u32::MAX),
+        groups_max: count(limits.groups_max),
+        group_offsets_max: count(limits.group_offsets_max),
+        group_bytes_max: limits.group_bytes_max,
     }
+}
+
+fn group_settings(config: &Config) -> GroupSettings {
+    GroupSettings { kafka: config.kafka.clone(), id_bytes_max: config.limits.group_id_bytes_max }
 }
 
 fn flush_rule(config: &Config) -> FlushRule {

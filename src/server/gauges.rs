@@ -20,6 +20,9 @@ pub(super) async fn run(context: Arc<Context>, budget: Arc<Budget>) {
         metrics.state.runs.set(i64::try_from(state.run_count()).unwrap_or(i64::MAX));
         metrics.state.objects.set(count(state.object_count()));
         metrics.state.producers.set(count(state.producer_count()));
+        metrics.state.groups.set(count(state.group_count()));
+        metrics.state.group_offsets.set(i64::try_from(state.group_offset_count()).unwrap_or(i64::MAX));
+        metrics.state.group_bytes.set(i64::try_from(state.group_bytes()).unwrap_or(i64::MAX));
         metrics.net.frame_bytes.set(count(budget.used()));
         if let Some(context) = weak.upgrade() {
             metrics.fetch.answer_bytes.set(count(context.answers.used()));

@@ -2,6 +2,7 @@
 //! after the cluster's feature level allows them; tags are never reused. Specified in `docs/formats/journal.md`.
 use bytes::Bytes;
 
+use super::group::{ChangeGroup, CommitOffsets, DeleteGroup, DeleteOffsets};
 use super::settings::Settings;
 
 macro_rules! commands {
@@ -9,7 +10,7 @@ macro_rules! commands {
         /// One change.
         #[derive(Clone, PartialEq, prost::Message)]
         pub struct Command {
-            #[prost(oneof = "CommandKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
+            #[prost(oneof = "CommandKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18")]
             pub kind: Option<CommandKind>,
         }
 
@@ -41,6 +42,11 @@ commands! {
     "11" DeleteRecords,
     "12" ExpireProducers,
     "13" SnapshotTaken,
+    "14" ChangeGroup,
+    "15" DeleteGroup,
+    "16" CommitOffsets,
+    "17" DeleteOffsets,
+    "18" AlterGroupConfigs,
 }
 
 /// The first command of a journal: the cluster's id and its settings.
@@ -126,6 +132,15 @@ pub struct AlterTopicConfigs {
     /// The topic's config version that the changes were worked out from: two that race don't undo each other.
     #[prost(uint64, tag = "3")]
     pub from_version: u64,
+}
+
+/// As [`AlterTopicConfigs`], for a group, whether or not it exists.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AlterGroupConfigs {
+    #[prost(string, tag = "1")]
+    pub group: String,
+    #[prost(message, repeated, tag = "2")]
+    pub changes: Vec<ConfigChange>,
 }
 
 /// Gives offsets to the batches that lie in one object.

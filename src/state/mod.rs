@@ -7,6 +7,7 @@
 mod apply;
 mod command;
 mod entry;
+mod group;
 mod outcome;
 mod producer;
 mod runs;
@@ -18,12 +19,16 @@ mod varint;
 
 pub use apply::State;
 pub use command::{
-    AllocateProducerIds, AlterTopicConfigs, Bootstrap, Command, CommandKind, CommitRuns, ConfigChange,
-    CreatePartitions, CreateTopic, DeleteRecords, DeleteTopic, ExpireProducers, ExpiredProducer, RegisterBroker,
-    SetSettings, SnapshotTaken, UnregisterBroker,
+    AllocateProducerIds, AlterGroupConfigs, AlterTopicConfigs, Bootstrap, Command, CommandKind, CommitRuns,
+    ConfigChange, CreatePartitions, CreateTopic, DeleteRecords, DeleteTopic, ExpireProducers, ExpiredProducer,
+    RegisterBroker, SetSettings, SnapshotTaken, UnregisterBroker,
 };
 pub use entry::{Entry, EntryError, FEATURE_LEVEL_MAX};
-pub use outcome::{BatchOutcome, Outcome, Refusal};
+pub use group::{
+    ChangeGroup, CommitOffsets, CommittedOffset, DeleteGroup, DeleteOffsets, Group, GroupHeader, GroupName,
+    GroupOffsets, GroupProtocol, MemberProtocol, MemberRecord, OffsetSpec, SeenOffset, TargetRecord, TopicPartitions,
+};
+pub use outcome::{BatchOutcome, OffsetsOutcome, Outcome, Refusal};
 pub use producer::{BatchSequence, ProducerState};
 pub use runs::{BatchSpec, ProducerSpec, RunSpec, RunsReader, RunsWriter};
 pub use settings::Settings;

@@ -1,5 +1,5 @@
 //! What applying a command gave. Every broker computes the same outcomes; the chain hash over them proves it (H5).
-use crate::types::{KafkaError, ObjectId, Offset, ProducerId};
+use crate::types::{KafkaError, ObjectId, Offset, ProducerId, Slot};
 
 use super::varint;
 
@@ -23,6 +23,17 @@ pub enum Outcome {
     LogStart {
         offset: Offset,
     },
+    /// Of `CommitOffsets`: one for each request, in order.
+    Offsets(Vec<OffsetsOutcome>),
+}
+
+/// What became of one request of `CommitOffsets`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OffsetsOutcome {
+    /// All are committed, but those of partitions that are deleted.
+    Committed { deleted: Vec<Slot> },
+    /// Nothing is: the group has another version, or there is no room.
+    Refused { error: KafkaError },
 }
 
 /// Why a command was refused, as the client will hear it.
@@ -73,6 +84,25 @@ impl Outcome {
             Self::LogStart { offset } => {
                 out.push(5);
                 varint::put_signed(out, offset.0);
+            }
+            Self::Offsets(requests) => {
+                out.push(6);
+                requests.iter().for_each(|r| r.hash_into(out));
+            }
+        }
+    }
+}
+
+impl OffsetsOutcome {
+    fn hash_into(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Committed { deleted } => {
+                varint::put(out, 2 * deleted.len() as u64);
+                deleted.iter().for_each(|slot| varint::put(out, u64::from(slot.0)));
+            }
+            Self::Refused { error } => {
+                varint::put(out, 1);
+                varint::put_signed(out, i64::from(error.code()));
             }
         }
     }

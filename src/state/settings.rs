@@ -24,4 +24,13 @@ pub struct Settings {
     /// Snapshots that are never given up, whatever their age (H13).
     #[prost(uint32, tag = "7")]
     pub snapshots_min: u32,
+    /// Groups in the cluster.
+    #[prost(uint32, tag = "8")]
+    pub groups_max: u32,
+    /// Committed offsets in the cluster, one per group and partition.
+    #[prost(uint32, tag = "9")]
+    pub group_offsets_max: u32,
+    /// Bytes of the members and assignments of all groups.
+    #[prost(uint64, tag = "10")]
+    pub group_bytes_max: u64,
 }

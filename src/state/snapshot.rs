@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::apply::State;
 use super::command::ConfigChange;
 use super::entry::FEATURE_LEVEL_MAX;
+use super::group::{Group, GroupBody};
 use super::producer::{BatchSequence, Moment, ProducerState};
 use super::settings::Settings;
 use super::tail::{Run, Tail};
@@ -75,6 +76,20 @@ struct Body {
     brokers: Vec<BrokerBody>,
     #[prost(message, repeated, tag = "16")]
     snapshots: Vec<KeptBody>,
+    #[prost(message, repeated, tag = "17")]
+    groups: Vec<GroupBody>,
+    #[prost(uint64, tag = "18")]
+    next_group_sequence: u64,
+    #[prost(message, repeated, tag = "19")]
+    group_configs: Vec<GroupConfigsBody>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct GroupConfigsBody {
+    #[prost(string, tag = "1")]
+    group: String,
+    #[prost(message, repeated, tag = "2")]
+    configs: Vec<ConfigChange>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -224,6 +239,9 @@ impl State {
             producers: self.producers().map(|(slot, id, p)| producer_body(slot, id, p)).collect(),
             brokers: self.brokers.values().map(broker_body).collect(),
             snapshots: self.snapshots.iter().map(kept_body).collect(),
+            groups: self.groups.iter().map(|(name, group)| group.body(name)).collect(),
+            next_group_sequence: self.next_group_sequence,
+            group_configs: self.group_configs.iter().map(|(name, c)| group_configs_body(name, c)).collect(),
         }
     }
 
@@ -244,6 +262,11 @@ impl State {
                 .collect(),
         }
     }
+}
+
+fn group_configs_body(group: &str, configs: &std::collections::BTreeMap<String, String>) -> GroupConfigsBody {
+    let config = |(name, value): (&String, &String)| ConfigChange { name: name.clone(), value: Some(value.clone()) };
+    GroupConfigsBody { group: group.to_owned(), configs: configs.iter().map(config).collect() }
 }
 
 fn partition_body(partition: &Partition) -> PartitionBody {
@@ -342,6 +365,18 @@ fn restore(body: Body) -> Option<State> {
     restore_producers(&mut state, body.producers)?;
     state.brokers = body.brokers.into_iter().map(restore_broker).collect();
     state.snapshots = body.snapshots.into_iter().map(restore_kept).collect();
+    for group in body.groups {
+        let (name, group) = Group::restore(group);
+        state.group_offsets += group.offsets.len() as u64;
+        state.group_bytes += group.bytes;
+        state.groups.insert(name, Arc::new(group));
+    }
+    state.next_group_sequence = body.next_group_sequence;
+    for group in body.group_configs {
+        let configs = group.configs.into_iter().map(|c| Some((c.name, c.value?))).collect::<Option<_>>()?;
+        state.group_configs.insert(Arc::from(group.group), Arc::new(configs));
+    }
+    state.topics_changed = head.position;
     Some(state)
 }
 

@@ -216,6 +216,12 @@ room! {
         objects: Gauge,
         /// Producer states (one per producer and partition).
         producers: Gauge,
+        /// Consumer groups.
+        groups: Gauge,
+        /// Committed offsets, one per group and partition.
+        group_offsets: Gauge,
+        /// Bytes of the members and assignments of all groups.
+        group_bytes: Gauge,
         /// Time to apply one entry.
         apply_seconds: Histogram = Histogram::new(exponential_buckets(0.000_01, 4.0, 10)),
     }

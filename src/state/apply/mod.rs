@@ -1,15 +1,18 @@
 //! State and the fold: one entry in, outcomes out. The arms for each command are in the files beside this one; they
 //! validate fully before they change anything (H15).
 use imbl::{OrdMap, Vector};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 mod cluster;
 mod commit;
+mod groups;
 mod topics;
 
 use super::command::{Command, CommandKind};
 use super::entry::Entry;
+use super::group::{Group, GroupName};
 use super::outcome::Outcome;
 use super::producer::{Moment, ProducerState};
 use super::settings::Settings;
@@ -44,6 +47,15 @@ pub struct State {
     pub(super) producers: OrdMap<(Slot, ProducerId), Arc<ProducerState>>,
     pub(super) objects: OrdMap<ObjectId, ObjectMeta>,
     pub(super) brokers: OrdMap<BrokerId, Broker>,
+    pub(super) groups: OrdMap<GroupName, Arc<Group>>,
+    /// The settings that were set, by group, whether or not it exists.
+    pub(super) group_configs: OrdMap<GroupName, Arc<BTreeMap<String, String>>>,
+    /// The next change of a group or an offset gets this number.
+    pub(super) next_group_sequence: u64,
+    pub(super) group_offsets: u64,
+    pub(super) group_bytes: u64,
+    /// After this entry topics and partitions are as they are now. Not in snapshots: a restored State says its head.
+    pub(super) topics_changed: Position,
     pub(super) snapshots: Vec<KeptSnapshot>,
 }
 
@@ -68,6 +80,12 @@ impl Default for State {
             producers: OrdMap::new(),
             objects: OrdMap::new(),
             brokers: OrdMap::new(),
+            groups: OrdMap::new(),
+            group_configs: OrdMap::new(),
+            next_group_sequence: 0,
+            group_offsets: 0,
+            group_bytes: 0,
+            topics_changed: Position(0),
             snapshots: Vec::new(),
         }
     }
@@ -101,16 +119,29 @@ impl State {
             CommandKind::RegisterBroker(c) => self.register_broker(position, entry, c),
             CommandKind::UnregisterBroker(c) => self.unregister_broker(entry, c),
             CommandKind::SetSettings(c) => self.set_settings(c),
-            CommandKind::CreateTopic(c) => self.create_topic(c),
-            CommandKind::CreatePartitions(c) => self.create_partitions(c),
-            CommandKind::DeleteTopic(c) => self.delete_topic(c),
+            CommandKind::CreateTopic(c) => self.topics_change(position, |state| state.create_topic(c)),
+            CommandKind::CreatePartitions(c) => self.topics_change(position, |state| state.create_partitions(c)),
+            CommandKind::DeleteTopic(c) => self.topics_change(position, |state| state.delete_topic(c)),
             CommandKind::AlterTopicConfigs(c) => self.alter_topic_configs(c),
             CommandKind::CommitRuns(c) => self.commit_runs(Moment { position, wall_ms: TimestampMs(entry.wall_ms) }, c),
             CommandKind::AllocateProducerIds(c) => self.allocate_producer_ids(c),
             CommandKind::DeleteRecords(c) => self.delete_records(c),
             CommandKind::ExpireProducers(c) => self.expire_producers(c),
             CommandKind::SnapshotTaken(c) => self.snapshot_taken(c),
+            CommandKind::ChangeGroup(c) => self.change_group(c),
+            CommandKind::DeleteGroup(c) => self.delete_group(c),
+            CommandKind::CommitOffsets(c) => self.commit_offsets(TimestampMs(entry.wall_ms), c),
+            CommandKind::DeleteOffsets(c) => self.delete_offsets(c),
+            CommandKind::AlterGroupConfigs(c) => self.alter_group_configs(c),
         }
+    }
+
+    fn topics_change(&mut self, position: Position, change: impl FnOnce(&mut Self) -> Outcome) -> Outcome {
+        let outcome = change(self);
+        if outcome == Outcome::Done {
+            self.topics_changed = position;
+        }
+        outcome
     }
 
     /// The last entry that is in it.
@@ -227,6 +258,52 @@ impl State {
     #[must_use]
     pub fn broker(&self, id: BrokerId) -> Option<&Broker> {
         self.brokers.get(&id)
+    }
+
+    /// The group of this name.
+    #[must_use]
+    pub fn group(&self, name: &str) -> Option<&Arc<Group>> {
+        self.groups.get(name)
+    }
+
+    /// All groups, by name.
+    pub fn groups(&self) -> impl Iterator<Item = (&GroupName, &Arc<Group>)> {
+        self.groups.iter()
+    }
+
+    /// The settings that were set for a group, by Kafka's names; the others have defaults.
+    #[must_use]
+    pub fn group_configs(&self, name: &str) -> Option<&Arc<BTreeMap<String, String>>> {
+        self.group_configs.get(name)
+    }
+
+    /// Groups that have settings, by name.
+    pub fn configured_groups(&self) -> impl Iterator<Item = &GroupName> {
+        self.group_configs.keys()
+    }
+
+    /// Groups that there are.
+    #[must_use]
+    pub fn group_count(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Committed offsets of all groups.
+    #[must_use]
+    pub fn group_offset_count(&self) -> u64 {
+        self.group_offsets
+    }
+
+    /// Bytes of the members and assignments of all groups.
+    #[must_use]
+    pub fn group_bytes(&self) -> u64 {
+        self.group_bytes
+    }
+
+    /// The entry after which topics and partitions are as they are now, or a later one: while it stays, they stay.
+    #[must_use]
+    pub fn topics_changed(&self) -> Position {
+        self.topics_changed
     }
 
     /// The snapshots that are kept, oldest first.

@@ -21,6 +21,9 @@ impl Fold {
             producers_per_partition_max: 8,
             producer_expiration_ms: 1000,
             snapshots_min: 1,
+            groups_max: 100,
+            group_offsets_max: 10_000,
+            group_bytes_max: 1 << 20,
         };
         let found = Bootstrap { cluster_id: "c".into(), settings };
         let register = RegisterBroker { broker: 1, incarnation: 5, feature_level_max: 1 };

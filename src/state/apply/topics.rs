@@ -154,6 +154,7 @@ impl State {
                 keys.iter().for_each(|key| drop(self.producers.remove(key)));
             }
         }
+        self.forget_offsets_of(&topic.slots);
         Outcome::Done
     }
 

@@ -1,0 +1,220 @@
+//! The owner task of one group: puts requests and time into the machine, carries out its actions, and lets a reply go
+//! when every change before it is applied. If a change turns out not to have happened, the machine knows things that are
+//! not so: everybody who waits is told to look for the coordinator again, and the machine is loaded anew from State.
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{info, warn};
+
+use super::machine::{Action, Event, Machine, RequestId, View};
+use super::message::{Answer, Reply, Request};
+use super::router::{Table, Tools};
+use crate::metadata::ProposeError;
+use crate::state::{Command, GroupName, OffsetsOutcome, Outcome, State};
+use crate::types::KafkaError;
+
+/// Something asked of the group, and where the answer goes.
+pub(super) struct Asked {
+    pub request: Request,
+    pub reply: oneshot::Sender<Answer>,
+}
+
+pub(super) struct Owner {
+    name: GroupName,
+    tools: Arc<Tools>,
+    table: Weak<Table>,
+    mailbox: mpsc::Receiver<Asked>,
+    /// Requests that the machine has not answered.
+    asked: BTreeMap<RequestId, oneshot::Sender<Answer>>,
+    next_request: u64,
+    /// What the machine gave out and the journal has not confirmed, with the replies that wait for it.
+    unconfirmed: VecDeque<Unconfirmed>,
+}
+
+enum Unconfirmed {
+    /// Gives whether the change happened.
+    Change(BoxFuture<'static, Result<(), KafkaError>>),
+    Commit(oneshot::Sender<Answer>, BoxFuture<'static, Answer>),
+    Reply(oneshot::Sender<Answer>, Answer),
+}
+
+/// Why a machine is not served any more.
+enum End {
+    /// It was idle for long, or the broker stops.
+    Idle,
+    /// A change did not happen, for this reason.
+    Undone(KafkaError),
+}
+
+/// A group with nothing to do keeps its machine this long: clients that only commit come again.
+const LINGER: Duration = Duration::from_secs(10);
+
+impl Owner {
+    pub(super) fn new(name: GroupName, tools: Arc<Tools>, table: Weak<Table>, mailbox: mpsc::Receiver<Asked>) -> Self {
+        Self { name, tools, table, mailbox, asked: BTreeMap::new(), next_request: 0, unconfirmed: VecDeque::new() }
+    }
+
+    /// Serves the group until it is idle.
+    pub(super) async fn run(mut self) {
+        while let Some(state) = self.barrier().await {
+            let machine = Machine::load(self.name.clone(), self.view(&state));
+            match self.serve(machine).await {
+                End::Idle => return,
+                End::Undone(error) => self.forsake(error).await,
+            }
+        }
+    }
+
+    /// State that has everything of other coordinators; `None`, after who waits was told, if the journal doesn't answer.
+    async fn barrier(&mut self) -> Option<Arc<State>> {
+        loop {
+            match self.tools.replica.barrier().await {
+                Ok(state) => return Some(state),
+                Err(error) => {
+                    info!(group = %self.name, %error, "group not loaded, its clients are told to come again");
+                    while let Ok(asked) = self.mailbox.try_recv() {
+                        let _ = asked.reply.send(Err(KafkaError::CoordinatorNotAvailable.into()));
+                    }
+                    if self.retire() {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn serve(&mut self, mut machine: Machine) -> End {
+        loop {
+            let busy = machine.deadline();
+            let idle = busy.is_none() && self.unconfirmed.is_empty() && self.asked.is_empty();
+            let wake = busy.or_else(|| idle.then(|| self.tools.world.now() + LINGER));
+            let event = tokio::select! {
+                biased;
+                result = front(&mut self.unconfirmed), if !self.unconfirmed.is_empty() => match result {
+                    Ok(()) => continue,
+                    Err(error) => return End::Undone(error),
+                },
+                asked = self.mailbox.recv() => match asked {
+                    Some(asked) => Event::Request(self.admit(asked.reply), asked.request),
+                    None => return End::Idle,
+                },
+                () = self.tools.world.sleep_until(wake.unwrap_or_else(|| self.tools.world.now())), if wake.is_some() => {
+                    if idle && self.retire() {
+                        return End::Idle;
+                    }
+                    Event::Elapsed
+                }
+            };
+            let state = self.tools.replica.state();
+            let actions = machine.on(event, self.view(&state));
+            self.carry_out(actions).await;
+            if let Some(table) = self.table.upgrade() {
+                table.stands(&self.name, machine.phase());
+            }
+        }
+    }
+
+    fn view<'a>(&'a self, state: &'a State) -> View<'a> {
+        let world = &self.tools.world;
+        let random = u128::from(world.random_u64()) << 64 | u128::from(world.random_u64());
+        View { now: world.now(), wall_ms: world.wall_ms(), state, settings: &self.tools.settings, random }
+    }
+
+    fn retire(&mut self) -> bool {
+        self.table.upgrade().is_none_or(|table| table.retire(&self.name, &mut self.mailbox))
+    }
+
+    fn admit(&mut self, reply: oneshot::Sender<Answer>) -> RequestId {
+        let id = RequestId(self.next_request);
+        self.next_request += 1;
+        self.asked.insert(id, reply);
+        id
+    }
+
+    async fn carry_out(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Reply(id, answer) => {
+                    let Some(reply) = self.asked.remove(&id) else { continue };
+                    if self.unconfirmed.is_empty() {
+                        // A client that went away needs no answer.
+                        let _ = reply.send(answer);
+                    } else {
+                        self.unconfirmed.push_back(Unconfirmed::Reply(reply, answer));
+                    }
+                }
+                Action::Commit(id, offsets) => {
+                    let outcome = self.tools.gather.commit(offsets).await;
+                    let Some(reply) = self.asked.remove(&id) else { continue };
+                    let answer = async move { committed(outcome.await.unwrap_or(Err(ProposeError::Stopped))) };
+                    self.unconfirmed.push_back(Unconfirmed::Commit(reply, answer.boxed()));
+                }
+                Action::Change(change) => self.submit(change.into()).await,
+                Action::DeleteOffsets(delete) => self.submit(delete.into()).await,
+                Action::DeleteGroup(delete) => self.submit(delete.into()).await,
+            }
+        }
+    }
+
+    async fn submit(&mut self, command: Command) {
+        let outcome = self.tools.gather.submit(command).await;
+        let changed = async move { changed(outcome.await.unwrap_or(Err(ProposeError::Stopped))) };
+        self.unconfirmed.push_back(Unconfirmed::Change(changed.boxed()));
+    }
+
+    /// Everybody who waits is told. What is still on its way ends first: a new machine must not be loaded from a State
+    /// that it is about to change.
+    async fn forsake(&mut self, error: KafkaError) {
+        warn!(group = %self.name, %error, "a change of the group did not happen, it is loaded again");
+        for unconfirmed in std::mem::take(&mut self.unconfirmed) {
+            match unconfirmed {
+                Unconfirmed::Change(outcome) => drop(outcome.await),
+                Unconfirmed::Commit(reply, answer) => drop(reply.send(answer.await)),
+                Unconfirmed::Reply(reply, _) => drop(reply.send(Err(error.into()))),
+            }
+        }
+        for (_, reply) in std::mem::take(&mut self.asked) {
+            let _ = reply.send(Err(error.into()));
+        }
+    }
+}
+
+/// Waits until the first of `unconfirmed` is known, takes it off and lets its reply go; the error says that it, a change,
+/// did not happen. Nothing is lost if this is dropped before it ends.
+async fn front(unconfirmed: &mut VecDeque<Unconfirmed>) -> Result<(), KafkaError> {
+    let known = match unconfirmed.front_mut() {
+        Some(Unconfirmed::Change(outcome)) => outcome.await.map(|()| None),
+        Some(Unconfirmed::Commit(_, answer)) => Ok(Some(answer.await)),
+        Some(Unconfirmed::Reply(..)) | None => Ok(None),
+    };
+    match (unconfirmed.pop_front(), known?) {
+        (Some(Unconfirmed::Commit(reply, _)), Some(answer)) | (Some(Unconfirmed::Reply(reply, answer)), _) => {
+            let _ = reply.send(answer);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Whether a change happened. `NOT_COORDINATOR` makes clients look for the coordinator, which is what is asked of them
+/// whenever it is not known, too.
+fn changed(outcome: Result<Outcome, ProposeError>) -> Result<(), KafkaError> {
+    match outcome {
+        Ok(Outcome::Refused(refusal)) => Err(refusal.error),
+        Ok(Outcome::Fenced) | Err(ProposeError::Stopped) => Err(KafkaError::NotCoordinator),
+        Ok(_) => Ok(()),
+        Err(ProposeError::NotDone(_)) => Err(KafkaError::CoordinatorNotAvailable),
+    }
+}
+
+fn committed(outcome: Result<OffsetsOutcome, ProposeError>) -> Answer {
+    match outcome {
+        Ok(OffsetsOutcome::Committed { deleted }) => Ok(Reply::Committed(deleted)),
+        Ok(OffsetsOutcome::Refused { error }) => Err(error.into()),
+        Err(ProposeError::NotDone(_)) => Err(KafkaError::CoordinatorNotAvailable.into()),
+        Err(ProposeError::Stopped) => Err(KafkaError::NotCoordinator.into()),
+    }
+}

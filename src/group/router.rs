@@ -1,0 +1,135 @@
+//! The way to a group's owner task, which is started when something is asked of the group and ends when the group has
+//! nothing but what State has too.
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{mpsc, oneshot};
+
+use super::Phase;
+use super::gather::Gather;
+use super::message::{Answer, Request};
+use super::owner::{Asked, Owner};
+use crate::config::KafkaSettings;
+use crate::metadata::Replica;
+use crate::state::{GroupName, State};
+use crate::types::KafkaError;
+use crate::world::World;
+
+/// Requests that may wait for one group's owner; beyond it their connections wait.
+const MAILBOX_MAX: usize = 1024;
+
+/// All groups that this broker coordinates; cheap to clone. When the last handle goes, the owners end.
+#[derive(Clone)]
+pub struct Groups {
+    tools: Arc<Tools>,
+    running: Arc<Table>,
+}
+
+/// What owners work with.
+pub(super) struct Tools {
+    pub(super) world: World,
+    pub(super) replica: Replica,
+    pub(super) settings: GroupSettings,
+    pub(super) gather: Gather,
+}
+
+/// Groups whose owner runs. A lock, held for a look-up: an owner task for the table would cost each request a message.
+#[derive(Default)]
+pub(super) struct Table(Mutex<BTreeMap<GroupName, Running>>);
+
+struct Running {
+    mailbox: mpsc::Sender<Asked>,
+    /// As the machine was after its last step.
+    phase: Phase,
+}
+
+impl Groups {
+    /// Begins with no owner running.
+    #[must_use]
+    pub fn start(world: &World, replica: Replica, settings: GroupSettings) -> Self {
+        let gather = Gather::start(world, replica.clone());
+        let tools = Tools { world: world.clone(), replica, settings, gather };
+        Self { tools: Arc::new(tools), running: Arc::default() }
+    }
+
+    /// Asks the group, and waits as long as the answer takes: the others' rebalance time-out for JoinGroup. The reply may
+    /// be given up; what was asked happens all the same.
+    ///
+    /// # Errors
+    /// Kafka's; `NOT_COORDINATOR` and `COORDINATOR_NOT_AVAILABLE` say nothing about what happened.
+    pub async fn ask(&self, group: &str, request: Request) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        let asked = Asked { request, reply };
+        let gone = || Err(KafkaError::CoordinatorNotAvailable.into());
+        let mailbox = self.mailbox(group);
+        let Err(mpsc::error::SendError(asked)) = mailbox.send(asked).await else {
+            return answer.await.unwrap_or_else(|_| gone());
+        };
+        // Its owner ended between the look-up and the send; the next one lives at least until it was asked once.
+        if self.mailbox(group).send(asked).await.is_err() {
+            return gone();
+        }
+        answer.await.unwrap_or_else(|_| gone())
+    }
+
+    /// Where the group stands; what State says of it where no owner runs.
+    #[must_use]
+    pub fn phase(&self, state: &State, group: &str) -> Option<Phase> {
+        self.running.lock().get(group).map(|r| r.phase).or_else(|| {
+            let group = state.group(group)?;
+            Some(if group.members.is_empty() { Phase::Empty } else { Phase::Stable })
+        })
+    }
+
+    /// The settings that all groups have in common.
+    #[must_use]
+    pub fn settings(&self) -> &GroupSettings {
+        &self.tools.settings
+    }
+
+    fn mailbox(&self, group: &str) -> mpsc::Sender<Asked> {
+        let mut running = self.running.lock();
+        if let Some(running) = running.get(group).filter(|r| !r.mailbox.is_closed()) {
+            return running.mailbox.clone();
+        }
+        let (mailbox, asked) = mpsc::channel(MAILBOX_MAX);
+        let name: GroupName = Arc::from(group);
+        running.insert(name.clone(), Running { mailbox: mailbox.clone(), phase: Phase::default() });
+        let owner = Owner::new(name, self.tools.clone(), Arc::downgrade(&self.running), asked);
+        self.tools.world.spawn("group", owner.run());
+        mailbox
+    }
+}
+
+impl Table {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<GroupName, Running>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The group stands there now.
+    pub(super) fn stands(&self, group: &str, phase: Phase) {
+        if let Some(running) = self.lock().get_mut(group) {
+            running.phase = phase;
+        }
+    }
+
+    /// Takes the owner off the table, unless something waits for it; its mailbox is closed then.
+    pub(super) fn retire(&self, group: &str, mailbox: &mut mpsc::Receiver<Asked>) -> bool {
+        let mut running = self.lock();
+        if !mailbox.is_empty() {
+            return false;
+        }
+        // What is sent from here on comes back to its sender, who asks the next owner.
+        mailbox.close();
+        running.remove(group);
+        true
+    }
+}
+
+/// What of the broker's configuration groups obey.
+#[derive(Clone, Debug)]
+pub struct GroupSettings {
+    /// Kafka's own, by their names.
+    pub kafka: KafkaSettings,
+    /// Bytes of a group id, member id or instance id.
+    pub id_bytes_max: usize,
+}
