@@ -2,8 +2,9 @@
 //! has the import table that `tests/tidy.rs` checks.
 pub mod api; // one file per Kafka API: resolve, ask a room, answer
 pub mod cache; // objects in memory, loaded once
-pub mod cli;
+pub mod cli; // serve, config, version
 pub mod config; // YAML, environment and flags → checked sections
+pub mod disk; // directories whose names survive a power cut
 pub mod fetch; // offsets → ranges → bytes
 pub mod group; // consumer groups: a machine and an owner task each
 pub mod journal; // the ordered log of opaque entries
@@ -18,4 +19,4 @@ pub mod state; // commands, State and apply (pure)
 pub mod store; // the bucket: create, read, list, delete
 pub mod telemetry; // metrics, logs, health
 pub mod types; // newtypes and Kafka error codes that every room shares
-pub mod world; // clock, chance and tasks: the only door to them // serve, config, version
+pub mod world; // clock, chance and tasks: the only door to them

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use std::error::Error;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -26,6 +26,12 @@ struct Args {
     bytes: usize,
     #[arg(long, default_value_t = 4)]
     workers: u64,
+    /// Where below DIR the bucket is.
+    #[arg(long, default_value = "bucket")]
+    bucket: PathBuf,
+    /// Where below DIR the journal is.
+    #[arg(long, default_value = "meta/journal.db")]
+    journal: PathBuf,
 }
 
 #[tokio::main]
@@ -33,14 +39,10 @@ async fn main() -> Outcome<()> {
     let args = <Args as clap::Parser>::parse();
     match args.what.as_str() {
         "load" => load(&args).await,
-        "check" => check(&args.dir).await,
+        "check" => check(&args).await,
         "bench" => bench(&args).await,
         other => Err(format!("{other} is neither load, check nor bench").into()),
     }
-}
-
-fn journal_path(dir: &Path) -> PathBuf {
-    dir.join("meta").join("journal.db")
 }
 
 /// One write, so that the line is whole, and recorded before anybody acts on it.
@@ -50,8 +52,8 @@ fn say(line: &str) -> std::io::Result<()> {
 
 async fn load(args: &Args) -> Outcome<()> {
     let world = World::real()?;
-    let bucket = Arc::new(LocalBucket::open(&args.dir.join("bucket"), world.clone())?);
-    let journal = Arc::new(SqliteJournal::open(&journal_path(&args.dir)).await?);
+    let bucket = Arc::new(LocalBucket::open(&args.dir.join(&args.bucket), world.clone())?);
+    let journal = Arc::new(SqliteJournal::open(&args.dir.join(&args.journal)).await?);
     // What a restarted process shows is promised as much as what it acknowledges.
     let head = journal.head().await?;
     say(&format!("recovered {} {}", head.position, head.token))?;
@@ -119,9 +121,9 @@ async fn append(world: &World, journal: &dyn Journal, proposal: &Proposal, after
     }
 }
 
-async fn check(dir: &Path) -> Outcome<()> {
-    let bucket = LocalBucket::open(&dir.join("bucket"), World::real()?)?;
-    let journal = SqliteJournal::open(&journal_path(dir)).await?;
+async fn check(args: &Args) -> Outcome<()> {
+    let bucket = LocalBucket::open(&args.dir.join(&args.bucket), World::real()?)?;
+    let journal = SqliteJournal::open(&args.dir.join(&args.journal)).await?;
     let head = journal.head().await?;
     let mut next = Position(1);
     if let Err(JournalError::Trimmed { first }) = journal.read(next).await {
@@ -148,7 +150,7 @@ async fn check(dir: &Path) -> Outcome<()> {
 
 async fn bench(args: &Args) -> Outcome<()> {
     let world = World::real()?;
-    let journal = Arc::new(SqliteJournal::open(&journal_path(&args.dir)).await?);
+    let journal = Arc::new(SqliteJournal::open(&args.dir.join(&args.journal)).await?);
     let end = world.now() + Duration::from_secs(3);
     let total = Arc::new(AtomicU64::new(0));
     let mut callers = Vec::new();

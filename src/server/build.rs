@@ -1,7 +1,5 @@
 //! Builds a broker out of its rooms, from the bucket up.
-use std::fs;
-use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::fs::DirBuilder;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::{info, warn};
@@ -10,6 +8,7 @@ use super::ServerError;
 use crate::api::{Context, ProducerIds, TopicSettingsCache};
 use crate::cache::{CacheLimits, ObjectCache};
 use crate::config::{Config, JournalKind};
+use crate::disk::make_durable;
 use crate::fetch::{AnswerBudget, Fetcher, Sessions};
 use crate::group::{GroupSettings, Groups};
 use crate::journal::{Journal, MemoryJournal, Observed as ObservedJournal, SqliteJournal};
@@ -100,37 +99,10 @@ pub async fn assemble(
 }
 
 fn create_data_dir(config: &Config) -> Result<(), ServerError> {
-    make_durable(&config.data_dir).map_err(|e| {
+    make_durable(&config.data_dir, &DirBuilder::new()).map_err(|e| {
         let dir = config.data_dir.display();
         ServerError::System(format!("data_dir: {dir} can't be created: {e}; choose another with --data"))
     })
-}
-
-/// Makes `dir` and what is above it, each with its name synced: what is durable in a directory is lost with its name.
-/// Names that were there are synced too, since a predecessor may have been killed before it came to that.
-fn make_durable(dir: &Path) -> io::Result<()> {
-    let dir = std::path::absolute(dir)?;
-    let mut ancestors: Vec<&Path> = dir.ancestors().collect();
-    ancestors.reverse();
-    for pair in ancestors.windows(2) {
-        let [parent, dir] = pair else { continue };
-        let made = match fs::create_dir(dir) {
-            Ok(()) => true,
-            Err(_) if dir.is_dir() => false,
-            Err(e) => return Err(e),
-        };
-        match fs::File::open(parent).and_then(|parent| parent.sync_all()) {
-            Ok(()) => {}
-            // Closed to us, so no predecessor made it either, or on a file system that knows no such syncs.
-            Err(e) if !made && is_closed(&e) => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
-}
-
-fn is_closed(e: &io::Error) -> bool {
-    matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::InvalidInput)
 }
 
 async fn journal(config: &Config) -> Result<Arc<dyn Journal>, ServerError> {

@@ -5,6 +5,7 @@ use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::OpenError;
+use crate::disk::{self, make_durable};
 
 /// Held for as long as the journal is open; the operating system lets go of it when the process ends, however it ends.
 /// The file stays, since deleting it would race with the next owner.
@@ -15,15 +16,14 @@ pub(super) struct Lock {
 /// Makes the directory of `database`, checks its file system, takes the lock and creates the file, all durably.
 pub(super) fn prepare(database: &Path) -> Result<Lock, OpenError> {
     let directory = directory_of(database);
-    make_directory(directory).map_err(|e| storage(directory, "create the directory", &e))?;
+    make_durable(directory, DirBuilder::new().mode(0o700))
+        .map_err(|e| storage(directory, "create the directory", &e))?;
     refuse_network_file_system(directory)?;
     let lock = lock(&lock_path(database))?;
     create(database).map_err(|e| storage(database, "create the file", &e))?;
     // Also when the file was there: the process that made it may have died before it could sync.
-    sync_directory(directory).map_err(|e| storage(directory, "sync the directory", &e))?;
+    disk::sync(directory).map_err(|e| storage(directory, "sync the directory", &e))?;
     renew_log(database).map_err(|e| storage(database, "sync the log of", &e))?;
-    // The directory's own name. It may be old, and its parent be closed to us.
-    let _ = sync_directory(directory_of(directory));
     Ok(lock)
 }
 
@@ -39,19 +39,6 @@ pub(super) fn lock_path(database: &Path) -> PathBuf {
 
 pub(super) fn storage(path: &Path, what: &str, error: &dyn std::fmt::Display) -> OpenError {
     OpenError::Storage { path: path.to_owned(), what: what.to_owned(), reason: error.to_string() }
-}
-
-fn make_directory(directory: &Path) -> io::Result<()> {
-    if directory.is_dir() {
-        return Ok(());
-    }
-    make_directory(directory_of(directory))?;
-    DirBuilder::new().mode(0o700).create(directory)?;
-    sync_directory(directory_of(directory))
-}
-
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
 }
 
 fn create(database: &Path) -> io::Result<()> {

@@ -21,12 +21,13 @@ mod walk;
 mod cuts;
 
 use super::{Body, Bucket, CreateOutcome, Key, Listed, Purpose, StoreError, deadline, key};
+use crate::disk::make_durable;
 use crate::world::World;
 use async_trait::async_trait;
 use bytes::Bytes;
 use disk::{Disk, RealDisk};
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Read};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -57,7 +58,7 @@ impl LocalBucket {
     /// If the directory can't be made, written or locked in.
     pub fn open(dir: &Path, world: World) -> io::Result<Self> {
         let dir = std::path::absolute(dir)?;
-        make_durable_dirs(&RealDisk, &dir)?;
+        make_durable(&dir, &DirBuilder::new())?;
         let temp = TempDir::open(&dir, &world)?;
         let root = Root { dir, temp, disk: RealDisk, durable_dirs: Mutex::default() };
         Ok(Self { root: Arc::new(root), world, workers: Arc::new(Semaphore::new(WORKERS)) })
@@ -214,18 +215,6 @@ impl<D: Disk> Root<D> {
         file.read_exact_at(&mut content, range.start).map_err(failed)?;
         Ok(Bytes::from(content))
     }
-}
-
-/// Makes `dir` and what is above it, each with its name synced.
-fn make_durable_dirs(disk: &RealDisk, dir: &Path) -> io::Result<()> {
-    let missing: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.is_dir()).collect();
-    for dir in missing.into_iter().rev().chain([dir]) {
-        disk.make_dir(dir)?;
-        if let Some(parent) = dir.parent() {
-            disk.sync_dir(parent)?;
-        }
-    }
-    Ok(())
 }
 
 /// Whether the file at `path` has exactly the bytes of `body`.
