@@ -7,7 +7,7 @@ use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, Cr
 use kafka_protocol::messages::{ApiKey, CreateTopicsRequest, CreateTopicsResponse, TopicName};
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::propose::{deadline, propose_all, refusal, state, text};
+use super::propose::{deadline, default_deadline, propose_all, refusal, state, text};
 use super::resolve::check_topic_name;
 use super::table::Offered;
 use super::{Call, Context};
@@ -210,22 +210,28 @@ fn respond(
     if version < 7 { response } else { response.with_topic_id(Uuid::from_slice(&command.id).unwrap_or_default()) }
 }
 
-/// Creates a topic that a client asked metadata for, with the broker's defaults.
-pub(super) async fn auto_create(ctx: &Context, name: &str) -> Result<(), KafkaError> {
-    let command = CreateTopic {
-        name: name.to_owned(),
+/// Creates topics that a client asked metadata for, with the broker's defaults, in one append where there is room; gives
+/// those that were refused. What is beyond the partitions that one request may make stays unknown, until it is asked for
+/// again.
+pub(super) async fn auto_create<'a>(ctx: &Context, names: &[&'a str]) -> BTreeMap<&'a str, KafkaError> {
+    let partitions = usize::try_from(ctx.config.kafka.num_partitions).unwrap_or(1).max(1);
+    let names = &names[..names.len().min(ctx.config.limits.partitions_per_request_max / partitions)];
+    let command = |name: &&str| CreateTopic {
+        name: (*name).to_owned(),
         id: fresh_topic_id(ctx),
-        partitions: u32::try_from(ctx.config.kafka.num_partitions).unwrap_or(1),
+        partitions: u32::try_from(partitions).unwrap_or(u32::MAX),
         replication_factor: u32::try_from(ctx.config.kafka.default_replication_factor).unwrap_or(1),
         configs: Vec::new(),
     };
-    match ctx.replica.propose(command).await {
-        // Another request may have been faster.
-        Ok(Outcome::Done) => Ok(()),
-        Ok(Outcome::Refused(refusal)) if refusal.error == KafkaError::TopicAlreadyExists => Ok(()),
-        Ok(Outcome::Refused(refusal)) => Err(refusal.error),
-        Ok(_) | Err(_) => Err(KafkaError::LeaderNotAvailable),
-    }
+    let commands = names.iter().map(|name| command(name).into()).collect();
+    let outcomes = propose_all(ctx, default_deadline(ctx), commands).await;
+    let refused = |(name, outcome): (&&'a str, Result<Outcome, Refusal>)| match outcome.err()?.error {
+        // Another request was faster.
+        KafkaError::TopicAlreadyExists => None,
+        KafkaError::NotController | KafkaError::RequestTimedOut => Some((*name, KafkaError::LeaderNotAvailable)),
+        error => Some((*name, error)),
+    };
+    names.iter().zip(outcomes).filter_map(refused).collect()
 }
 
 /// 16 random bytes in the form of a version 4 UUID, never nil.

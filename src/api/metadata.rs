@@ -80,30 +80,25 @@ async fn some(ctx: &Context, keys: &[TopicKey], may_create: bool) -> Vec<Metadat
     let Ok(mut state) = state_with(ctx, keys.iter()).await else {
         return keys.iter().map(|key| missing(key, KafkaError::LeaderNotAvailable)).collect();
     };
-    let absent: Vec<&TopicKey> = keys.iter().filter(|key| topic(&state, key).is_none()).collect();
+    let absent = keys.iter().filter(|key| topic(&state, key).is_none()).filter_map(|key| match key {
+        TopicKey::Name(name) => Some(&**name),
+        TopicKey::Id(_) => None,
+    });
+    let (good, bad): (Vec<&str>, Vec<&str>) = absent.partition(|name| check_topic_name(name).is_ok());
     let mut errors = BTreeMap::new();
-    for key in absent {
-        let TopicKey::Name(name) = key else { continue };
-        if check_topic_name(name).is_err() {
-            errors.insert(key, KafkaError::InvalidTopicException);
-        } else if may_create && ctx.config.kafka.auto_create_topics_enable {
-            if let Err(error) = auto_create(ctx, name).await {
-                errors.insert(key, error);
-            }
-            state = ctx.replica.state();
-        }
+    if may_create && ctx.config.kafka.auto_create_topics_enable && !good.is_empty() {
+        errors = auto_create(ctx, &good).await;
+        state = ctx.replica.state();
     }
+    errors.extend(bad.into_iter().map(|name| (name, KafkaError::InvalidTopicException)));
     let answer = |key: &TopicKey| match topic(&state, key) {
         Some(topic) => describe(ctx, &state, topic),
         None => {
-            let refused = errors.get(key).copied();
-            missing(
-                key,
-                refused.unwrap_or(match key {
-                    TopicKey::Id(_) => KafkaError::UnknownTopicId,
-                    TopicKey::Name(_) => KafkaError::UnknownTopicOrPartition,
-                }),
-            )
+            let unknown = match key {
+                TopicKey::Id(_) => KafkaError::UnknownTopicId,
+                TopicKey::Name(name) => errors.get(&**name).copied().unwrap_or(KafkaError::UnknownTopicOrPartition),
+            };
+            missing(key, unknown)
         }
     };
     keys.iter().map(answer).collect()

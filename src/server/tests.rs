@@ -344,6 +344,23 @@ async fn limits_are_told_with_kafkas_errors() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn many_topics_are_made_by_one_append() {
+    let ctx = &*broker("limits:\n  partitions_per_request_max: 100\n").await;
+    let topic = |n| metadata_request::MetadataRequestTopic::default().with_name(Some(name(&format!("t{n}"))));
+    let ask_for = |names: Vec<_>| ask(ctx, 12, MetadataRequest::default().with_topics(Some(names)));
+    let before = ctx.metrics.journal.appends.get();
+    let mut names: Vec<_> = (0..120).map(topic).collect();
+    names.push(metadata_request::MetadataRequestTopic::default().with_name(Some(name("not/good"))));
+    let found = ask_for(names.clone()).await.topics;
+    let errors: Vec<i16> = found.iter().map(|topic| topic.error_code).collect();
+    let (unknown, bad) = (KafkaError::UnknownTopicOrPartition.code(), KafkaError::InvalidTopicException.code());
+    assert_eq!(errors, [vec![0; 100], vec![unknown; 20], vec![bad]].concat(), "as many as one request may make");
+    assert_eq!(ctx.metrics.journal.appends.get() - before, 1);
+    names.pop();
+    assert!(ask_for(names).await.topics.iter().all(|topic| topic.error_code == 0), "the rest when asked again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn deletion_can_be_off() {
     let ctx = &*broker("kafka:\n  delete.topic.enable: false\n").await;
     create(ctx, "t", 1).await.unwrap();
