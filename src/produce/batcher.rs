@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tracing::{info, warn};
 
-use super::budget::{Budget, Decision, FlushRule};
+use super::budget::{Budget, Decision, FlushRule, InFlight};
 use super::chain::{Chains, FlushId, GivenUp, Link};
 use super::flush::{LaidOut, lay_out};
 use super::put::{PutPolicy, Putter, Stored, fresh_header};
@@ -193,6 +193,7 @@ impl Owner {
     /// Adds a request's batches to the open flush.
     fn take(&mut self, submission: Submission, reply: oneshot::Sender<Vec<BatchResult>>) {
         let now = self.batcher.world.now();
+        self.budget.taken();
         let count = submission.batches.len();
         let request = self.next_request;
         self.next_request += 1;
@@ -233,7 +234,8 @@ impl Owner {
     fn flush_what_may_leave(&mut self, draining: bool) -> Option<Instant> {
         loop {
             let now = self.batcher.world.now();
-            match self.budget.decide(now, self.open.bytes, self.puts) {
+            let in_flight = InFlight { puts: self.puts, stored: self.flights.values().filter(|f| f.stored).count() };
+            match self.budget.decide(now, self.open.bytes, in_flight) {
                 Decision::Flush(reason) => self.flush(now, reason),
                 Decision::At(_) if draining => self.flush(now, "drain"),
                 Decision::At(due) => return Some(due),
@@ -309,6 +311,7 @@ impl Owner {
         if std::mem::take(&mut self.failing) {
             info!("the bucket takes objects again");
         }
+        self.budget.stored(self.batcher.world.now());
         let Some(flight) = self.flights.get_mut(&flush) else { return };
         (flight.stored, flight.name) = (true, name);
         self.propose(flush);
@@ -449,7 +452,9 @@ impl Owner {
             return;
         }
         let Some(done) = self.requests.remove(&request) else { return };
-        self.batcher.metrics.produce.ack_seconds.observe((self.batcher.world.now() - done.since).as_secs_f64());
+        let now = self.batcher.world.now();
+        self.budget.answered(now);
+        self.batcher.metrics.produce.ack_seconds.observe((now - done.since).as_secs_f64());
         // A client that hung up, or asked for no acknowledgement, needs no answer.
         let _ = done.reply.send(done.results.into_iter().flatten().collect());
     }
