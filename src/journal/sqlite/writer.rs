@@ -23,6 +23,11 @@ const DELETE_BYTES_MAX: u64 = 1 << 20;
 const CHECKPOINT_PAGES_QUIET: i64 = 512;
 const CHECKPOINT_PAGES_MAX: i64 = 1024;
 
+/// Payload bytes of a page of the log, a low guess, and the pages that an append or a deletion changes beside it, a high
+/// one: to ask SQLite how long the log is costs a statement, and is not worth it while it can't be long.
+const PAGE_PAYLOAD_BYTES: i64 = 2048;
+const PAGES_BESIDE: i64 = 8;
+
 pub(super) enum Job {
     Append(Append),
     Trim {
@@ -49,6 +54,8 @@ pub(super) struct Writer {
     deleting: bool,
     /// The last commit failed. Nothing is tidied up until one succeeds; who appends tells people.
     failing: bool,
+    /// Pages that the log may have grown by since it was last looked at, its length then included.
+    pages_at_most: i64,
     /// A commit failed in a way that may show after a crash. Until another has written over it in the log, nothing that
     /// fails is certain not to have happened.
     unsettled: bool,
@@ -56,7 +63,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(db: Connection, first: Position, head: Head, recent: Arc<Recent>) -> Self {
-        Self { db, first, head, recent, deleting: true, failing: false, unsettled: false }
+        Self { db, first, head, recent, deleting: true, failing: false, pages_at_most: i64::MAX, unsettled: false }
     }
 
     /// Works until nobody can ask any more and the queue is empty. The connection is closed when it returns.
@@ -116,6 +123,10 @@ impl Writer {
         if appends.is_empty() {
             return;
         }
+        let payload: usize = appends.iter().map(|append| append.proposal.payload.len()).sum();
+        let appended = i64::try_from(appends.len()).unwrap_or(i64::MAX).saturating_mul(PAGES_BESIDE);
+        let filled = i64::try_from(payload).unwrap_or(i64::MAX) / PAGE_PAYLOAD_BYTES;
+        self.grew(appended.saturating_add(filled));
         let mut group = Group { head: self.head, new: Vec::new(), verdicts: Vec::with_capacity(appends.len()) };
         let result = group.commit(&mut self.db, self.first, &appends);
         match &result {
@@ -149,6 +160,7 @@ impl Writer {
         }
         // Outside of a transaction the statement is its own, so any error may be its commit's.
         table::set_first(&self.db, first).map_err(|e| failure::at_commit(&e))?;
+        self.grew(PAGES_BESIDE);
         self.first = first;
         self.deleting = true;
         self.recent.set_first(first);
@@ -161,6 +173,8 @@ impl Writer {
         if !self.deleting || self.failing {
             return false;
         }
+        // Whole pages go, with what points at them.
+        self.pages_at_most = i64::MAX;
         let deleted = delete_piece(&mut self.db, self.first);
         self.deleting = !matches!(deleted, Ok(false));
         matches!(deleted, Ok(true))
@@ -169,11 +183,21 @@ impl Writer {
     /// Moves the log into the database if it has `pages` or more. The next append then writes the log from its start.
     /// A failure leaves everything in the log, where it is durable.
     fn checkpoint_from(&mut self, pages: i64) -> bool {
-        let (in_log, done) = self.checkpoint("NOOP").unwrap_or_default();
-        if in_log.saturating_sub(done) < pages {
+        if self.pages_at_most < pages {
             return false;
         }
-        self.checkpoint("PASSIVE").is_ok_and(|(_, now)| now > done)
+        let Ok((in_log, done)) = self.checkpoint("NOOP") else { return false };
+        self.pages_at_most = in_log.saturating_sub(done);
+        if self.pages_at_most < pages {
+            return false;
+        }
+        let Ok((in_log, now)) = self.checkpoint("PASSIVE") else { return false };
+        self.pages_at_most = in_log.saturating_sub(now);
+        now > done
+    }
+
+    fn grew(&mut self, pages: i64) {
+        self.pages_at_most = self.pages_at_most.saturating_add(pages);
     }
 
     /// The pages in the log, and how many of them the database has.
