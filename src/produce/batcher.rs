@@ -137,6 +137,8 @@ struct Flight {
     /// Its number in State, once a first command gave it one.
     object: Option<ObjectId>,
     stored: bool,
+    /// Whether it waited for the outcome of another, so that all of it can be proposed at once.
+    waited: bool,
     /// Batches that are not proposed yet.
     waiting: Vec<LaidOut>,
     proposed: usize,
@@ -264,6 +266,7 @@ impl Owner {
             object_bytes: layout.object_bytes,
             object: None,
             stored: false,
+            waited: false,
             waiting: layout.batches,
             proposed: 0,
         };
@@ -317,9 +320,23 @@ impl Owner {
         self.propose(flush);
     }
 
+    /// Whether a batch of `flush` waits for nothing but an outcome. Until that is known the journal takes no other entry
+    /// of ours, so the rest of the flush loses no time if it waits too, and all of it is one entry.
+    fn has_an_outcome_before_it(&self, flush: FlushId) -> bool {
+        let Some(flight) = self.flights.get(&flush) else { return false };
+        let before = |batch: &LaidOut| self.chains.just_before(batch.held.link(), flush);
+        flight.waiting.iter().filter_map(before).any(|f| self.flights.get(&f).is_some_and(|f| f.stored))
+    }
+
     /// Proposes the batches of a stored flush that wait for no earlier one.
     fn propose(&mut self, flush: FlushId) {
+        let waits =
+            self.flights.get(&flush).is_some_and(|f| f.stored && !f.waited) && self.has_an_outcome_before_it(flush);
         let Some(flight) = self.flights.get_mut(&flush).filter(|f| f.stored) else { return };
+        if waits {
+            flight.waited = true;
+            return;
+        }
         // The number that State gave the object is needed before more of it is committed.
         if flight.proposed > 0 && flight.object.is_none() {
             return;

@@ -29,6 +29,12 @@ impl Chains {
         self.0.get(&link).and_then(VecDeque::front).is_none_or(|first| *first == flush)
     }
 
+    /// The only flush that holds a batch of `link` before `flush` does.
+    pub(super) fn just_before(&self, link: Link, flush: FlushId) -> Option<FlushId> {
+        let chain = self.0.get(&link).filter(|chain| chain.get(1) == Some(&flush))?;
+        chain.front().copied()
+    }
+
     /// `flush` is done with `link`.
     pub(super) fn leave(&mut self, link: Link, flush: FlushId) {
         if let Some(chain) = self.0.get_mut(&link) {
@@ -113,6 +119,7 @@ mod tests {
         [a, a, b, c].into_iter().for_each(|f| chains.enter(link, f));
         assert!(chains.is_first(link, a) && !chains.is_first(link, b));
         assert_eq!(chains.behind(link, a), [b, c]);
+        assert_eq!((chains.just_before(link, b), chains.just_before(link, c)), (Some(a), None));
         chains.leave(link, a);
         assert!(chains.is_first(link, b) && !chains.is_first(link, c));
         assert!(chains.is_first((ConnectionId(9), Slot(2)), c), "another connection owes no order");

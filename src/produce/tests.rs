@@ -1,4 +1,5 @@
 //! The batcher over a bucket whose PUTs end in the order that a test wants, in a seeded world on a paused clock.
+mod appends;
 mod gate;
 mod hedges;
 mod model;
@@ -50,7 +51,10 @@ impl Rig {
     }
 
     async fn with(seed: u64, flush: FlushRule, put: PutPolicy) -> Self {
-        let site = Site::new(seed);
+        Self::over(Site::new(seed), flush, put).await
+    }
+
+    async fn over(site: Site, flush: FlushRule, put: PutPolicy) -> Self {
         let (broker, journal) = site.start_troubled(1).await;
         broker.replica.propose(crate::metadata::tests::topic("t", 1)).await.unwrap();
         let world = site.world.clone();
