@@ -295,6 +295,40 @@ fn groups_of_version_1() {
 }
 
 #[test]
+fn offsets_topic_of_version_1() {
+    let topic = |name: &str, n, partitions| CreateTopic {
+        name: name.to_owned(),
+        id: id(n),
+        partitions,
+        replication_factor: 1,
+        configs: vec![],
+    };
+    let limits = Settings { groups_max: 3, group_offsets_max: 3, group_bytes_max: 1000, ..SETTINGS };
+    let offset = |slot| OffsetSpec { slot, offset: 42, leader_epoch: 3, metadata: "m".into() };
+    let commit = GroupOffsets { group: "alone".into(), offsets: vec![offset(0), offset(1)], ..Default::default() };
+    let offsets = vec![SeenOffset { slot: 1, sequence: 1 }];
+    let story = [
+        CommandKind::Bootstrap(Bootstrap { cluster_id: "4L6g3nShT-eMCtK--X86sw".into(), settings: limits }),
+        CommandKind::RegisterBroker(RegisterBroker { broker: 1, incarnation: 1 << 60, feature_level_max: 1 }),
+        CommandKind::CreateTopic(topic("orders", 0xa, 2)),
+        CommandKind::CreateTopic(topic(OFFSETS_TOPIC, 0xb, 2)),
+        CommandKind::CommitOffsets(CommitOffsets { groups: vec![commit] }),
+        CommandKind::DeleteOffsets(DeleteOffsets { group: "alone".into(), from_version: 0, offsets }),
+        CommandKind::DeleteGroup(DeleteGroup { group: "alone".into(), from_version: 0 }),
+    ];
+    let mut state = State::default();
+    for (n, kind) in (1..).zip(story) {
+        state.apply(Position(n), &entry(&state, kind));
+    }
+    let held = golden("offsets-topic-snapshot", &state.encode_snapshot().1);
+    let state = State::decode_snapshot(&held).unwrap().1;
+    assert_eq!(state.encode_snapshot().1, held);
+    let records = state.offsets_records(state.offsets_slot("alone").unwrap(), Offset(0));
+    let offsets: Vec<i64> = records.map(|(offset, _)| offset.0).collect();
+    assert_eq!(offsets, [2, 3, 4]);
+}
+
+#[test]
 fn object_of_version_1() {
     let applied = Head { position: Position(7), token: Token(0x0102_0304_0506_0708) };
     let name = ObjectName { applied, ulid: 0x018b_cfe5_6800_0123_4567_89ab_cdef_0011 };

@@ -13,7 +13,8 @@ use super::table::Offered;
 use super::{Call, Context};
 use crate::config::describe::Describer;
 use crate::config::topic::{Overrides, validate_all};
-use crate::state::{ConfigChange, CreateTopic, Outcome, Refusal, State};
+use crate::group::create_offsets_topic;
+use crate::state::{ConfigChange, CreateTopic, OFFSETS_TOPIC, Outcome, Refusal, State};
 use crate::types::{KafkaError, Uuid};
 
 pub(super) const OFFERED: Offered = Offered::new(ApiKey::CreateTopics, 2, 7);
@@ -216,12 +217,15 @@ fn respond(
 pub(super) async fn auto_create<'a>(ctx: &Context, names: &[&'a str]) -> BTreeMap<&'a str, KafkaError> {
     let partitions = usize::try_from(ctx.config.kafka.num_partitions).unwrap_or(1).max(1);
     let names = &names[..names.len().min(ctx.config.limits.partitions_per_request_max / partitions)];
-    let command = |name: &&str| CreateTopic {
-        name: (*name).to_owned(),
-        id: fresh_topic_id(ctx),
-        partitions: u32::try_from(partitions).unwrap_or(u32::MAX),
-        replication_factor: u32::try_from(ctx.config.kafka.default_replication_factor).unwrap_or(1),
-        configs: Vec::new(),
+    let command = |name: &&str| match *name {
+        OFFSETS_TOPIC => create_offsets_topic(&ctx.world, &ctx.config.kafka),
+        name => CreateTopic {
+            name: name.to_owned(),
+            id: fresh_topic_id(ctx),
+            partitions: u32::try_from(partitions).unwrap_or(u32::MAX),
+            replication_factor: u32::try_from(ctx.config.kafka.default_replication_factor).unwrap_or(1),
+            configs: Vec::new(),
+        },
     };
     let commands = names.iter().map(|name| command(name).into()).collect();
     let outcomes = propose_all(ctx, default_deadline(ctx), commands).await;

@@ -5,7 +5,7 @@ use kafka_protocol::messages::{ApiKey, DeleteRecordsRequest, DeleteRecordsRespon
 use std::sync::Arc;
 
 use super::propose::{deadline, propose_all, state};
-use super::resolve::{slot, topic};
+use super::resolve::{is_internal, slot, topic};
 use super::table::Offered;
 use super::{Call, Context};
 use crate::fetch::TopicKey;
@@ -65,6 +65,9 @@ fn plan(
     let slot = slot(state, key, index)?;
     let partition = state.partition(slot).ok_or(KafkaError::UnknownTopicOrPartition)?;
     if let Some(topic) = topic(state, key) {
+        if is_internal(&topic.name) {
+            return Err(KafkaError::InvalidTopicException);
+        }
         let settings = ctx.topic_settings.of(topic);
         // Records of a compacted topic go when a later one of their key comes, and not otherwise.
         if settings.compacted && !settings.deletes {

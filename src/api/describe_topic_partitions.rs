@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::metadata::{LEADER_EPOCH, TOPIC_OPERATIONS};
 use super::propose::{default_deadline, state, text};
-use super::resolve::check_topic_name;
+use super::resolve::{check_topic_name, is_internal};
 use super::table::Offered;
 use super::{Call, Context};
 use crate::state::{State, Topic};
@@ -116,6 +116,7 @@ impl Page<'_> {
         DescribeTopicPartitionsResponseTopic::default()
             .with_name(Some(topic_name(&topic.name)))
             .with_topic_id(topic.id.0)
+            .with_is_internal(is_internal(&topic.name))
             .with_topic_authorized_operations(TOPIC_OPERATIONS)
             .with_partitions(partitions.map(partition).collect())
     }

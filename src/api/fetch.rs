@@ -147,7 +147,7 @@ async fn look(ctx: &Context, state: Arc<State>, wanted: &Wanted) -> (bool, Arc<S
     let mut doubtful = false;
     for (key, asked) in &wanted.view.partitions {
         match check(&state, key, asked) {
-            Ok(partition) => bytes += available(partition, asked.offset, wanted.bytes_min.max(1)),
+            Ok(partition) => bytes += available(&state, partition, asked.offset, wanted.bytes_min.max(1)),
             Err(_) => doubtful = true,
         }
     }

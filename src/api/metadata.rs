@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::create_topics::auto_create;
 use super::describe_cluster::CLUSTER_OPERATIONS;
-use super::resolve::{check_topic_name, state_with, topic};
+use super::resolve::{check_topic_name, is_internal, state_with, topic};
 use super::table::Offered;
 use super::{Call, Context};
 use crate::fetch::TopicKey;
@@ -117,6 +117,7 @@ fn describe(ctx: &Context, _: &State, topic: &Topic) -> MetadataResponseTopic {
     MetadataResponseTopic::default()
         .with_name(Some(TopicName(StrBytes::from_string(topic.name.to_string()))))
         .with_topic_id(topic.id.0)
+        .with_is_internal(is_internal(&topic.name))
         .with_partitions((0..topic.slots.len()).map(partition).collect())
 }
 

@@ -9,7 +9,7 @@ use kafka_protocol::protocol::StrBytes;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::resolve::{slot, state_with, topic};
+use super::resolve::{is_internal, slot, state_with, topic};
 use super::table::{Offered, encode};
 use super::{Answer, Call, Context};
 use crate::config::{Compression, TimestampType as ConfiguredType, TopicSettings, Validation as ConfiguredValidation};
@@ -66,11 +66,13 @@ pub(super) async fn handle(ctx: &Context, mut call: Call, request: ProduceReques
     let (mut parts, mut batches) = (Vec::new(), Vec::new());
     for (t, (data, key)) in request.topic_data.iter().zip(&keys).enumerate() {
         let settings = topic(&state, key).map(|topic| (topic.id, ctx.topic_settings.of(topic)));
+        let internal = topic(&state, key).is_some_and(|topic| is_internal(&topic.name));
         for partition in &data.partition_data {
             let judged = match &settings {
                 None => {
                     Err(slot(&state, key, PartitionIndex(0)).err().unwrap_or(KafkaError::UnknownServerError).into())
                 }
+                Some(_) if internal => Err(KafkaError::InvalidTopicException.into()),
                 Some(_) if transactional => Err(no_transactions()),
                 Some((id, settings)) => judge(ctx, &state, version, (key, *id), settings, partition),
             };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::Context;
 use crate::fetch::TopicKey;
 use crate::metadata::Unavailable;
-use crate::state::{State, Topic};
+use crate::state::{OFFSETS_TOPIC, State, Topic};
 use crate::types::{KafkaError, PartitionIndex, Slot};
 
 /// State in which all of `keys` are found, or, if some are not, State after a read barrier, in which a topic that is
@@ -33,6 +33,12 @@ pub(super) fn slot(state: &State, key: &TopicKey, partition: PartitionIndex) -> 
     let topic = topic(state, key).ok_or(missing)?;
     let index = usize::try_from(partition.0).map_err(|_| KafkaError::UnknownTopicOrPartition)?;
     topic.slots.get(index).copied().ok_or(KafkaError::UnknownTopicOrPartition)
+}
+
+/// Whether the topic is one of Kafka's own, which clients may read and not write
+/// (`org.apache.kafka.common.internals.Topic.isInternal`).
+pub(super) fn is_internal(name: &str) -> bool {
+    matches!(name, OFFSETS_TOPIC | "__transaction_state" | "__share_group_state")
 }
 
 /// A client's idea of the leader epoch against ours, which is 0 in a history that never forked (H11). An older one, or

@@ -177,10 +177,11 @@ section! {
         offsets_retention_check_interval_ms("offsets.retention.check.interval.ms"): i64 = 600_000, { min: 1, later: GROUPS };
         /// Bytes of the text that a client may add to a committed offset.
         offset_metadata_max_bytes("offset.metadata.max.bytes"): i32 = 4_096, { min: 0, max: 32_767, later: GROUPS };
-        /// Partitions of Kafka's topic for offsets; here offsets are no topic.
-        offsets_topic_num_partitions("offsets.topic.num.partitions"): i32 = 50, { min: 1, none: "committed offsets are no topic" };
-        /// Replication factor of Kafka's topic for offsets.
-        offsets_topic_replication_factor("offsets.topic.replication.factor"): i16 = 3, { min: 1, none: "committed offsets are no topic" };
+        /// Partitions that the topic `__consumer_offsets` is created with, when groups are used first. It shows what groups
+        /// commit and stores nothing.
+        offsets_topic_num_partitions("offsets.topic.num.partitions"): i32 = 50, { min: 1, metric: "strandline_state_partitions" };
+        /// Replication factor that `__consumer_offsets` is shown with.
+        offsets_topic_replication_factor("offsets.topic.replication.factor"): i16 = 3, { min: 1, none: REPLICAS };
         /// Partitions of Kafka's topic for transactions.
         transaction_state_log_num_partitions("transaction.state.log.num.partitions"): i32 = 50, { min: 1, none: "transactions are no topic" };
         /// Replication factor of Kafka's topic for transactions.

@@ -4,6 +4,7 @@
 //! before it is an error. It keeps the fetch sessions of KIP-227. It does not wait: `api` does. Tests: beside each file.
 mod answers;
 mod assemble;
+mod offsets_topic;
 mod plan;
 mod read;
 mod session;

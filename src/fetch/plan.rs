@@ -2,6 +2,7 @@
 use std::collections::BTreeMap;
 
 use super::read::PartRead;
+use super::{Records, offsets_topic};
 use crate::state::{ObjectMeta, Partition, Run, State};
 use crate::types::{ObjectId, Offset};
 
@@ -11,10 +12,21 @@ const RUNS_MAX: usize = 256;
 /// What a fetch reads.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// Per partition its runs, oldest first; `None` where the topic was deleted.
-    pub(super) parts: Vec<Option<Vec<Run>>>,
+    /// `None` where the topic was deleted.
+    pub(super) parts: Vec<Option<Part>>,
     pub(super) objects: BTreeMap<ObjectId, Planned>,
     pinned_bytes: usize,
+    /// Memory of what was made.
+    made_bytes: usize,
+}
+
+/// What is read of one partition.
+#[derive(Debug)]
+pub(super) enum Part {
+    /// Runs, oldest first.
+    Runs(Vec<Run>),
+    /// Of `__consumer_offsets`: what was made from State.
+    Made(Records),
 }
 
 /// An object that a fetch uses.
@@ -26,7 +38,7 @@ pub(super) struct Planned {
 }
 
 impl Plan {
-    /// Memory of all objects that the fetch uses, in bytes.
+    /// Memory of all objects that the fetch uses, and of what was made for it, in bytes.
     #[must_use]
     pub fn pinned_bytes(&self) -> usize {
         self.pinned_bytes
@@ -38,11 +50,16 @@ impl Plan {
         let mut plan = Self::default();
         let mut left = bytes_max;
         for part in parts {
-            let runs = state.partition(part.slot).map(|partition| {
+            let read = state.partition(part.slot).map(|partition| {
+                if state.is_offsets_slot(part.slot) {
+                    let made = plan.make(state, partition, part, left.min(part.bytes_max));
+                    left = left.saturating_sub(made.bytes);
+                    return Part::Made(made);
+                }
                 let mut runs = Vec::new();
                 let mut room = left.min(part.bytes_max);
                 for run in partition.tail.from(part.offset).take(RUNS_MAX) {
-                    let first = plan.objects.is_empty();
+                    let first = plan.is_empty();
                     if !first && (room == 0 || !plan.admits(state, &run, pinned_max)) {
                         break;
                     }
@@ -51,11 +68,28 @@ impl Plan {
                     left = left.saturating_sub(run.bytes as usize);
                     runs.push(run);
                 }
-                runs
+                Part::Runs(runs)
             });
-            plan.parts.push(runs);
+            plan.parts.push(read);
         }
         plan
+    }
+
+    fn is_empty(&self) -> bool {
+        self.objects.is_empty() && self.made_bytes == 0
+    }
+
+    fn make(&mut self, state: &State, partition: &Partition, part: &PartRead, room: usize) -> Records {
+        if room == 0 && !self.is_empty() {
+            return Records::default();
+        }
+        let made = offsets_topic::records(state, partition, part.offset, room);
+        if made.bytes > room && !self.is_empty() {
+            return Records::default();
+        }
+        self.made_bytes += made.bytes;
+        self.pinned_bytes += made.bytes;
+        made
     }
 
     fn admits(&self, state: &State, run: &Run, pinned_max: usize) -> bool {
@@ -83,7 +117,10 @@ impl Planned {
 
 /// Bytes that a read from `offset` would find, counted up to `enough`. The run that holds `offset` counts whole.
 #[must_use]
-pub fn available(partition: &Partition, offset: Offset, enough: usize) -> usize {
+pub fn available(state: &State, partition: &Partition, offset: Offset, enough: usize) -> usize {
+    if state.is_offsets_slot(partition.slot) {
+        return offsets_topic::available(state, partition, offset, enough);
+    }
     let mut found = 0_usize;
     for run in partition.tail.from(offset) {
         found += run.bytes as usize;

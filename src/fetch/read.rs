@@ -7,7 +7,7 @@ use tracing::error;
 
 use super::Records;
 use super::assemble::{Contradiction, append};
-use super::plan::Plan;
+use super::plan::{Part, Plan};
 use crate::cache::{CachedObject, ObjectCache};
 use crate::metadata::Replica;
 use crate::state::{ObjectMeta, Run, State};
@@ -88,12 +88,14 @@ impl Fetcher {
         let objects = self.load(wanted, Some(until)).await;
         let mut taken = 0_usize;
         let mut results = Vec::with_capacity(parts.len());
-        for (part, runs) in parts.iter().zip(&plan.parts) {
+        for (part, read) in parts.iter().zip(&plan.parts) {
             let room = part.bytes_max.min(bytes_max.saturating_sub(taken));
-            let result = match runs {
+            let result = match read {
                 None => Err(FetchError::Gone),
                 Some(_) if taken > 0 && room == 0 => Ok(Records::default()),
-                Some(runs) => {
+                Some(Part::Made(made)) if taken > 0 && made.bytes > room => Ok(Records::default()),
+                Some(Part::Made(made)) => Ok(made.clone()),
+                Some(Part::Runs(runs)) => {
                     let found = self.assemble(part, runs, &plan, &objects, room, taken == 0);
                     match self.before(Some(until), found).await {
                         Err(FetchError::Late) => Ok(Records::default()),

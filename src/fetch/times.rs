@@ -1,5 +1,6 @@
 //! Offsets by time: State finds the run, the batches and their records find the rest (K28, KIP-79, KIP-734).
 use super::assemble::Walk;
+use super::offsets_topic;
 use super::read::{FetchError, Fetcher};
 use crate::records::{TimestampType, first_at_or_after, max_timestamp_record};
 use crate::state::{Partition, Run, State};
@@ -26,6 +27,9 @@ impl Fetcher {
         partition: &Partition,
         at: TimestampMs,
     ) -> Result<Option<TimedOffset>, FetchError> {
+        if state.is_offsets_slot(partition.slot) {
+            return Ok(offsets_topic::first_at(state, partition.slot, at));
+        }
         let runs: Vec<Run> = partition.tail.from_time(partition.log_start, at).collect();
         for run in runs {
             let found = self.search(state, &run, |header, batch, base| {
@@ -52,6 +56,9 @@ impl Fetcher {
         state: &State,
         partition: &Partition,
     ) -> Result<Option<TimedOffset>, FetchError> {
+        if state.is_offsets_slot(partition.slot) {
+            return Ok(offsets_topic::latest_in_time(state, partition.slot));
+        }
         let Some(run) = partition.tail.latest_in_time(partition.log_start) else { return Ok(None) };
         let found = self.search(state, &run, |header, batch, base| {
             if header.timestamp_type() == TimestampType::LogAppendTime {

@@ -7,9 +7,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tracing::warn;
 
+use super::offsets_topic::create_offsets_topic;
+use super::router::GroupSettings;
+use crate::config::KafkaSettings;
 use crate::metadata::{ProposeError, Replica};
-use crate::state::{Command, CommitOffsets, GroupOffsets, OffsetsOutcome, Outcome};
+use crate::state::{Command, CommitOffsets, GroupOffsets, OFFSETS_TOPIC, OffsetsOutcome, Outcome};
 use crate::types::KafkaError;
 use crate::world::{Instant, World};
 
@@ -36,9 +40,10 @@ enum Item {
 
 impl Gather {
     /// Starts the task.
-    pub(super) fn start(world: &World, replica: Replica) -> Self {
+    pub(super) fn start(world: &World, replica: Replica, settings: &GroupSettings) -> Self {
         let (sender, queue) = mpsc::channel(QUEUE_MAX);
-        let task = Task { world: world.clone(), replica, last: None, waiting: Vec::new() };
+        let kafka = settings.kafka.clone();
+        let task = Task { world: world.clone(), replica, kafka, topic_refused: false, last: None, waiting: Vec::new() };
         world.spawn("group gather", task.run(queue));
         Self(sender)
     }
@@ -65,6 +70,9 @@ impl Gather {
 struct Task {
     world: World,
     replica: Replica,
+    kafka: KafkaSettings,
+    /// `__consumer_offsets` could not be created; groups do without.
+    topic_refused: bool,
     /// When commits were appended last.
     last: Option<Instant>,
     waiting: Vec<Item>,
@@ -105,6 +113,7 @@ impl Task {
     /// Submits what waits, in its order, each row of commits as one command.
     async fn flush(&mut self, deliveries: &mut FuturesUnordered<Delivery>) {
         self.last = Some(self.world.now());
+        self.have_offsets_topic().await;
         let (mut groups, mut replies) = (Vec::new(), Vec::new());
         for item in std::mem::take(&mut self.waiting) {
             match item {
@@ -123,6 +132,20 @@ impl Task {
             }
         }
         self.submit_commits(&mut groups, &mut replies, deliveries).await;
+    }
+
+    /// Creates `__consumer_offsets` where it is missing.
+    async fn have_offsets_topic(&mut self) {
+        if self.topic_refused || self.replica.state().topic_by_name(OFFSETS_TOPIC).is_some() {
+            return;
+        }
+        let outcome = self.replica.propose(create_offsets_topic(&self.world, &self.kafka)).await;
+        if let Ok(Outcome::Refused(refusal)) = outcome
+            && refusal.error != KafkaError::TopicAlreadyExists
+        {
+            self.topic_refused = true;
+            warn!(reason = refusal.message, "{OFFSETS_TOPIC} is not created; offsets are kept all the same");
+        }
     }
 
     async fn submit_commits(

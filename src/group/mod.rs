@@ -9,9 +9,11 @@ mod gather;
 mod machine;
 mod message;
 mod offsets;
+mod offsets_topic;
 mod owner;
 mod router;
 
 pub use machine::Phase;
 pub use message::*;
+pub use offsets_topic::create_offsets_topic;
 pub use router::{GroupSettings, Groups};

@@ -46,7 +46,7 @@ impl Groups {
     /// Begins with no owner running.
     #[must_use]
     pub fn start(world: &World, replica: Replica, settings: GroupSettings) -> Self {
-        let gather = Gather::start(world, replica.clone());
+        let gather = Gather::start(world, replica.clone(), &settings);
         let tools = Tools { world: world.clone(), replica, settings, gather };
         Self { tools: Arc::new(tools), running: Arc::default() }
     }

@@ -1,5 +1,6 @@
 //! The owner of the replica: the only task that appends and the only one that changes the shared State.
 use bytes::Bytes;
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use tracing::{info, warn};
 
 use super::{ProposeError, Proposed, Shared};
 use crate::journal::{Appended, Journal, JournalError, Proposal, Stored};
-use crate::state::{BatchOutcome, Command, CommandKind, Entry, Outcome, RunSpec, RunsReader, State};
+use crate::state::{BatchOutcome, Command, CommandKind, Entry, OFFSETS_TOPIC, Outcome, RunSpec, RunsReader, State};
 use crate::telemetry::Metrics;
 use crate::types::{BrokerId, Head, Incarnation, Position, Slot, Token};
 use crate::world::World;
@@ -285,7 +286,7 @@ impl Owner {
         self.applied.send_replace(head.position);
         for (entry, outcomes) in applied {
             for (command, outcome) in entry.commands.iter().zip(outcomes.as_ref()) {
-                self.shared.hub.wake(grown(command, outcome).into_iter());
+                self.shared.hub.wake(grown(&self.state, command, outcome).into_iter());
             }
         }
         self.metrics.journal.head_position.set(i64::try_from(head.position.0).unwrap_or(i64::MAX));
@@ -293,7 +294,27 @@ impl Owner {
 }
 
 /// The slots to which a command added records.
-fn grown(command: &Command, outcome: &Outcome) -> Vec<Slot> {
+fn grown(state: &State, command: &Command, outcome: &Outcome) -> Vec<Slot> {
+    let offsets_of = |group: &String| state.offsets_slot(group).into_iter().collect();
+    match &command.kind {
+        Some(CommandKind::CommitRuns(_)) => committed(command, outcome),
+        Some(CommandKind::CommitOffsets(c)) => {
+            let slots: BTreeSet<Slot> = c.groups.iter().filter_map(|g| state.offsets_slot(&g.group)).collect();
+            slots.into_iter().collect()
+        }
+        Some(CommandKind::ChangeGroup(c)) => offsets_of(&c.group),
+        Some(CommandKind::DeleteGroup(c)) => offsets_of(&c.group),
+        Some(CommandKind::DeleteOffsets(c)) => offsets_of(&c.group),
+        // Offsets that were committed for the topic go with it.
+        Some(CommandKind::DeleteTopic(_)) => {
+            state.topic_by_name(OFFSETS_TOPIC).map(|topic| topic.slots.clone()).unwrap_or_default()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The slots in which a command's runs were accepted.
+fn committed(command: &Command, outcome: &Outcome) -> Vec<Slot> {
     let (Some(CommandKind::CommitRuns(commit)), Outcome::Batches { batches, .. }) = (&command.kind, outcome) else {
         return Vec::new();
     };

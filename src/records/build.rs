@@ -14,7 +14,7 @@ pub struct NewRecord<'a> {
     pub headers: &'a [(&'a [u8], Option<&'a [u8]>)],
 }
 
-/// Gathers records into one batch with offsets base, base + 1, ….
+/// Gathers records into one batch with offsets base, base + 1, …, and gaps where some are skipped.
 #[derive(Clone, Debug)]
 pub struct BatchBuilder {
     header: BatchHeader,
@@ -104,7 +104,7 @@ impl BatchBuilder {
         if header.timestamp_type() == TimestampType::CreateTime {
             header.max_timestamp = header.max_timestamp.max(record.timestamp);
         }
-        let offset_delta = header.count;
+        let offset_delta = header.last_offset_delta.saturating_add(1);
         header.last_offset_delta = offset_delta;
         header.count += 1;
         // Timestamps 2^63 apart have no delta in the format; such a batch does not validate.
@@ -121,6 +121,18 @@ impl BatchBuilder {
         }
         put_varint(&mut self.body, length(fields.len()));
         self.body.extend_from_slice(&fields);
+    }
+
+    /// Leaves out the next `offsets` offsets, as if their records had been compacted away. The batch covers them also
+    /// where no record follows.
+    pub fn skip(&mut self, offsets: i32) {
+        self.header.last_offset_delta = self.header.last_offset_delta.saturating_add(offsets.max(0));
+    }
+
+    /// The offset that the batch begins at.
+    #[must_use]
+    pub fn first_offset(&self) -> Offset {
+        self.header.base_offset
     }
 
     /// Adds a record; for chains.

@@ -8,6 +8,7 @@ mod apply;
 mod command;
 mod entry;
 mod group;
+mod offsets_topic;
 mod outcome;
 mod producer;
 mod runs;
@@ -28,6 +29,7 @@ pub use group::{
     ChangeGroup, CommitOffsets, CommittedOffset, DeleteGroup, DeleteOffsets, Group, GroupHeader, GroupName,
     GroupOffsets, GroupProtocol, MemberProtocol, MemberRecord, OffsetSpec, SeenOffset, TargetRecord, TopicPartitions,
 };
+pub use offsets_topic::{OFFSETS_TOPIC, OffsetsRecord, Tombstone, offsets_partition_of};
 pub use outcome::{BatchOutcome, OffsetsOutcome, Outcome, Refusal};
 pub use producer::{BatchSequence, ProducerState};
 pub use runs::{BatchSpec, ProducerSpec, RunSpec, RunsReader, RunsWriter};

@@ -9,6 +9,7 @@ use super::apply::State;
 use super::command::ConfigChange;
 use super::entry::FEATURE_LEVEL_MAX;
 use super::group::{Group, GroupBody};
+use super::offsets_topic::{Tombstone, TombstoneBody};
 use super::producer::{BatchSequence, Moment, ProducerState};
 use super::settings::Settings;
 use super::tail::{Run, Tail};
@@ -82,6 +83,8 @@ struct Body {
     next_group_sequence: u64,
     #[prost(message, repeated, tag = "19")]
     group_configs: Vec<GroupConfigsBody>,
+    #[prost(message, repeated, tag = "20")]
+    offset_tombstones: Vec<TombstoneBody>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -242,6 +245,7 @@ impl State {
             groups: self.groups.iter().map(|(name, group)| group.body(name)).collect(),
             next_group_sequence: self.next_group_sequence,
             group_configs: self.group_configs.iter().map(|(name, c)| group_configs_body(name, c)).collect(),
+            offset_tombstones: self.tombstone_bodies(),
         }
     }
 
@@ -376,6 +380,7 @@ fn restore(body: Body) -> Option<State> {
         let configs = group.configs.into_iter().map(|c| Some((c.name, c.value?))).collect::<Option<_>>()?;
         state.group_configs.insert(Arc::from(group.group), Arc::new(configs));
     }
+    state.log_all_offsets_with(body.offset_tombstones.into_iter().map(Tombstone::restore).collect());
     state.topics_changed = head.position;
     Some(state)
 }

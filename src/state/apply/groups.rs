@@ -8,10 +8,11 @@ use crate::state::group::{
     ChangeGroup, CommitOffsets, CommittedOffset, DeleteGroup, DeleteOffsets, Group, GroupName, GroupOffsets, OffsetSpec,
 };
 use crate::state::outcome::{OffsetsOutcome, Outcome};
-use crate::types::{KafkaError, LeaderEpoch, Offset, Slot, TimestampMs};
+use crate::state::topic::Topic;
+use crate::types::{KafkaError, LeaderEpoch, Offset, PartitionIndex, Slot, TimestampMs};
 
 impl State {
-    pub(super) fn change_group(&mut self, command: &ChangeGroup) -> Outcome {
+    pub(super) fn change_group(&mut self, now: TimestampMs, command: &ChangeGroup) -> Outcome {
         let old = self.groups.get(command.group.as_str());
         if old.map_or(0, |g| g.version) != command.from_version {
             return stale();
@@ -37,17 +38,21 @@ impl State {
         group.version += 1;
         group.sequence = self.take_group_sequence();
         self.group_bytes = bytes;
-        self.groups.insert(Arc::from(command.group.as_str()), Arc::new(group));
+        let name = self.group_name(&command.group);
+        let old = self.groups.insert(name.clone(), Arc::new(group));
+        self.log_group(&name, old.as_deref(), now);
         Outcome::Done
     }
 
-    pub(super) fn delete_group(&mut self, command: &DeleteGroup) -> Outcome {
-        let Some(group) = self.groups.get(command.group.as_str()) else {
+    pub(super) fn delete_group(&mut self, now: TimestampMs, command: &DeleteGroup) -> Outcome {
+        let Some(group) = self.groups.get(command.group.as_str()).cloned() else {
             return Outcome::refused(KafkaError::GroupIdNotFound, "There is no such group.");
         };
         if group.version != command.from_version {
             return stale();
         }
+        let name = self.group_name(&command.group);
+        self.log_group_deleted(&name, &group, now);
         self.group_bytes -= group.bytes;
         self.group_offsets -= group.offsets.len() as u64;
         self.groups.remove(command.group.as_str());
@@ -68,7 +73,7 @@ impl State {
         if full || (old.is_none() && self.groups.len() >= self.settings.groups_max as usize) {
             return OffsetsOutcome::Refused { error: KafkaError::InvalidCommitOffsetSize };
         }
-        let name: GroupName = Arc::from(request.group.as_str());
+        let name = self.group_name(&request.group);
         let mut group = self.groups.get(&name).map_or_else(Arc::default, Arc::clone);
         let expires_ms = request.retention_ms.map(|kept| TimestampMs(now.0.saturating_add(kept)));
         let mut deleted = Vec::new();
@@ -77,10 +82,11 @@ impl State {
                 deleted.push(Slot(spec.slot));
                 continue;
             }
-            let committed = committed(spec, now, expires_ms, self.take_group_sequence());
-            if Arc::make_mut(&mut group).offsets.insert(Slot(spec.slot), committed).is_none() {
-                self.group_offsets += 1;
-            }
+            let sequence = self.take_group_sequence();
+            let committed = committed(spec, now, expires_ms, sequence);
+            let old = Arc::make_mut(&mut group).offsets.insert(Slot(spec.slot), committed);
+            self.group_offsets += u64::from(old.is_none());
+            self.log_commit(&name, Slot(spec.slot), old.map(|c| c.sequence), sequence);
         }
         if deleted.len() < request.offsets.len() {
             self.groups.insert(name, group);
@@ -88,20 +94,22 @@ impl State {
         OffsetsOutcome::Committed { deleted }
     }
 
-    pub(super) fn delete_offsets(&mut self, command: &DeleteOffsets) -> Outcome {
-        let Some(group) = self.groups.get_mut(command.group.as_str()) else {
+    pub(super) fn delete_offsets(&mut self, now: TimestampMs, command: &DeleteOffsets) -> Outcome {
+        let Some(mut group) = self.groups.get(command.group.as_str()).cloned() else {
             return Outcome::refused(KafkaError::GroupIdNotFound, "There is no such group.");
         };
         if group.version != command.from_version {
             return stale();
         }
-        let group = Arc::make_mut(group);
+        let name = self.group_name(&command.group);
         for seen in &command.offsets {
             if group.offsets.get(&Slot(seen.slot)).is_some_and(|c| c.sequence == seen.sequence) {
-                group.offsets.remove(&Slot(seen.slot));
+                Arc::make_mut(&mut group).offsets.remove(&Slot(seen.slot));
                 self.group_offsets -= 1;
+                self.log_offset_deleted(&name, Slot(seen.slot), seen.sequence, now);
             }
         }
+        self.groups.insert(name, group);
         Outcome::Done
     }
 
@@ -128,20 +136,30 @@ impl State {
         Outcome::Done
     }
 
-    /// The offsets that any group has committed for these slots go with them.
-    pub(super) fn forget_offsets_of(&mut self, slots: &[Slot]) {
+    /// The offsets that any group has committed for the deleted topic go with it.
+    pub(super) fn forget_offsets_of(&mut self, topic: &Topic, now: TimestampMs) {
+        let slots = &topic.slots;
         let holds = |group: &Group| slots.iter().any(|slot| group.offsets.contains_key(slot));
         let names: Vec<GroupName> =
             self.groups.iter().filter(|(_, group)| holds(group)).map(|(name, _)| name.clone()).collect();
         for name in names {
-            let Some(group) = self.groups.get_mut(&name) else { continue };
-            let group = Arc::make_mut(group);
-            let gone = slots.iter().filter(|slot| group.offsets.remove(*slot).is_some()).count();
-            self.group_offsets -= gone as u64;
+            let Some(mut group) = self.groups.get(&name).cloned() else { continue };
+            for (index, slot) in (0..).zip(slots) {
+                let Some(gone) = Arc::make_mut(&mut group).offsets.remove(slot) else { continue };
+                self.group_offsets -= 1;
+                let partition = Some((topic.name.clone(), PartitionIndex(index)));
+                self.log_partition_deleted(&name, partition, gone.sequence, now);
+            }
+            self.groups.insert(name, group);
         }
     }
 
-    fn take_group_sequence(&mut self) -> u64 {
+    /// The name as State has it already, so that all that name a group share one text.
+    fn group_name(&self, name: &str) -> GroupName {
+        self.groups.get_key_value(name).map_or_else(|| Arc::from(name), |(known, _)| known.clone())
+    }
+
+    pub(super) fn take_group_sequence(&mut self) -> u64 {
         self.next_group_sequence += 1;
         self.next_group_sequence - 1
     }

@@ -8,7 +8,10 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 mod cluster;
 mod commit;
 mod groups;
+mod offsets_topic;
 mod topics;
+
+use offsets_topic::OffsetsLog;
 
 use super::command::{Command, CommandKind};
 use super::entry::Entry;
@@ -54,6 +57,8 @@ pub struct State {
     pub(super) next_group_sequence: u64,
     pub(super) group_offsets: u64,
     pub(super) group_bytes: u64,
+    /// The records of `__consumer_offsets`. In snapshots are only the tombstones: the rest follows from the groups.
+    pub(super) offsets_log: OffsetsLog,
     /// After this entry topics and partitions are as they are now. Not in snapshots: a restored State says its head.
     pub(super) topics_changed: Position,
     pub(super) snapshots: Vec<KeptSnapshot>,
@@ -85,6 +90,7 @@ impl Default for State {
             next_group_sequence: 0,
             group_offsets: 0,
             group_bytes: 0,
+            offsets_log: OffsetsLog::default(),
             topics_changed: Position(0),
             snapshots: Vec::new(),
         }
@@ -114,6 +120,7 @@ impl State {
         let Some(kind) = &command.kind else {
             return Outcome::refused(KafkaError::UnknownServerError, "a command without a kind");
         };
+        let wall_ms = TimestampMs(entry.wall_ms);
         match kind {
             CommandKind::Bootstrap(c) => self.bootstrap(c),
             CommandKind::RegisterBroker(c) => self.register_broker(position, entry, c),
@@ -121,17 +128,17 @@ impl State {
             CommandKind::SetSettings(c) => self.set_settings(c),
             CommandKind::CreateTopic(c) => self.topics_change(position, |state| state.create_topic(c)),
             CommandKind::CreatePartitions(c) => self.topics_change(position, |state| state.create_partitions(c)),
-            CommandKind::DeleteTopic(c) => self.topics_change(position, |state| state.delete_topic(c)),
+            CommandKind::DeleteTopic(c) => self.topics_change(position, |state| state.delete_topic(wall_ms, c)),
             CommandKind::AlterTopicConfigs(c) => self.alter_topic_configs(c),
-            CommandKind::CommitRuns(c) => self.commit_runs(Moment { position, wall_ms: TimestampMs(entry.wall_ms) }, c),
+            CommandKind::CommitRuns(c) => self.commit_runs(Moment { position, wall_ms }, c),
             CommandKind::AllocateProducerIds(c) => self.allocate_producer_ids(c),
             CommandKind::DeleteRecords(c) => self.delete_records(c),
             CommandKind::ExpireProducers(c) => self.expire_producers(c),
             CommandKind::SnapshotTaken(c) => self.snapshot_taken(c),
-            CommandKind::ChangeGroup(c) => self.change_group(c),
-            CommandKind::DeleteGroup(c) => self.delete_group(c),
-            CommandKind::CommitOffsets(c) => self.commit_offsets(TimestampMs(entry.wall_ms), c),
-            CommandKind::DeleteOffsets(c) => self.delete_offsets(c),
+            CommandKind::ChangeGroup(c) => self.change_group(wall_ms, c),
+            CommandKind::DeleteGroup(c) => self.delete_group(wall_ms, c),
+            CommandKind::CommitOffsets(c) => self.commit_offsets(wall_ms, c),
+            CommandKind::DeleteOffsets(c) => self.delete_offsets(wall_ms, c),
             CommandKind::AlterGroupConfigs(c) => self.alter_group_configs(c),
         }
     }

@@ -6,11 +6,12 @@ use super::State;
 use crate::state::command::{
     AlterTopicConfigs, ConfigChange, CreatePartitions, CreateTopic, DeleteRecords, DeleteTopic,
 };
+use crate::state::offsets_topic::OFFSETS_TOPIC;
 use crate::state::outcome::{Outcome, Refusal};
 use crate::state::settings::Settings;
 use crate::state::tail::Tail;
 use crate::state::topic::{Partition, Topic};
-use crate::types::{KafkaError, Offset, PartitionIndex, Slot, TopicId, TopicName, Uuid};
+use crate::types::{KafkaError, Offset, PartitionIndex, Slot, TimestampMs, TopicId, TopicName, Uuid};
 
 impl State {
     pub(super) fn create_topic(&mut self, command: &CreateTopic) -> Outcome {
@@ -33,7 +34,11 @@ impl State {
         self.grow(&mut topic, command.partitions);
         self.canonical.insert(canonical(&name), id);
         self.names.insert(name, id);
+        let is_offsets = topic.name.as_ref() == OFFSETS_TOPIC;
         self.topics.insert(id, Arc::new(topic));
+        if is_offsets {
+            self.log_all_offsets();
+        }
         Outcome::Done
     }
 
@@ -114,7 +119,12 @@ impl State {
         }
         let mut topic = Topic::clone(&topic);
         self.grow(&mut topic, command.count);
+        let is_offsets = topic.name.as_ref() == OFFSETS_TOPIC;
         self.topics.insert(topic.id, Arc::new(topic));
+        if is_offsets {
+            // Groups hash to other partitions now.
+            self.log_all_offsets();
+        }
         Outcome::Done
     }
 
@@ -137,7 +147,7 @@ impl State {
         self.check_partitions(have, count)
     }
 
-    pub(super) fn delete_topic(&mut self, command: &DeleteTopic) -> Outcome {
+    pub(super) fn delete_topic(&mut self, now: TimestampMs, command: &DeleteTopic) -> Outcome {
         let Some(topic) = topic_id(&command.topic_id).and_then(|id| self.topics.remove(&id)) else {
             return unknown_topic();
         };
@@ -154,7 +164,11 @@ impl State {
                 keys.iter().for_each(|key| drop(self.producers.remove(key)));
             }
         }
-        self.forget_offsets_of(&topic.slots);
+        self.forget_offsets_of(&topic, now);
+        if topic.name.as_ref() == OFFSETS_TOPIC {
+            // No offset goes with it: it comes back with the next change of a group.
+            self.log_all_offsets_with(Vec::new());
+        }
         Outcome::Done
     }
 
