@@ -1,33 +1,70 @@
-//! FindCoordinator (10): there are no coordinators yet, and clients are told to try again later. It is offered all the same,
-//! since librdkafka compresses with LZ4 only for brokers that list its version 0.
+//! FindCoordinator (10): the coordinator of every group is this broker. Transactions have none yet, and share groups are
+//! refused as by a Kafka without them.
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::{ApiKey, BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
 use kafka_protocol::protocol::StrBytes;
 
+use super::groups::check_group_length;
+use super::propose::{refusal, text};
 use super::table::Offered;
 use super::{Call, Context};
+use crate::state::Refusal;
 use crate::types::KafkaError;
 
 pub(super) const OFFERED: Offered = Offered::new(ApiKey::FindCoordinator, 0, 6);
 
-const MESSAGE: &str = "This version of Strandline has no consumer groups and no transactions yet.";
+/// Kafka's numbers for what has a coordinator (`CoordinatorType`).
+const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
 
-pub(super) async fn handle(_: &Context, call: &Call, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
-    let error = KafkaError::CoordinatorNotAvailable.code();
-    let message = Some(StrBytes::from_static_str(MESSAGE));
-    let nobody = BrokerId(-1);
+pub(super) async fn handle(ctx: &Context, call: &Call, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
     if call.header.version < 4 {
-        let response = FindCoordinatorResponse::default().with_error_code(error).with_node_id(nobody).with_port(-1);
-        return if call.header.version >= 1 { response.with_error_message(message) } else { response };
+        return one(ctx, call, &request);
     }
     let coordinator = |key: StrBytes| {
-        Coordinator::default()
-            .with_key(key)
-            .with_node_id(nobody)
-            .with_port(-1)
-            .with_error_code(error)
-            .with_error_message(message.clone())
+        let coordinator = Coordinator::default();
+        let coordinator = match check(ctx, request.key_type, &key) {
+            Ok(()) => coordinator
+                .with_node_id(BrokerId(ctx.config.broker_id))
+                .with_host(text(call.advertised.host.clone()))
+                .with_port(i32::from(call.advertised.port))
+                .with_error_message(Some(StrBytes::default())),
+            Err(refused) => coordinator
+                .with_node_id(BrokerId(-1))
+                .with_port(-1)
+                .with_error_code(refused.error.code())
+                .with_error_message(Some(text(refused.message))),
+        };
+        coordinator.with_key(key)
     };
     FindCoordinatorResponse::default()
         .with_coordinators(request.coordinator_keys.into_iter().map(coordinator).collect())
+}
+
+/// Before version 4 there is one key, and a word in any case.
+fn one(ctx: &Context, call: &Call, request: &FindCoordinatorRequest) -> FindCoordinatorResponse {
+    let response = FindCoordinatorResponse::default();
+    let (response, message) = match check(ctx, request.key_type, &request.key) {
+        Ok(()) => {
+            let host = text(call.advertised.host.clone());
+            let response = response.with_node_id(BrokerId(ctx.config.broker_id)).with_host(host);
+            (response.with_port(i32::from(call.advertised.port)), "NONE".to_owned())
+        }
+        Err(refused) => {
+            let response = response.with_node_id(BrokerId(-1)).with_port(-1);
+            (response.with_error_code(refused.error.code()), refused.message)
+        }
+    };
+    if call.header.version >= 1 { response.with_error_message(Some(text(message))) } else { response }
+}
+
+fn check(ctx: &Context, key_type: i8, key: &str) -> Result<(), Refusal> {
+    match key_type {
+        GROUP => check_group_length(ctx, key).map_err(|e| refusal(e.error, "The group id is too long.")),
+        TRANSACTION => {
+            let message = "This version of Strandline has no transactions yet.";
+            Err(refusal(KafkaError::CoordinatorNotAvailable, message))
+        }
+        _ => Err(refusal(KafkaError::InvalidRequest, "Only groups have a coordinator here.")),
+    }
 }

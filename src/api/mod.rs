@@ -20,21 +20,29 @@ mod describe_topic_partitions;
 mod elect_leaders;
 mod fetch;
 mod find_coordinator;
+mod groups;
+mod heartbeat;
 mod incremental_alter_configs;
 mod init_producer_id;
+mod join_group;
+mod leave_group;
 mod list_config_resources;
 mod list_offsets;
 mod list_partition_reassignments;
 mod metadata;
+mod offset_commit;
+mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
 mod propose;
 mod resolve;
+mod sync_group;
 mod table;
 mod topic_settings;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -77,6 +85,8 @@ pub struct Call {
     /// The frame's share of the request budget.
     pub permit: Option<OwnedSemaphorePermit>,
     pub connection: ConnectionId,
+    /// The client's address; `None` of a connection without a network.
+    pub peer: Option<IpAddr>,
     /// What clients of this listener are told to connect to.
     pub advertised: Arc<HostPort>,
     /// When the request's last byte had come.

@@ -6,9 +6,9 @@ use super::{Answer, Call, Context};
 use super::{
     alter_configs, alter_partition_reassignments, api_versions, create_acls, create_partitions, create_topics,
     delete_acls, delete_records, delete_topics, describe_acls, describe_cluster, describe_configs, describe_log_dirs,
-    describe_producers, describe_topic_partitions, elect_leaders, fetch, find_coordinator, incremental_alter_configs,
-    init_producer_id, list_config_resources, list_offsets, list_partition_reassignments, metadata,
-    offset_for_leader_epoch, produce,
+    describe_producers, describe_topic_partitions, elect_leaders, fetch, find_coordinator, heartbeat,
+    incremental_alter_configs, init_producer_id, join_group, leave_group, list_config_resources, list_offsets,
+    list_partition_reassignments, metadata, offset_commit, offset_fetch, offset_for_leader_epoch, produce, sync_group,
 };
 use crate::protocol::{Splices, decode, encode_response, unsupported_api_versions};
 
@@ -37,7 +37,13 @@ pub const OFFERED: &[Offered] = &[
     create_topics::OFFERED,
     delete_topics::OFFERED,
     delete_records::OFFERED,
+    offset_commit::OFFERED,
+    offset_fetch::OFFERED,
     find_coordinator::OFFERED,
+    join_group::OFFERED,
+    heartbeat::OFFERED,
+    leave_group::OFFERED,
+    sync_group::OFFERED,
     init_producer_id::OFFERED,
     offset_for_leader_epoch::OFFERED,
     describe_acls::OFFERED,
@@ -99,6 +105,12 @@ pub async fn serve(ctx: &Context, mut call: Call) -> Answer {
         ApiKey::DeleteTopics => call!(delete_topics::handle),
         ApiKey::DeleteRecords => call!(delete_records::handle),
         ApiKey::FindCoordinator => call!(find_coordinator::handle),
+        ApiKey::OffsetCommit => call!(offset_commit::handle),
+        ApiKey::OffsetFetch => call!(offset_fetch::handle),
+        ApiKey::JoinGroup => call!(join_group::handle),
+        ApiKey::Heartbeat => call!(heartbeat::handle),
+        ApiKey::LeaveGroup => call!(leave_group::handle),
+        ApiKey::SyncGroup => call!(sync_group::handle),
         ApiKey::InitProducerId => call!(init_producer_id::handle),
         ApiKey::OffsetForLeaderEpoch => call!(offset_for_leader_epoch::handle),
         ApiKey::DescribeAcls => call!(describe_acls::handle),
@@ -128,6 +140,8 @@ fn body_bytes_max(key: ApiKey) -> usize {
         ApiKey::Produce | ApiKey::Fetch | ApiKey::ListOffsets | ApiKey::Metadata | ApiKey::OffsetForLeaderEpoch => {
             usize::MAX
         }
+        // Partitions as well, and the leader's assignments for all members.
+        ApiKey::OffsetCommit | ApiKey::OffsetFetch | ApiKey::SyncGroup => usize::MAX,
         _ => 4 << 20,
     }
 }

@@ -1,5 +1,6 @@
 //! One connection: a task that reads requests and hands them to `api`, and one that writes the answers in order.
 use futures::future::BoxFuture;
+use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -37,12 +38,13 @@ impl Drop for InFlight {
 }
 
 /// Serves a connection over any pair of byte streams until either side ends it; `stop` ends it after the answers that
-/// are due.
+/// are due. `peer` is the client's address, if it has one.
 pub async fn attach(
     ctx: Arc<Context>,
     limits: Limits,
     read: impl AsyncRead + Unpin,
     write: impl AsyncWrite + Unpin + Send + 'static,
+    peer: Option<IpAddr>,
     advertised: Arc<HostPort>,
     stop: watch::Receiver<bool>,
 ) {
@@ -51,7 +53,7 @@ pub async fn attach(
     let writer = ctx.world.spawn("connection writer", write_answers(ctx.clone(), limits.clone(), write, answers));
     let reader = FrameReader::new(read, limits.clone(), ctx.world.clone());
     let pipeline = Arc::new(Semaphore::new(limits.pipeline_depth_max));
-    let mut connection = Connection { ctx, limits, id, advertised, reader, due, pipeline, stop };
+    let mut connection = Connection { ctx, limits, id, peer, advertised, reader, due, pipeline, stop };
     let ended = connection.serve().await;
     let Connection { ctx, due, .. } = connection;
     ctx.metrics.net.closed(ended);
@@ -65,6 +67,7 @@ struct Connection<R> {
     ctx: Arc<Context>,
     limits: Limits,
     id: ConnectionId,
+    peer: Option<IpAddr>,
     advertised: Arc<HostPort>,
     reader: FrameReader<R>,
     due: mpsc::Sender<Due>,
@@ -126,6 +129,7 @@ impl<R: AsyncRead + Unpin> Connection<R> {
             frame_bytes,
             permit: None,
             connection: self.id,
+            peer: self.peer,
             advertised: self.advertised.clone(),
             received,
         };

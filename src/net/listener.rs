@@ -102,8 +102,9 @@ fn spawn(
     ctx.metrics.net.connections.inc();
     // Small answers must not wait for the client's acknowledgements; failing to set it costs only latency.
     let _ = socket.set_nodelay(true);
+    let peer = socket.peer_addr().ok().map(|peer| peer.ip());
     let (read, write) = socket.into_split();
-    let run = attach(ctx.clone(), limits.clone(), read, write, advertised.clone(), stop.clone());
+    let run = attach(ctx.clone(), limits.clone(), read, write, peer, advertised.clone(), stop.clone());
     let ctx = ctx.clone();
     ctx.clone().world.spawn("connection", async move {
         run.await;

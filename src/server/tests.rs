@@ -54,6 +54,7 @@ where
         body: body.freeze(),
         permit: None,
         connection: ConnectionId(1),
+        peer: None,
         advertised: Arc::new(HostPort::parse("broker.example:9092").unwrap()),
         received: ctx.world.now(),
     };

@@ -57,7 +57,7 @@ impl Harbour {
         let broker = self.broker.lock().unwrap();
         let Broker { context, limits, .. } = broker.as_ref().unwrap();
         let advertised = Arc::new(HostPort::parse("broker.example:9092").unwrap());
-        let serve = net::attach(context.clone(), limits.clone(), read, write, advertised, self.stop.clone());
+        let serve = net::attach(context.clone(), limits.clone(), read, write, None, advertised, self.stop.clone());
         self.connections.lock().unwrap().push(self.world.spawn("connection", serve));
         Wire::new(client, ours, self.clone())
     }

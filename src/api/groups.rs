@@ -1,0 +1,76 @@
+//! What the APIs of groups share: which ids are taken, how a client's address is shown, and which groups there are.
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::{Call, Context};
+use crate::group::{GroupError, Identity};
+use crate::types::KafkaError;
+
+/// A group that members come to needs a name. Kafka has no limit for it; ours is for the memory of the metadata.
+pub(super) fn check_group_id(ctx: &Context, group: &str) -> Result<(), GroupError> {
+    if group.is_empty() { Err(KafkaError::InvalidGroupId.into()) } else { check_group_length(ctx, group) }
+}
+
+/// For the APIs in which Kafka still takes an empty name: those about offsets, and those of admin clients.
+pub(super) fn check_group_length(ctx: &Context, group: &str) -> Result<(), GroupError> {
+    match group.len() > ctx.config.limits.group_id_bytes_max {
+        true => Err(KafkaError::InvalidGroupId.into()),
+        false => Ok(()),
+    }
+}
+
+/// The client's address as Kafka shows it: `/127.0.0.1`.
+pub(super) fn client_host(call: &Call) -> String {
+    call.peer.map_or_else(|| "/".to_owned(), |ip| format!("/{}", java_form(ip)))
+}
+
+/// IPv6 addresses are written out in full by Java.
+fn java_form(ip: IpAddr) -> String {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => full(ip),
+    }
+}
+
+fn full(ip: Ipv6Addr) -> String {
+    ip.segments().map(|segment| format!("{segment:x}")).join(":")
+}
+
+pub(super) fn client_id(call: &Call) -> String {
+    call.header.client_id.as_deref().unwrap_or_default().to_owned()
+}
+
+pub(super) fn identity(member_id: &str, instance_id: Option<&str>, generation: i32) -> Identity {
+    Identity { member_id: member_id.to_owned(), instance_id: instance_id.map(str::to_owned), generation }
+}
+
+/// Whether there is such a group: asked before a request that can't make one wakes its owner, so that names out of thin
+/// air cost nothing. A "no" comes after a read barrier (invariant 5).
+///
+/// # Errors
+/// `COORDINATOR_NOT_AVAILABLE`, while the journal does not answer.
+pub(super) async fn exists(ctx: &Context, group: &str) -> Result<bool, KafkaError> {
+    if ctx.groups.phase(&ctx.replica.state(), group).is_some() {
+        return Ok(true);
+    }
+    let state = ctx.replica.barrier().await.map_err(|_| KafkaError::CoordinatorNotAvailable)?;
+    Ok(ctx.groups.phase(&state, group).is_some())
+}
+
+/// A group that nobody has heard of has no members.
+pub(super) async fn check_exists(ctx: &Context, group: &str) -> Result<(), GroupError> {
+    if exists(ctx, group).await? { Ok(()) } else { Err(KafkaError::UnknownMemberId.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_written_as_java_does() {
+        let form = |text: &str| java_form(text.parse().unwrap());
+        assert_eq!(form("10.0.0.1"), "10.0.0.1");
+        assert_eq!(form("::1"), "0:0:0:0:0:0:0:1");
+        assert_eq!(form("fe80::ab:1"), "fe80:0:0:0:0:0:ab:1");
+        assert_eq!(form("::ffff:10.0.0.1"), "10.0.0.1");
+    }
+}

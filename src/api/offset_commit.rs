@@ -1,0 +1,155 @@
+//! OffsetCommit (8): of members, and of clients that only commit. From version 10 topics are named by id. Rules: Kafka's
+//! `KafkaApis.handleOffsetCommitRequest`, and the group's machine for who may commit.
+use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestPartition;
+use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
+use kafka_protocol::messages::{ApiKey, OffsetCommitRequest, OffsetCommitResponse, TopicName};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::groups::{check_group_length, identity};
+use super::resolve::slot;
+use super::table::Offered;
+use super::{Call, Context};
+use crate::fetch::TopicKey;
+use crate::group::{CommitRequest, GroupError, Reply, Request};
+use crate::state::{OffsetSpec, State};
+use crate::types::{KafkaError, PartitionIndex, Slot, TopicId};
+
+pub(super) const OFFERED: Offered = Offered::new(ApiKey::OffsetCommit, 2, 9);
+
+/// The first version that names topics by id.
+const BY_ID: i16 = 10;
+/// The first version that knows the errors of KIP-848.
+const EPOCHS: i16 = 9;
+
+/// What becomes of one partition's offset.
+enum Planned {
+    Refused(KafkaError),
+    /// Refused as well, but only if the client may commit at all.
+    MetadataTooLarge,
+    Commit(OffsetSpec),
+}
+
+pub(super) async fn handle(ctx: &Context, call: &Call, request: OffsetCommitRequest) -> OffsetCommitResponse {
+    let version = call.header.version;
+    let planned = match check_group_length(ctx, &request.group_id) {
+        Ok(()) => plan(ctx, version, &request).await,
+        Err(refused) => Err(refused.error),
+    };
+    let codes = match planned {
+        Ok(planned) => commit(ctx, version, &request, planned).await,
+        Err(error) => request.topics.iter().map(|t| vec![error.code(); t.partitions.len()]).collect(),
+    };
+    let topics = request.topics.into_iter().zip(codes).map(|(topic, codes)| {
+        let partitions = topic.partitions.iter().zip(codes).map(|(partition, code)| {
+            OffsetCommitResponsePartition::default()
+                .with_partition_index(partition.partition_index)
+                .with_error_code(code)
+        });
+        OffsetCommitResponseTopic::default()
+            .with_name(topic.name)
+            .with_topic_id(topic.topic_id)
+            .with_partitions(partitions.collect())
+    });
+    OffsetCommitResponse::default().with_topics(topics.collect())
+}
+
+/// Per topic and partition, as they stand in the request. What is not found is looked for again after a read barrier.
+async fn plan(ctx: &Context, version: i16, request: &OffsetCommitRequest) -> Result<Vec<Vec<Planned>>, KafkaError> {
+    let max = usize::try_from(ctx.config.kafka.offset_metadata_max_bytes).unwrap_or(0);
+    let missing = |planned: &Vec<Vec<Planned>>| planned.iter().flatten().any(|p| matches!(p, Planned::Refused(_)));
+    let planned = plan_with(&ctx.replica.state(), version, max, request);
+    if !missing(&planned) {
+        return Ok(planned);
+    }
+    let state = ctx.replica.barrier().await.map_err(|_| KafkaError::CoordinatorNotAvailable)?;
+    Ok(plan_with(&state, version, max, request))
+}
+
+fn plan_with(state: &State, version: i16, metadata_max: usize, request: &OffsetCommitRequest) -> Vec<Vec<Planned>> {
+    let topics = request.topics.iter().map(|topic| {
+        let key = topic_key(version, &topic.name, topic.topic_id);
+        let one = |p: &OffsetCommitRequestPartition| plan_one(state, &key, metadata_max, p);
+        topic.partitions.iter().map(one).collect()
+    });
+    topics.collect()
+}
+
+fn plan_one(state: &State, key: &TopicKey, metadata_max: usize, asked: &OffsetCommitRequestPartition) -> Planned {
+    let slot = match slot(state, key, PartitionIndex(asked.partition_index)) {
+        Ok(slot) => slot,
+        Err(error) => return Planned::Refused(error),
+    };
+    let metadata = asked.committed_metadata.as_deref().unwrap_or_default();
+    // Kafka counts as Java does.
+    if metadata.len() > metadata_max && metadata.encode_utf16().count() > metadata_max {
+        return Planned::MetadataTooLarge;
+    }
+    Planned::Commit(OffsetSpec {
+        slot: slot.0,
+        offset: asked.committed_offset,
+        leader_epoch: asked.committed_leader_epoch,
+        metadata: metadata.to_owned(),
+    })
+}
+
+/// Commits what can be, and gives the error codes. Of partitions that exist, none is answered for before the group has
+/// said that the client may commit.
+async fn commit(
+    ctx: &Context,
+    version: i16,
+    request: &OffsetCommitRequest,
+    planned: Vec<Vec<Planned>>,
+) -> Vec<Vec<i16>> {
+    let specs = planned.iter().flatten().filter_map(|p| match p {
+        Planned::Commit(spec) => Some(spec.clone()),
+        _ => None,
+    });
+    let specs: Vec<OffsetSpec> = specs.collect();
+    let any = planned.iter().flatten().any(|p| !matches!(p, Planned::Refused(_)));
+    let committed = if any { ask(ctx, version, request, specs).await } else { Ok(BTreeSet::new()) };
+    let gone = if version >= BY_ID { KafkaError::UnknownTopicId } else { KafkaError::UnknownTopicOrPartition };
+    let code = |planned: Planned| match (planned, &committed) {
+        (Planned::Refused(error), _) => error.code(),
+        (_, Err(error)) => error.code(),
+        (Planned::MetadataTooLarge, Ok(_)) => KafkaError::OffsetMetadataTooLarge.code(),
+        (Planned::Commit(spec), Ok(deleted)) if deleted.contains(&Slot(spec.slot)) => gone.code(),
+        (Planned::Commit(_), Ok(_)) => 0,
+    };
+    planned.into_iter().map(|topic| topic.into_iter().map(code).collect()).collect()
+}
+
+/// Gives the partitions that were deleted meanwhile.
+async fn ask(
+    ctx: &Context,
+    version: i16,
+    request: &OffsetCommitRequest,
+    offsets: Vec<OffsetSpec>,
+) -> Result<BTreeSet<Slot>, KafkaError> {
+    let instance_id = request.group_instance_id.as_deref();
+    let commit = CommitRequest {
+        identity: identity(&request.member_id, instance_id, request.generation_id_or_member_epoch),
+        retention_ms: Some(request.retention_time_ms).filter(|ms| *ms != -1),
+        offsets,
+    };
+    match ctx.groups.ask(&request.group_id, Request::Commit(commit)).await {
+        Ok(Reply::Committed(deleted)) => Ok(deleted.into_iter().collect()),
+        Ok(_) => Err(KafkaError::UnknownServerError),
+        Err(GroupError { error, .. }) => Err(in_version(version, error)),
+    }
+}
+
+/// Older clients don't know these errors: for them a group that is not there has another generation, and a member of a
+/// protocol that they don't speak can't be.
+fn in_version(version: i16, error: KafkaError) -> KafkaError {
+    match error {
+        KafkaError::GroupIdNotFound if version < EPOCHS => KafkaError::IllegalGeneration,
+        KafkaError::StaleMemberEpoch if version < EPOCHS => KafkaError::UnsupportedVersion,
+        error => error,
+    }
+}
+
+/// How OffsetCommit and OffsetFetch name a topic.
+pub(super) fn topic_key(version: i16, name: &TopicName, id: uuid::Uuid) -> TopicKey {
+    if version >= BY_ID { TopicKey::Id(TopicId(id)) } else { TopicKey::Name(Arc::from(name.as_str())) }
+}
