@@ -17,3 +17,6 @@ pub use machine::Phase;
 pub use message::*;
 pub use offsets_topic::create_offsets_topic;
 pub use router::{GroupSettings, Groups};
+
+#[cfg(test)]
+mod tests;

@@ -190,13 +190,17 @@ async fn front(unconfirmed: &mut VecDeque<Unconfirmed>) -> Result<(), KafkaError
         Some(Unconfirmed::Commit(_, answer)) => Ok(Some(answer.await)),
         Some(Unconfirmed::Reply(..)) | None => Ok(None),
     };
-    match (unconfirmed.pop_front(), known?) {
+    let (reply, answer) = match (unconfirmed.pop_front(), known?) {
         (Some(Unconfirmed::Commit(reply, _)), Some(answer)) | (Some(Unconfirmed::Reply(reply, answer)), _) => {
-            let _ = reply.send(answer);
+            (reply, answer)
         }
-        _ => {}
-    }
-    Ok(())
+        _ => return Ok(()),
+    };
+    // A commit that finds another version shows that somebody else coordinates the group.
+    let superseded = matches!(&answer, Err(refused) if refused.error == KafkaError::NotCoordinator);
+    // A client that went away needs no answer.
+    let _ = reply.send(answer);
+    if superseded { Err(KafkaError::NotCoordinator) } else { Ok(()) }
 }
 
 /// Whether a change happened. `NOT_COORDINATOR` makes clients look for the coordinator, which is what is asked of them

@@ -86,6 +86,11 @@ impl Groups {
         &self.tools.settings
     }
 
+    #[cfg(test)]
+    pub(super) fn running_count(&self) -> usize {
+        self.running.lock().len()
+    }
+
     fn mailbox(&self, group: &str) -> mpsc::Sender<Asked> {
         let mut running = self.running.lock();
         if let Some(running) = running.get(group).filter(|r| !r.mailbox.is_closed()) {

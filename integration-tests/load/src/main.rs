@@ -6,6 +6,8 @@ mod batch;
 mod consume;
 mod fetch;
 mod frame;
+mod group;
+mod group_load;
 mod identity;
 mod measure;
 mod produce;
@@ -44,6 +46,10 @@ enum Command {
     VerifyLoad(verify_load::VerifyLoad),
     /// Read everything and hold it against what was acknowledged.
     VerifyCheck(verify_check::VerifyCheck),
+    /// Commit offsets from many consumers.
+    GroupCommit(group_load::GroupCommit),
+    /// Form a large group, take a member away, restart it member by member.
+    GroupRebalance(group_load::GroupRebalance),
     /// Create the topics and nothing else.
     Create(Target),
     /// Delete the topics.
@@ -138,6 +144,8 @@ async fn dispatch(command: Command) -> Result<Value> {
         Command::First(args) => trip::first(args).await,
         Command::VerifyLoad(args) => verify_load::run(args).await,
         Command::VerifyCheck(args) => verify_check::run(args).await,
+        Command::GroupCommit(args) => group_load::commit(args).await,
+        Command::GroupRebalance(args) => group_load::rebalance(args).await,
         Command::Create(target) => Target { create: true, ..target }.create_topics().await.map(|()| json!({})),
         Command::Delete(target) => target.delete_topics().await.map(|()| json!({})),
     }
