@@ -34,6 +34,13 @@ S3_SETTINGS = {
     "STRANDLINE_JOURNAL__KIND": "memory",
     "STRANDLINE_PRODUCE__FLUSH_INTERVAL_MS": "250",
 }
+# Looked at once a second; single records alone are more entries than this in that time.
+MANY_SNAPSHOTS = {"STRANDLINE_SNAPSHOT__ENTRIES_BETWEEN": "10"}
+NO_SNAPSHOTS = {
+    "STRANDLINE_SNAPSHOT__ENTRIES_BETWEEN": "1000000000",
+    "STRANDLINE_SNAPSHOT__BYTES_BETWEEN": "1000000000000",
+    "STRANDLINE_SNAPSHOT__AGE_MS_MAX": "86400000",
+}
 FLUSHED = ("--config", "flush.messages=1")
 MIB = 1 << 20
 
@@ -54,13 +61,14 @@ class Sizes:
     produce_seconds: float
     consume_seconds: float
     trips: int
+    fill_bytes: int  # record bytes of the runs that a snapshot holds
     idle_seconds: float
     consumers: tuple
     long_lived: bool  # brokers live through all rounds
 
 
-QUICK = Sizes(3, 384 * MIB, 48 * MIB, 2.0, 0.7, 150, 1.0, (1,), True)
-FULL = Sizes(5, 2048 * MIB, 384 * MIB, 15.0, 5.0, 1500, 10.0, (1, 8), False)
+QUICK = Sizes(3, 384 * MIB, 48 * MIB, 2.0, 0.7, 150, 32 * MIB, 1.0, (1,), True)
+FULL = Sizes(5, 2048 * MIB, 384 * MIB, 15.0, 5.0, 1500, 256 * MIB, 10.0, (1, 8), False)
 
 
 @dataclass
@@ -117,20 +125,52 @@ class Run:
         self.tool(broker, "delete", "--topic", "trip")
 
     def latency_while_creating(self, arm, broker):
-        """Latency of others while somebody creates a topic of 10,000 partitions."""
+        """Latency of others while somebody creates topics of 10,000 partitions, one after another, and deletes them."""
+        calm = self.trip(broker, "calm")
+
+        def disturb(number):
+            self.tool(broker, "create", "--topic", f"wide{number}", "--partitions", "10000")
+            self.tool(broker, "delete", "--topic", f"wide{number}")
+
+        during = self.trip(broker, "busy", disturb)
+        self.note(arm, "trip_create", calm=calm["ack"], during=during["ack"], created=during["disturbed"])
+
+    def latency_while_snapshots_are_written(self, arm, calm, busy):
+        """Latency on a broker that writes a snapshot each second, and on one that writes none. Both hold many runs."""
+        measured = {}
+        for name, broker in (("calm", calm), ("during", busy)):
+            broker.start()
+            try:
+                self.tool(broker, "first", "--topic", "first", "--partitions", "1", check=False)
+                fill = ["--partitions", "10000", "--bytes", self.sizes.fill_bytes, "--producers", "8", *SHAPES["small"]]
+                self.tool(broker, "produce", "--topic", "runs", "--create", *fill)
+                before = broker.metric("strandline_snapshot_written_total")
+                measured[name] = self.trip(broker, "trip")["ack"]
+                written = broker.metric("strandline_snapshot_written_total") - before
+                size = broker.metric("strandline_snapshot_newest_bytes")
+            finally:
+                broker.stop()
+            if (written > 0) != (name == "during"):
+                raise RuntimeError(f"{written} snapshots were written on the {name} broker")
+        self.note(arm, "trip_snapshot", **measured, written=written, snapshot_bytes=size)
+
+    def trip(self, broker, topic, disturb=None):
+        """Single records on an otherwise idle broker, while `disturb` is called again and again."""
         settle()
-        argv = [self.load, "trip", "--bootstrap", broker.address, "--topic", "calm", *self.trip_words()]
+        argv = [self.load, "trip", "--bootstrap", broker.address, "--topic", topic, *self.trip_words()]
         trip = subprocess.Popen(list(map(str, argv)), stdout=subprocess.PIPE, text=True)
+        disturbed = 0
         try:
-            time.sleep(1)
-            self.tool(broker, "create", "--topic", "wide", "--partitions", "10000")
+            time.sleep(0.5)
+            while disturb and trip.poll() is None:
+                disturb(disturbed)
+                disturbed += 1
             output, _ = trip.communicate(timeout=120)
-            self.note(arm, "trip_create", **json.loads(output))
         finally:
             trip.kill()
             trip.wait()
-        for topic in ("calm", "wide"):
-            self.tool(broker, "delete", "--topic", topic)
+        self.tool(broker, "delete", "--topic", topic)
+        return {**json.loads(output), "disturbed": disturbed}
 
     def trip_words(self):
         return ["--partitions", "1", "--create", "--records", self.sizes.trips, "--every-ms", "10"]
@@ -154,6 +194,13 @@ class Run:
     def loaded(self, arm, broker):
         rss, peak = process.memory_bytes(broker.pid)
         self.note(arm, "loaded", rss=rss, peak=peak)
+
+
+def spread(directory):
+    """Lets ext4 place what is made below `directory` anywhere on the disk. It would otherwise make the files of an arm
+    where those of the one before it were removed, and for five minutes it looks at each removed one before it makes a
+    file, which more than doubled the CPU of an arm that makes many."""
+    subprocess.run(["chattr", "+T", directory], check=False, capture_output=True)
 
 
 def settle():
@@ -184,6 +231,8 @@ class KafkaArms:
 class StrandlineArm:
     def __init__(self, run, directory, binary, name, settings):
         self.run, self.name, self.broker = run, name, Strandline(directory, binary, settings)
+        self.calm = Strandline(directory.with_name(f"{directory.name}-calm"), binary, {**settings, **NO_SNAPSHOTS})
+        self.busy = Strandline(directory.with_name(f"{directory.name}-busy"), binary, {**settings, **MANY_SNAPSHOTS})
 
     def start(self):
         self.run.start(self.name, self.broker)
@@ -194,6 +243,7 @@ class StrandlineArm:
         self.run.produce_and_consume(self.name, self.broker)
         self.run.loaded(self.name, self.broker)
         self.run.latency_while_creating(self.name, self.broker)
+        self.run.latency_while_snapshots_are_written(self.name, self.calm, self.busy)
 
 
 def measure_all(run, arms, rounds):
@@ -252,6 +302,7 @@ def main():
     }
     arms = [makers[name]() for name in args.only.split(",")]
     args.work.mkdir(parents=True, exist_ok=True)
+    spread(args.work)
     needed = 8 * table.GIB if args.quick else 24 * table.GIB
     if shutil.disk_usage(args.work).free < needed:
         sys.exit(f"{args.work} needs {needed / table.GIB:.0f} GiB free")

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 
 import process
 
@@ -130,3 +131,9 @@ class Strandline(Broker):
 
     def environment(self):
         return {"STRANDLINE_ADMIN__ADDRESS": f"127.0.0.1:{self.admin_port}", **self.settings}
+
+    def metric(self, name):
+        """The value of a metric that has no labels."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=10) as answer:
+            lines = (line.split() for line in answer.read().decode().splitlines())
+        return next(float(words[1]) for words in lines if words and words[0] == name)

@@ -34,7 +34,9 @@ def lines():
     yield Line("quiet, send to ack p50, ms", "trip", lambda m: m["ack"]["p50_ms"], at_most=5)
     yield Line("quiet, send to ack p99, ms", "trip", lambda m: m["ack"]["p99_ms"], at_most=15)
     yield Line("quiet, send to consumed p99, ms", "trip", lambda m: m["consumed"]["p99_ms"], at_most=20)
-    yield Line("the same while 10,000 partitions are created, ack p99, ms", "trip_create", lambda m: m["ack"]["p99_ms"])
+    for row, words in (("trip_create", "topics of 10,000 partitions are created"), ("trip_snapshot", "snapshots are written")):
+        yield Line(f"ack p99 while {words}, ms", row, lambda m: m["during"]["p99_ms"])
+        yield Line(f"ack p99 while {words} / calm", row, lambda m: m["during"]["p99_ms"] / m["calm"]["p99_ms"], at_most=1.2)
     for verb, clients in (("produce", "producers"), ("consume", "consumers")):
         for shape, words in (("big", "1 KiB records, 128 KiB batches"), ("small", "100 B records, 16 a batch")):
             for count in (1, 8):
