@@ -6,6 +6,7 @@
 mod classic;
 mod consumer;
 mod gather;
+mod lag;
 mod machine;
 mod message;
 mod offsets;
@@ -13,6 +14,7 @@ mod offsets_topic;
 mod owner;
 mod router;
 
+pub use lag::lags;
 pub use machine::Phase;
 pub use message::*;
 pub use offsets_topic::create_offsets_topic;

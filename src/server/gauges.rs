@@ -3,9 +3,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::Context;
+use crate::group::lags;
 use crate::net::Budget;
+use crate::telemetry::lags::GroupLags;
 
 const EVERY: Duration = Duration::from_secs(1);
+
+/// Scrapes show the lags of the broker behind `context`, for as long as it is there.
+pub(super) fn show_lags(context: &Arc<Context>) {
+    // Metrics outlive the broker, and must not keep it.
+    let weak = Arc::downgrade(context);
+    context.metrics.lags.come_from(move || match weak.upgrade() {
+        Some(context) => lags(&context.replica.state()),
+        None => GroupLags::default(),
+    });
+}
 
 /// Sets the gauges until `context` is the last one that holds the broker.
 pub(super) async fn run(context: Arc<Context>, budget: Arc<Budget>) {

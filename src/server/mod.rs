@@ -59,6 +59,7 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     }
     serve_admin(&config, &world, &metrics, &health, stopping.clone()).await?;
     let broker = build::broker(&config, &world, &metrics).await?;
+    gauges::show_lags(&broker.context);
     world.spawn("gauges", gauges::run(broker.context.clone(), broker.limits.budget.clone()));
     let addresses: Vec<_> = bound.iter().map(|b| (b.name.clone(), b.address)).collect();
     let listeners: Vec<_> = bound

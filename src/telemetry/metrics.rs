@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use super::lags::Lags;
 use super::process;
 use super::requests::Net;
 use crate::types::{KafkaError, TimestampMs};
@@ -297,6 +298,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
         Snapshot::NAMES,
         NetTotals::NAMES,
         Process::NAMES,
+        Lags::NAMES,
     ];
     rooms.into_iter().flatten().copied()
 }
@@ -342,6 +344,7 @@ pub struct Metrics {
     pub snapshot: Snapshot,
     pub net: Net,
     pub process: Process,
+    pub lags: Lags,
 }
 
 const NEVER: i64 = i64::MIN;
@@ -356,6 +359,7 @@ impl Metrics {
         let (cache, state) = (Cache::register(&mut registry), State::register(&mut registry));
         let (snapshot, net) = (Snapshot::register(&mut registry), Net::register(&mut registry));
         let process = Process::register(&mut registry);
+        let lags = Lags::register(&mut registry);
         process.start_time_seconds.set(seconds_of(started.0));
         let snapshot_at_ms = AtomicI64::new(NEVER);
         Self {
@@ -371,6 +375,7 @@ impl Metrics {
             snapshot,
             net,
             process,
+            lags,
         }
     }
 
