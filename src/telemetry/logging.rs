@@ -1,7 +1,8 @@
 //! Log lines on standard error, as text for people or JSON for collectors. The level comes from the configuration;
 //! the environment variable `RUST_LOG` replaces it, by room if wished (`info,strandline::journal=debug`).
 use std::io::IsTerminal;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,19 +11,21 @@ pub enum Format {
     Json,
 }
 
-/// Starts logging for the whole process; `filter` is a level or a `tracing` filter.
+/// Starts logging for the whole process; `filter` is a level, or levels by room as in `RUST_LOG`.
 ///
 /// # Errors
 /// If the filter can't be understood, or logging was started before.
 pub fn start(format: Format, filter: &str) -> Result<(), String> {
+    let parse = |what: &str, text: &str| text.parse::<Targets>().map_err(|e| format!("{what}{text}: {e}"));
     let filter = match std::env::var("RUST_LOG") {
-        Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).map_err(|e| format!("RUST_LOG={text}: {e}"))?,
-        _ => EnvFilter::try_new(filter).map_err(|e| format!("log filter {filter}: {e}"))?,
+        Ok(text) if !text.is_empty() => parse("RUST_LOG=", &text)?,
+        _ => parse("log filter ", filter)?,
     };
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
-        Format::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        Format::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
-    }
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
+        Format::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        Format::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()
     .map_err(|e| e.to_string())
 }
