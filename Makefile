@@ -1,9 +1,11 @@
 # `make` alone lists the targets. CI calls only these.
 .DEFAULT_GOAL := help
-.PHONY: help run build check test integration nightly demo bench
+.PHONY: help run build check deny test integration nightly demo bench
 export RUST_BACKTRACE ?= 0
 CARGO ?= cargo
 CACHE = $(or $(TEST_CACHE_DIR),.cache)
+# The load generator, a package of its own.
+LOAD = --locked --manifest-path integration-tests/load/Cargo.toml --target-dir target/load
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +20,14 @@ check: ## format, lints, layout, unit and contract tests
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --release --all-targets -- -D warnings
 	$(CARGO) test --locked --release
+	$(CARGO) fmt --check --manifest-path integration-tests/load/Cargo.toml
+	$(CARGO) clippy $(LOAD) --all-targets -- -D warnings
+	$(CARGO) test $(LOAD)
+
+deny: ## licences, sources and bans of all dependencies
+	integration-tests/setup.sh deny
+	$(CACHE)/bin/cargo-deny check licenses bans sources
+	$(CACHE)/bin/cargo-deny --manifest-path integration-tests/load/Cargo.toml --config deny.toml check licenses bans sources
 
 integration: build ## the real binary with real clients, stores and databases
 	integration-tests/setup.sh
@@ -25,7 +35,7 @@ integration: build ## the real binary with real clients, stores and databases
 
 test: check integration ## everything that CI runs
 
-nightly: build ## full matrices and long runs
+nightly: build deny ## full matrices and long runs
 	integration-tests/setup.sh
 	integration-tests/run.sh --nightly
 
@@ -35,5 +45,5 @@ demo: build ## produces Debian's package index, kills the broker half-way, reads
 
 bench: build ## Strandline beside Apache Kafka (QUICK=1: three minutes)
 	integration-tests/setup.sh kafka
-	$(CARGO) build --locked --release --manifest-path integration-tests/load/Cargo.toml --target-dir target/load
+	$(CARGO) build $(LOAD) --release
 	python3 integration-tests/bench/bench.py $(if $(QUICK),--quick)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the integration tests use, from package registries only.
-#   setup.sh [PART...]    parts: python kafka java kcat node go minio gcs azurite   (default: all)
+#   setup.sh [PART...]    parts: python kafka java kcat node go minio gcs azurite   (default: all these)   deny
 # Everything lands in $TEST_CACHE_DIR (default: .cache at the root of the repository, which git ignores) and is
 # made again only when its own inputs change. Needs Python 3.10+, Java 17+ with javac, Maven, Node, Go; kcat comes from
 # Debian's packages. Prints one line per part with the seconds it took.
@@ -13,6 +13,7 @@ cache=$(cd "$cache" && pwd)
 
 minio_version=v0.0.0-20260212201848-7aac2a2c5b7c
 gcs_version=v1.56.1
+deny_version=0.20.2
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 
@@ -88,6 +89,11 @@ part_azurite() {
   cp "$here"/peers/azurite/package*.json "$cache/azurite/"
   (cd "$cache/azurite" && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error)
 }
+
+# Not among the defaults: it takes minutes to build, and only `make deny` uses it.
+inputs_deny() { echo "$deny_version"; }
+ready_deny() { [ -x "$cache/bin/cargo-deny" ]; }
+part_deny() { cargo install --locked --quiet --root "$cache" "cargo-deny@$deny_version"; }
 
 parts=("$@")
 [ ${#parts[@]} -gt 0 ] || parts=(python kafka java kcat node go minio gcs azurite)
