@@ -12,6 +12,7 @@ import pytest
 from confluent_kafka import Producer
 
 from harness import wire
+from harness.metadata import Metadata
 from harness.processes import free_port, wait_until
 from harness.proxy import Proxy
 from harness.wire import encode_batch
@@ -184,6 +185,71 @@ def test_reads_go_on_after_the_bucket_was_away(behind, proxy, topic, mode):
     with wire.Connection(broker.port) as connection:
         wait_until(lambda: connection.fetch_one(topic, 0)["data"], 5, "the records")
     assert time.monotonic() - started < 2
+
+
+# Credentials.
+
+
+@pytest.fixture
+def metadata(minio):
+    made = Metadata(free_port(), minio, life_s=5)
+    yield made
+    made.stop()
+
+
+@pytest.mark.timeout(120)
+def test_credentials_that_end(launch, minio, topic):
+    """Those of the configuration are all there is: a retriable error, and a start with new ones goes on."""
+
+    def bucket(life_s):
+        made = minio.credentials(life_s)
+        return {**minio.config(topic), **dict(zip(("access_key_id", "secret_access_key", "session_token"), made.values()))}
+
+    broker = launch(bucket=bucket(5), own=QUICK)
+    with wire.Connection(broker.port, timeout_s=30) as connection:
+        connection.make_topic(topic)
+        assert connection.produce(topic, encode_batch([(b"k", b"v")]))["error"] == 0
+        time.sleep(5)
+        before = log_lines(broker)
+        assert connection.produce(topic, encode_batch([(b"k", b"late")]))["error"] in RETRIABLE
+        assert quick(broker, lambda c: len(c.read_all(topic))) == 1
+    assert log_lines(broker) - before <= 10, broker.log_tail()
+    broker.kill9()
+    broker.bucket = bucket(60)
+    broker.restart()
+    with wire.Connection(broker.port) as connection:
+        assert connection.produce(topic, encode_batch([(b"k", b"w")]))["base"] == 1
+        assert [r[3] for r in connection.read_all(topic)] == [b"v", b"w"]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("service", ["instance", pytest.param("container", marks=pytest.mark.nightly)])
+def test_credentials_that_are_renewed(launch, minio, metadata, topic, tmp_path, service):
+    """Nobody notices while new ones come in time; when they do not, the broker goes on as soon as they are there."""
+    bucket = {k: v for k, v in minio.config(topic).items() if k not in ("access_key_id", "secret_access_key")}
+    broker = launch(start=False, bucket=bucket, own=QUICK)
+    (tmp_path / "token").write_text("token")
+    broker.environment = {
+        "instance": {"AWS_METADATA_ENDPOINT": metadata.url},
+        "container": {
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{metadata.url}/v1/credentials",
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(tmp_path / "token"),
+        },
+    }[service]
+    broker.start()
+    assert f"{service} metadata service" in broker.log.read_text()
+    with wire.Connection(broker.port, timeout_s=30) as connection:
+        connection.make_topic(topic)
+        end = time.monotonic() + 8
+        while time.monotonic() < end:
+            assert connection.produce(topic, encode_batch([(b"k", b"v")]))["error"] == 0
+            time.sleep(0.1)
+        assert metadata.given >= 4, "both clients have renewed theirs"
+        metadata.away = True
+        time.sleep(metadata.life_s + 1)
+        assert connection.produce(topic, encode_batch([(b"k", b"late")]))["error"] in RETRIABLE
+        metadata.away = False
+    recovered(broker, topic)
 
 
 # The end.

@@ -4,6 +4,7 @@ import datetime
 import hashlib
 import hmac
 import http.client
+import json
 import re
 import urllib.parse
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from .processes import CACHE, Child, free_port, wait_until
 
 USER, PASSWORD, REGION = "strandline-test", "strandline-test-secret", "us-east-1"
+KEYS = ("AccessKeyId", "SecretAccessKey", "SessionToken")
 
 
 class Minio:
@@ -73,7 +75,18 @@ class Minio:
                 return found
             token = more[1]
 
-    def request(self, method, path, query=None, body=b"") -> tuple[int, bytes]:
+    def credentials(self, life_s) -> dict[str, str]:
+        """Temporary ones by STS. They live 15 minutes, which is the least; a policy ends them after `life_s`."""
+        end = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=life_s)
+        condition = {"DateLessThan": {"aws:CurrentTime": end.strftime("%Y-%m-%dT%H:%M:%SZ")}}
+        allow = {"Effect": "Allow", "Action": ["s3:*"], "Resource": ["arn:aws:s3:::*"], "Condition": condition}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [allow]})
+        form = {"Action": "AssumeRole", "Version": "2011-06-15", "DurationSeconds": "900", "Policy": policy}
+        status, body = self.request("POST", "/", body=urllib.parse.urlencode(form).encode(), service="sts")
+        assert status == 200, body
+        return {name: re.search(f"<{name}>(.*?)</{name}>", body.decode())[1] for name in KEYS}
+
+    def request(self, method, path, query=None, body=b"", service="s3") -> tuple[int, bytes]:
         """One request with AWS's version 4 signature."""
         now = datetime.datetime.now(datetime.timezone.utc)
         stamp, day = now.strftime("%Y%m%dT%H%M%SZ"), now.strftime("%Y%m%d")
@@ -86,15 +99,17 @@ class Minio:
         headers = {"host": host, "x-amz-content-sha256": digest, "x-amz-date": stamp}
         signed = ";".join(headers)
         canonical = "\n".join([method, path, encoded, *(f"{k}:{v}" for k, v in headers.items()), "", signed, digest])
-        scope = f"{day}/{REGION}/s3/aws4_request"
+        scope = f"{day}/{REGION}/{service}/aws4_request"
         to_sign = "\n".join(["AWS4-HMAC-SHA256", stamp, scope, hashlib.sha256(canonical.encode()).hexdigest()])
         key = f"AWS4{PASSWORD}".encode()
-        for part in (day, REGION, "s3", "aws4_request"):
+        for part in (day, REGION, service, "aws4_request"):
             key = hmac.new(key, part.encode(), hashlib.sha256).digest()
         signature = hmac.new(key, to_sign.encode(), hashlib.sha256).hexdigest()
         headers["authorization"] = (
             f"AWS4-HMAC-SHA256 Credential={USER}/{scope}, SignedHeaders={signed}, Signature={signature}"
         )
+        if service == "sts":
+            headers["content-type"] = "application/x-www-form-urlencoded"
         connection = http.client.HTTPConnection(host, timeout=10)
         try:
             connection.request(method, path + (f"?{encoded}" if encoded else ""), body or None, headers)

@@ -92,6 +92,7 @@ fn credentials(builder: &AmazonS3Builder) -> &'static str {
         "web identity"
     } else if given(AmazonS3ConfigKey::ContainerCredentialsRelativeUri)
         || given(AmazonS3ConfigKey::ContainerCredentialsFullUri)
+            && given(AmazonS3ConfigKey::ContainerAuthorizationTokenFile)
     {
         "container metadata service"
     } else {
