@@ -142,13 +142,13 @@ section! {
         transaction_max_timeout_ms("transaction.max.timeout.ms"): i32 = 900_000, { min: 1, later: TRANSACTIONS };
 
         /// The shortest session time-out that a group member may ask for.
-        group_min_session_timeout_ms("group.min.session.timeout.ms"): i32 = 6_000, { min: 1, later: GROUPS };
+        group_min_session_timeout_ms("group.min.session.timeout.ms"): i32 = 6_000, { min: 1 };
         /// The longest session time-out that a group member may ask for.
-        group_max_session_timeout_ms("group.max.session.timeout.ms"): i32 = 1_800_000, { min: 1, later: GROUPS };
+        group_max_session_timeout_ms("group.max.session.timeout.ms"): i32 = 1_800_000, { min: 1 };
         /// How long a new group waits for more members before its first assignment.
-        group_initial_rebalance_delay_ms("group.initial.rebalance.delay.ms"): i32 = 3_000, { min: 0, later: GROUPS };
+        group_initial_rebalance_delay_ms("group.initial.rebalance.delay.ms"): i32 = 3_000, { min: 0 };
         /// Members of a group.
-        group_max_size("group.max.size"): i32 = i32::MAX, { min: 1, later: GROUPS };
+        group_max_size("group.max.size"): i32 = i32::MAX, { min: 1 };
         /// Group protocols that are offered.
         group_coordinator_rebalance_protocols("group.coordinator.rebalance.protocols"): Vec<String> = vec!["classic".to_owned(), "consumer".to_owned()], { later: GROUPS };
         /// Session time-out of members that use the consumer protocol (KIP-848).

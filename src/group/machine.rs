@@ -113,6 +113,7 @@ impl Step<'_> {
 }
 
 /// What the members of a group speak.
+#[allow(clippy::large_enum_variant, reason = "one per group")]
 pub(super) enum Members {
     Classic(ClassicGroup),
     Consumer(ConsumerGroup),

@@ -96,6 +96,8 @@ impl Machine {
                 TimestampMs(committed.committed_ms.0.max(group.header.since_ms))
             }
             Phase::Empty => committed.committed_ms,
+            // Who joins may be subscribed to it.
+            Phase::PreparingRebalance | Phase::CompletingRebalance => return false,
             _ if self.is_subscription_known() && !self.is_subscribed(step, slot) => committed.committed_ms,
             _ => return false,
         };
