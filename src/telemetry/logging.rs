@@ -26,6 +26,5 @@ pub fn start(format: Format, filter: &str) -> Result<(), String> {
         Format::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
         Format::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
     };
-    tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()
-    .map_err(|e| e.to_string())
+    tracing_subscriber::registry().with(lines.with_filter(filter)).try_init().map_err(|e| e.to_string())
 }
