@@ -26,7 +26,7 @@ const OUTCOME_PATIENCE: Duration = Duration::from_millis(1);
 /// millisecond or two where they don't come.)
 const RETURN_PATIENCE: Duration = Duration::from_micros(200);
 /// Flushes that don't wait for that after it was in vain: producers that keep to a rate have nothing to send yet.
-const DISCOURAGED_FLUSHES: u32 = 64;
+const DISCOURAGED_FLUSHES: u32 = 16;
 
 /// What to do with what has been gathered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,13 +56,15 @@ pub(super) struct Budget {
     /// When a request was last answered, and how many of those answered since the last flush have had no successor yet.
     answered: Option<Instant>,
     owed: usize,
+    /// How many have.
+    returned: usize,
     /// Flushes for which nobody is waited for.
     discouraged: u32,
 }
 
 impl Budget {
     pub(super) fn new(rule: FlushRule) -> Self {
-        Self { rule, next: None, stored: None, answered: None, owed: 0, discouraged: 0 }
+        Self { rule, next: None, stored: None, answered: None, owed: 0, returned: 0, discouraged: 0 }
     }
 
     /// What to do with `bytes` gathered.
@@ -108,16 +110,20 @@ impl Budget {
 
     /// A request was taken.
     pub(super) fn taken(&mut self) {
-        self.owed = self.owed.saturating_sub(1);
+        if self.owed > 0 {
+            self.owed -= 1;
+            self.returned += 1;
+        }
     }
 
     /// A flush left at `now`, full or not: the next that is not full is due an interval later. Full ones that leave
     /// together don't add up, or what is left over behind them would wait for each of them.
     pub(super) fn flushed(&mut self, now: Instant) {
         self.next = Some(now + self.rule.interval);
-        let in_vain = self.owed > 0 && self.answered.is_some_and(|at| at + RETURN_PATIENCE <= now);
+        let in_vain =
+            self.owed > 0 && self.returned == 0 && self.answered.is_some_and(|at| at + RETURN_PATIENCE <= now);
         self.discouraged = if in_vain { DISCOURAGED_FLUSHES } else { self.discouraged.saturating_sub(1) };
-        self.owed = 0;
+        (self.owed, self.returned) = (0, 0);
     }
 }
 
@@ -177,6 +183,7 @@ mod tests {
         assert_eq!(budget.decide(now + RETURN_PATIENCE, 1, puts(0)), Decision::Flush("idle"));
         budget.taken();
         assert_eq!(budget.decide(now, 1, puts(0)), Decision::Flush("idle"), "all have come");
+        budget.flushed(now);
         budget.answered(now);
         budget.flushed(now + RETURN_PATIENCE);
         budget.answered(now);
