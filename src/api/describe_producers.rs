@@ -45,7 +45,7 @@ pub(super) async fn handle(ctx: &Context, _: &Call, request: DescribeProducersRe
 fn producers(state: &State, key: &TopicKey, index: PartitionIndex) -> Result<Vec<ProducerState>, Refusal> {
     let slot =
         slot(state, key, index).map_err(|error| refusal(error, "This server does not host this topic-partition."))?;
-    let describe = |(id, producer): (crate::types::ProducerId, &Arc<crate::state::ProducerState>)| {
+    let describe = |(id, producer): (crate::types::ProducerId, crate::state::ProducerState)| {
         ProducerState::default()
             .with_producer_id(WireProducerId(id.0))
             .with_producer_epoch(i32::from(producer.epoch.0))

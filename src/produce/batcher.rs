@@ -434,7 +434,8 @@ impl Owner {
         let (header, state) = (&held.batch.header, self.batcher.replica.state());
         let same = |b: &&BatchSequence| b.first == header.base_sequence && b.records == header.records();
         let producer = state.producer(held.batch.slot, header.producer_id);
-        let known = producer.filter(|p| p.epoch == header.producer_epoch).and_then(|p| p.batches().iter().find(same));
+        let known =
+            producer.filter(|p| p.epoch == header.producer_epoch).and_then(|p| p.batches().iter().find(same).copied());
         let result = known.map(|b| Placed { base_offset: b.base_offset }).ok_or_else(|| retriable(error, message));
         self.answer(held.request, held.index, result);
     }

@@ -7,10 +7,12 @@
 mod apply;
 mod command;
 mod entry;
+mod fields;
 mod group;
 mod offsets_topic;
 mod outcome;
 mod producer;
+mod producers;
 mod runs;
 mod settings;
 mod snapshot;

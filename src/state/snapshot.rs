@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::apply::State;
 use super::command::ConfigChange;
 use super::entry::FEATURE_LEVEL_MAX;
+use super::fields;
 use super::group::{Group, GroupBody};
 use super::offsets_topic::{Tombstone, TombstoneBody};
 use super::producer::{BatchSequence, Moment, ProducerState};
@@ -23,6 +24,11 @@ use crate::types::{
 
 const MAGIC: [u8; 4] = *b"SLSN";
 const VERSION: u8 = 1;
+
+/// Tags of the lists that are read one by one, of `Body` and of a topic.
+const TOPICS: u32 = 12;
+const PRODUCERS: u32 = 14;
+const PARTITIONS: u32 = 6;
 
 /// Why a snapshot can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -216,11 +222,12 @@ impl State {
         let body = rest.strip_prefix(&MAGIC).and_then(|r| r.strip_prefix(&[VERSION]));
         let body = body.ok_or_else(|| damaged("it has another magic or version"))?;
         let state_hash = xxh3_64(body);
-        let body = Body::decode(body).map_err(|e| SnapshotError::Damaged(e.to_string()))?;
-        if body.feature_level > FEATURE_LEVEL_MAX {
-            return Err(SnapshotError::Level { level: body.feature_level });
+        let short = fields::without(body, &[TOPICS, PRODUCERS]).ok_or_else(|| damaged("it is not a message"))?;
+        let short = Body::decode(&*short).map_err(|e| SnapshotError::Damaged(e.to_string()))?;
+        if short.feature_level > FEATURE_LEVEL_MAX {
+            return Err(SnapshotError::Level { level: short.feature_level });
         }
-        let state = restore(body).ok_or_else(|| damaged("it contradicts itself"))?;
+        let state = restore(short, body).ok_or_else(|| damaged("it contradicts itself"))?;
         Ok((SnapshotHeader { at: state.head, state_hash }, state))
     }
 
@@ -239,7 +246,7 @@ impl State {
             next_slot: self.partitions.len() as u32,
             topics: self.topics.values().map(|t| self.topic_body(t)).collect(),
             objects: self.objects.iter().map(|(id, meta)| object_body(*id, meta)).collect(),
-            producers: self.producers().map(|(slot, id, p)| producer_body(slot, id, p)).collect(),
+            producers: self.producers().map(|(slot, id, p)| producer_body(slot, id, &p)).collect(),
             brokers: self.brokers.values().map(broker_body).collect(),
             snapshots: self.snapshots.iter().map(kept_body).collect(),
             groups: self.groups.iter().map(|(name, group)| group.body(name)).collect(),
@@ -341,7 +348,8 @@ fn kept_body(kept: &KeptSnapshot) -> KeptBody {
     }
 }
 
-fn restore(body: Body) -> Option<State> {
+/// State from a body: `body` is all of it without the lists that `whole` has.
+fn restore(body: Body, whole: &[u8]) -> Option<State> {
     let head = Head { position: Position(body.position), token: Token(body.token) };
     let mut state = State {
         head,
@@ -362,11 +370,11 @@ fn restore(body: Body) -> Option<State> {
         let name = ObjectName { applied, ulid: u128::from_be_bytes(object.ulid.try_into().ok()?) };
         objects.insert(ObjectId(object.id), ObjectMeta { name, bytes: object.bytes, live_runs: 0 });
     }
-    for topic in body.topics {
+    for topic in fields::each(whole, TOPICS) {
         restore_topic(&mut state, &mut objects, topic)?;
     }
     state.objects = objects.into_iter().collect();
-    restore_producers(&mut state, body.producers)?;
+    fields::each(whole, PRODUCERS).try_for_each(|producer| restore_producer(&mut state, producer))?;
     state.brokers = body.brokers.into_iter().map(restore_broker).collect();
     state.snapshots = body.snapshots.into_iter().map(restore_kept).collect();
     for group in body.groups {
@@ -388,14 +396,17 @@ fn restore(body: Body) -> Option<State> {
 fn restore_topic(
     state: &mut State,
     objects: &mut std::collections::BTreeMap<ObjectId, ObjectMeta>,
-    body: TopicBody,
+    topic: &[u8],
 ) -> Option<()> {
+    let body = TopicBody::decode(&*fields::without(topic, &[PARTITIONS])?).ok()?;
     let id = TopicId(Uuid::from_slice(&body.id).ok()?);
     let name: TopicName = Arc::from(body.name);
     let configs = body.configs.into_iter().map(|c| Some((c.name, c.value?))).collect::<Option<_>>()?;
-    let slots = body.partitions.iter().map(|p| Slot(p.slot)).collect();
-    for (index, partition) in body.partitions.into_iter().enumerate() {
+    let mut slots = Vec::with_capacity(fields::each(topic, PARTITIONS).count());
+    for (index, partition) in fields::each(topic, PARTITIONS).enumerate() {
+        let partition = PartitionBody::decode(partition).ok()?;
         let partition = restore_partition(id, i32::try_from(index).ok()?, &partition)?;
+        slots.push(partition.slot);
         for run in partition.tail.iter() {
             objects.get_mut(&run.object)?.live_runs += 1;
         }
@@ -446,27 +457,23 @@ fn restore_partition(topic: TopicId, index: i32, body: &PartitionBody) -> Option
     })
 }
 
-fn restore_producers(state: &mut State, bodies: Vec<ProducerBody>) -> Option<()> {
-    let mut producers = Vec::with_capacity(bodies.len());
-    for body in bodies {
-        let (mut batches, mut input) = (Vec::new(), body.batches.as_slice());
-        while !input.is_empty() {
-            batches.push(BatchSequence {
-                first: Sequence(i32::try_from(varint::take_signed(&mut input)?).ok()?),
-                records: varint::take_u32(&mut input)?,
-                base_offset: Offset(varint::take_signed(&mut input)?),
-            });
-        }
-        let epoch = ProducerEpoch(i16::try_from(body.epoch).ok()?);
-        let last = Moment { position: Position(body.last_used), wall_ms: TimestampMs(body.last_used_ms) };
-        let producer = ProducerState::restore(epoch, last, body.accepted, &batches)?;
-        let slot = Slot(body.slot);
-        let place = state.partitions.get_mut(slot.0 as usize)?.as_mut()?;
-        Arc::make_mut(place).producers += 1;
-        producers.push(((slot, ProducerId(body.id)), Arc::new(producer)));
+fn restore_producer(state: &mut State, producer: &[u8]) -> Option<()> {
+    let body = ProducerBody::decode(producer).ok()?;
+    let (mut batches, mut input) = (Vec::new(), body.batches.as_slice());
+    while !input.is_empty() {
+        batches.push(BatchSequence {
+            first: Sequence(i32::try_from(varint::take_signed(&mut input)?).ok()?),
+            records: varint::take_u32(&mut input)?,
+            base_offset: Offset(varint::take_signed(&mut input)?),
+        });
     }
-    state.producers = producers.into_iter().collect();
-    Some(())
+    let epoch = ProducerEpoch(i16::try_from(body.epoch).ok()?);
+    let last = Moment { position: Position(body.last_used), wall_ms: TimestampMs(body.last_used_ms) };
+    let producer = ProducerState::restore(epoch, last, body.accepted, &batches)?;
+    let slot = Slot(body.slot);
+    let place = state.partitions.get_mut(slot.0 as usize)?.as_mut()?;
+    Arc::make_mut(place).producers += 1;
+    state.producers.set((slot, ProducerId(body.id)), &producer).then_some(())
 }
 
 fn restore_broker(body: BrokerBody) -> (BrokerId, Broker) {

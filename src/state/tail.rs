@@ -1,11 +1,17 @@
-//! A partition's runs in offset order, packed to about 21 bytes each. Sealed chunks of [`CHUNK_RUNS`] runs are shared
-//! between clones of State; only the open chunk is copied when an older State is still in use.
+//! A partition's runs in offset order, packed to about 12 bytes each: a run is written as its difference to the one
+//! before. Sealed chunks of [`CHUNK_RUNS`] runs are shared between clones of State; only the open chunk is copied when an
+//! older State is still in use.
 use std::sync::Arc;
 
+use super::varint;
 use crate::types::{ObjectId, Offset, TimestampMs};
 
-/// Runs in a sealed chunk: large enough that its header hardly counts, small enough that copying an open one is cheap.
-const CHUNK_RUNS: usize = 64;
+/// Runs in a sealed chunk: large enough that its header hardly counts, small enough that copying an open one, or reading
+/// one through, takes well below a µs.
+const CHUNK_RUNS: u32 = 64;
+
+/// Room for one run more, in bytes, that a copied chunk has: it is copied to be added to.
+const RUN_ROOM: usize = 16;
 
 /// A run as State remembers it: where it lies, and its share of the partition's offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,59 +26,49 @@ pub struct Run {
     pub max_timestamp: TimestampMs,
 }
 
-/// 20 bytes: offset, object and timestamp are relative to the chunk's anchor.
-#[derive(Clone, Copy, Debug)]
-struct Packed {
-    base: u32,
-    object: u32,
-    position: u32,
-    bytes: u32,
-    timestamp: i32,
-}
-
-#[derive(Clone, Debug)]
+/// Neighbouring runs, packed.
+#[derive(Debug)]
 struct Chunk {
     /// Offset of the first run, and where the last one ends.
     base: i64,
     end: i64,
-    /// What the runs' object numbers are relative to.
-    object: u64,
-    /// What the runs' timestamps are relative to, and the largest of them.
-    timestamp: i64,
+    /// The largest timestamp of its runs.
     max_timestamp: i64,
-    runs: Vec<Packed>,
+    /// Object and timestamp of the last run, which the next one is written relative to.
+    object: u64,
+    timestamp: i64,
+    len: u32,
+    /// Per run as LEB128: records; object minus the last run's (signed); position; bytes; timestamp minus the last
+    /// run's (signed).
+    packed: Vec<u8>,
 }
 
 /// The runs of a partition, oldest first, without gaps between their offsets.
 #[derive(Clone, Debug, Default)]
 pub struct Tail {
     sealed: Arc<Vec<Arc<Chunk>>>,
-    open: Option<Box<Chunk>>,
+    open: Chunk,
     len: usize,
 }
 
 impl Tail {
     /// Adds a run at the end.
     pub(super) fn push(&mut self, run: &Run) {
-        self.len += 1;
-        if let Some(open) = &mut self.open {
-            if open.try_push(run) {
-                return;
-            }
+        if self.open.len == CHUNK_RUNS {
             self.seal();
         }
-        self.open = Some(Box::new(Chunk::starting_with(run)));
+        self.open.push(run);
+        self.len += 1;
     }
 
     fn seal(&mut self) {
-        if let Some(mut open) = self.open.take() {
-            open.runs.shrink_to_fit();
-            let sealed = Arc::make_mut(&mut self.sealed);
-            if sealed.len() == sealed.capacity() {
-                sealed.reserve_exact(sealed.len() / 4 + 1);
-            }
-            sealed.push(Arc::new(*open));
+        let mut open = std::mem::take(&mut self.open);
+        open.packed.shrink_to_fit();
+        let sealed = Arc::make_mut(&mut self.sealed);
+        if sealed.len() == sealed.capacity() {
+            sealed.reserve_exact(sealed.len() / 4 + 1);
         }
+        sealed.push(Arc::new(open));
     }
 
     /// Runs that it holds.
@@ -90,11 +86,8 @@ impl Tail {
     /// The runs from the one that holds `offset` on (from the first if `offset` is below it), oldest first.
     pub fn from(&self, offset: Offset) -> impl Iterator<Item = Run> + '_ {
         let first = self.sealed.partition_point(|c| c.end <= offset.0);
-        let chunks = self.sealed[first..].iter().map(|c| &**c).chain(self.open.as_deref());
-        chunks.flat_map(move |chunk| {
-            let start = chunk.runs.partition_point(|r| chunk.base + i64::from(r.base) <= offset.0).saturating_sub(1);
-            (start..chunk.runs.len()).map(|i| chunk.run(i)).filter(move |r| r.end_offset > offset)
-        })
+        let chunks = self.sealed[first..].iter().map(|c| &**c).chain(Some(&self.open).filter(|c| c.end > offset.0));
+        chunks.flat_map(Chunk::runs).filter(move |r| r.end_offset > offset)
     }
 
     /// All runs, oldest first.
@@ -104,10 +97,10 @@ impl Tail {
 
     /// The runs, oldest first, that have a record at or after `timestamp`, beginning with `offset`'s.
     pub fn from_time(&self, offset: Offset, timestamp: TimestampMs) -> impl Iterator<Item = Run> + '_ {
-        let chunks = self.sealed.iter().map(|c| &**c).chain(self.open.as_deref());
+        let chunks = self.sealed.iter().map(|c| &**c).chain([&self.open]);
         chunks
             .filter(move |c| c.end > offset.0 && c.max_timestamp >= timestamp.0)
-            .flat_map(|c| (0..c.runs.len()).map(|i| c.run(i)))
+            .flat_map(Chunk::runs)
             .filter(move |r| r.end_offset > offset && r.max_timestamp >= timestamp)
     }
 
@@ -123,72 +116,94 @@ impl Tail {
         let whole = self.sealed.partition_point(|c| c.end <= offset.0);
         if whole > 0 {
             for chunk in Arc::make_mut(&mut self.sealed).drain(..whole) {
-                (0..chunk.runs.len()).for_each(|i| dropped(chunk.run(i)));
-                self.len -= chunk.runs.len();
+                chunk.runs().for_each(&mut dropped);
+                self.len -= chunk.len as usize;
             }
         }
-        let (len, part) = if let Some(first) = Arc::make_mut(&mut self.sealed).first_mut() {
-            (&mut self.len, Some(Arc::make_mut(first)))
+        let part = self.sealed.first().map_or(&self.open, |c| c);
+        let (gone, kept): (Vec<Run>, Vec<Run>) = part.runs().partition(|r| r.end_offset <= offset);
+        if gone.is_empty() {
+            return;
+        }
+        let mut rest = Chunk::default();
+        kept.iter().for_each(|r| rest.push(r));
+        if let Some(first) = Arc::make_mut(&mut self.sealed).first_mut() {
+            *first = Arc::new(rest);
         } else {
-            (&mut self.len, self.open.as_deref_mut())
-        };
-        if let Some(chunk) = part {
-            let gone = (0..chunk.runs.len()).take_while(|&i| chunk.run(i).end_offset <= offset).count();
-            (0..gone).for_each(|i| dropped(chunk.run(i)));
-            chunk.runs.drain(..gone);
-            *len -= gone;
+            self.open = rest;
         }
-        if self.open.as_ref().is_some_and(|c| c.runs.is_empty()) {
-            self.open = None;
-        }
+        self.len -= gone.len();
+        gone.into_iter().for_each(dropped);
     }
 }
 
 impl Chunk {
-    fn starting_with(run: &Run) -> Self {
-        let mut chunk = Self {
-            base: run.base_offset.0,
-            end: run.base_offset.0,
-            object: run.object.0,
-            timestamp: run.max_timestamp.0,
-            max_timestamp: run.max_timestamp.0,
-            runs: Vec::new(),
-        };
-        let pushed = chunk.try_push(run);
-        assert!(pushed, "the first run of a chunk is its own anchor, so it fits");
-        chunk
-    }
-
-    /// Adds `run` unless the chunk is full or the run is too far from its anchor to be packed.
-    fn try_push(&mut self, run: &Run) -> bool {
-        assert_eq!(self.end, run.base_offset.0, "runs follow each other without gaps");
-        let base = u32::try_from(run.base_offset.0 - self.base);
-        let timestamp = run.max_timestamp.0.checked_sub(self.timestamp).map(i32::try_from);
-        let object = run.object.0.checked_sub(self.object).map(u32::try_from);
-        let room = self.runs.len() < CHUNK_RUNS;
-        let (Ok(base), Some(Ok(object)), Some(Ok(timestamp)), true) = (base, object, timestamp, room) else {
-            return false;
-        };
-        if self.runs.len() == self.runs.capacity() {
-            self.runs.reserve_exact(self.runs.len() / 4 + 2);
+    fn push(&mut self, run: &Run) {
+        if self.len == 0 {
+            (self.base, self.end) = (run.base_offset.0, run.base_offset.0);
         }
-        self.runs.push(Packed { base, object, position: run.position, bytes: run.bytes, timestamp });
+        assert_eq!(self.end, run.base_offset.0, "runs follow each other without gaps");
+        let records = (run.end_offset.0 - run.base_offset.0) as u64;
+        let object = varint::zigzag(run.object.0.wrapping_sub(self.object) as i64);
+        let timestamp = varint::zigzag(run.max_timestamp.0.wrapping_sub(self.timestamp));
+        let fields = [records, object, u64::from(run.position), u64::from(run.bytes), timestamp];
+        let bytes = fields.iter().map(|&field| varint::len(field)).sum::<usize>();
+        if self.packed.capacity() - self.packed.len() < bytes {
+            self.packed.reserve_exact(bytes + self.packed.len() / 4);
+        }
+        fields.iter().for_each(|&field| varint::put(&mut self.packed, field));
         self.end = run.end_offset.0;
         self.max_timestamp = self.max_timestamp.max(run.max_timestamp.0);
-        true
+        (self.object, self.timestamp) = (run.object.0, run.max_timestamp.0);
+        self.len += 1;
     }
 
-    fn run(&self, i: usize) -> Run {
-        let packed = self.runs[i];
-        let end = self.runs.get(i + 1).map_or(self.end, |next| self.base + i64::from(next.base));
-        Run {
-            base_offset: Offset(self.base + i64::from(packed.base)),
-            end_offset: Offset(end),
-            object: ObjectId(self.object + u64::from(packed.object)),
-            position: packed.position,
-            bytes: packed.bytes,
-            max_timestamp: TimestampMs(self.timestamp + i64::from(packed.timestamp)),
-        }
+    fn runs(&self) -> Runs<'_> {
+        Runs { packed: &self.packed, next: self.base, object: 0, timestamp: 0 }
+    }
+}
+
+impl Default for Chunk {
+    fn default() -> Self {
+        Self { base: 0, end: 0, max_timestamp: i64::MIN, object: 0, timestamp: 0, len: 0, packed: Vec::new() }
+    }
+}
+
+impl Clone for Chunk {
+    fn clone(&self) -> Self {
+        let mut packed = Vec::with_capacity(self.packed.len() + RUN_ROOM);
+        packed.extend_from_slice(&self.packed);
+        Self { packed, ..*self }
+    }
+}
+
+/// Reads a chunk's runs.
+struct Runs<'a> {
+    packed: &'a [u8],
+    /// Base offset of the next run; object and timestamp of the last one.
+    next: i64,
+    object: u64,
+    timestamp: i64,
+}
+
+impl Runs<'_> {
+    fn read(&mut self) -> Option<Run> {
+        let base_offset = Offset(self.next);
+        self.next = self.next.wrapping_add_unsigned(varint::take(&mut self.packed)?);
+        self.object = self.object.wrapping_add_signed(varint::take_signed(&mut self.packed)?);
+        let (position, bytes) = (varint::take_u32(&mut self.packed)?, varint::take_u32(&mut self.packed)?);
+        self.timestamp = self.timestamp.wrapping_add(varint::take_signed(&mut self.packed)?);
+        let (end_offset, object) = (Offset(self.next), ObjectId(self.object));
+        Some(Run { base_offset, end_offset, object, position, bytes, max_timestamp: TimestampMs(self.timestamp) })
+    }
+}
+
+impl Iterator for Runs<'_> {
+    type Item = Run;
+
+    fn next(&mut self) -> Option<Run> {
+        let more = !self.packed.is_empty();
+        more.then(|| self.read().expect("a chunk holds what `push` wrote"))
     }
 }
 
@@ -216,7 +231,7 @@ mod tests {
     }
 
     fn sizes() -> impl Strategy<Value = Vec<(u32, i64)>> {
-        // Timestamps and record counts that do and do not fit beside their neighbours.
+        // Timestamps and record counts that differ little and much from their neighbours'.
         let timestamp = prop_oneof![Just(0_i64), -5_000_000_000..5_000_000_000_i64, 1000..1100_i64];
         proptest::collection::vec((prop_oneof![1..200_u32, Just(u32::MAX)], timestamp), 0..300)
     }

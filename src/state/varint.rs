@@ -11,11 +11,28 @@ pub(super) fn put(out: &mut Vec<u8>, mut value: u64) {
 
 /// Appends a signed value in zigzag form, so that small negatives stay short.
 pub(super) fn put_signed(out: &mut Vec<u8>, value: i64) {
-    put(out, ((value << 1) ^ (value >> 63)) as u64);
+    put(out, zigzag(value));
+}
+
+/// The zigzag form of `value`: 0, -1, 1, -2 … as 0, 1, 2, 3 ….
+pub(super) fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
+}
+
+/// Bytes that [`put`] appends for `value`.
+pub(super) fn len(value: u64) -> usize {
+    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
 /// Takes a value off the front of `input`; `None` if it ends early or exceeds 64 bits.
 pub(super) fn take(input: &mut &[u8]) -> Option<u64> {
+    // Most values are small.
+    if let Some((&byte, rest)) = input.split_first()
+        && byte < 0x80
+    {
+        *input = rest;
+        return Some(u64::from(byte));
+    }
     let mut value = 0_u64;
     for (i, &byte) in input.iter().enumerate().take(10) {
         let bits = u64::from(byte & 0x7f);
@@ -52,6 +69,7 @@ mod tests {
         fn every_value_comes_back(value: u64, signed: i64) {
             let mut out = Vec::new();
             put(&mut out, value);
+            prop_assert_eq!(out.len(), len(value));
             put_signed(&mut out, signed);
             let mut input = out.as_slice();
             prop_assert_eq!(take(&mut input), Some(value));

@@ -93,7 +93,7 @@ impl State {
     }
 
     pub(super) fn forget_producer(&mut self, key: (Slot, ProducerId)) {
-        if self.producers.remove(&key).is_none() {
+        if !self.producers.remove(&key) {
             return;
         }
         if let Some(partition) = self.partition_mut(key.0) {

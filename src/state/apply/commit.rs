@@ -1,15 +1,14 @@
 //! `CommitRuns`: the command that gives offsets.
-use std::sync::Arc;
 
 use super::State;
 use crate::segment::ObjectName;
 use crate::state::command::CommitRuns;
 use crate::state::outcome::{BatchOutcome, Outcome};
 use crate::state::producer::{BatchSequence, Moment, ProducerState, Verdict};
-use crate::state::runs::{BatchSpec, ProducerSpec, RunSpec, RunsReader};
+use crate::state::runs::{BatchSpec, RunSpec, RunsReader};
 use crate::state::tail::Run;
 use crate::state::topic::ObjectMeta;
-use crate::types::{Head, KafkaError, ObjectId, Offset, Position, ProducerId, Slot, Token};
+use crate::types::{Head, KafkaError, ObjectId, Offset, Position, ProducerEpoch, ProducerId, Slot, Token};
 
 /// Where the runs of one command lie.
 struct Target {
@@ -74,13 +73,19 @@ impl State {
 
     /// Gives the run's batches their offsets; refused ones split it (H6).
     fn commit_run(&mut self, at: Moment, run: &RunSpec, target: &mut Target, outcomes: &mut Vec<BatchOutcome>) {
+        let Some(mut end) = self.partition(run.slot).map(|p| p.end) else {
+            let unknown = BatchOutcome::Refused { error: KafkaError::UnknownTopicOrPartition };
+            outcomes.extend(run.batches.iter().map(|_| unknown));
+            return;
+        };
         let mut piece_at = run.position;
         let mut piece = Piece::default();
         for batch in &run.batches {
-            let outcome = self.commit_batch(at, run, batch, piece.records);
+            let outcome = self.commit_batch(at, run.slot, batch, end);
             if matches!(outcome, BatchOutcome::Accepted { .. }) {
                 piece.bytes += batch.bytes;
                 piece.records += u64::from(batch.records);
+                end = end.plus(u64::from(batch.records));
             } else {
                 self.push_piece(run, piece_at, &piece, target);
                 piece_at += piece.bytes + batch.bytes;
@@ -91,20 +96,20 @@ impl State {
         self.push_piece(run, piece_at, &piece, target);
     }
 
-    /// Judges one batch, of which `pending` records of the same run go before it and are not in the tail yet.
-    fn commit_batch(&mut self, at: Moment, run: &RunSpec, batch: &BatchSpec, pending: u64) -> BatchOutcome {
-        let Some(partition) = self.partition(run.slot) else {
-            return BatchOutcome::Refused { error: KafkaError::UnknownTopicOrPartition };
-        };
-        let base_offset = partition.end.plus(pending);
+    /// Judges one batch, which gets `base_offset` if it is accepted.
+    fn commit_batch(&mut self, at: Moment, slot: Slot, batch: &BatchSpec, base_offset: Offset) -> BatchOutcome {
         if base_offset.0.checked_add(i64::from(batch.records)).is_none() {
             return BatchOutcome::Refused { error: KafkaError::KafkaStorageError };
         }
         if let Some(producer) = &batch.producer {
-            let key = (run.slot, producer.id);
-            let state = self.producers.get(&key).map(|s| &**s);
-            match ProducerState::judge(state, producer, batch.records) {
-                Verdict::Accept => self.remember(at, run, batch, producer, base_offset),
+            let key = (slot, producer.id);
+            let state = self.producers.get(&key);
+            match ProducerState::judge(state.as_ref(), producer, batch.records) {
+                Verdict::Accept => {
+                    let first = producer.first_sequence;
+                    let batch = BatchSequence { first, records: batch.records, base_offset };
+                    self.remember(at, key, state, producer.epoch, batch);
+                }
                 Verdict::Duplicate(base_offset) => return BatchOutcome::Duplicate { base_offset },
                 Verdict::Refuse(error) => return BatchOutcome::Refused { error },
             }
@@ -112,18 +117,23 @@ impl State {
         BatchOutcome::Accepted { base_offset }
     }
 
-    fn remember(&mut self, at: Moment, run: &RunSpec, batch: &BatchSpec, producer: &ProducerSpec, base: Offset) {
-        let key = (run.slot, producer.id);
-        let sequence = BatchSequence { first: producer.first_sequence, records: batch.records, base_offset: base };
-        if let Some(state) = self.producers.get_mut(&key) {
-            Arc::make_mut(state).record(producer.epoch, sequence, at);
-            return;
+    /// Notes an accepted batch in what is remembered of its producer, `None` if it is new.
+    fn remember(
+        &mut self,
+        at: Moment,
+        key: (Slot, ProducerId),
+        state: Option<ProducerState>,
+        epoch: ProducerEpoch,
+        batch: BatchSequence,
+    ) {
+        let new = state.is_none();
+        if new {
+            self.make_room_for_producer(key.0);
         }
-        self.make_room_for_producer(run.slot);
-        let mut state = ProducerState::new(producer.epoch);
-        state.record(producer.epoch, sequence, at);
-        self.producers.insert(key, Arc::new(state));
-        if let Some(partition) = self.partition_mut(run.slot) {
+        let mut state = state.unwrap_or_else(|| ProducerState::new(epoch));
+        state.record(epoch, batch, at);
+        self.producers.set(key, &state);
+        if let Some(partition) = self.partition_mut(key.0).filter(|_| new) {
             partition.producers += 1;
         }
     }
@@ -137,7 +147,7 @@ impl State {
             self.forget_oldest_quarter(keys);
         }
         if self.producers.len() >= self.settings.producers_max.max(1) as usize {
-            let keys = self.producers.iter().map(|(key, p)| (p.last_used, *key)).collect();
+            let keys = self.producers.iter().map(|(key, p)| (p.last_used, key)).collect();
             self.forget_oldest_quarter(keys);
         }
     }

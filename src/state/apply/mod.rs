@@ -18,6 +18,7 @@ use super::entry::Entry;
 use super::group::{Group, GroupName};
 use super::outcome::Outcome;
 use super::producer::{Moment, ProducerState};
+use super::producers::Producers;
 use super::settings::Settings;
 use super::topic::{Broker, KeptSnapshot, ObjectMeta, Partition, Topic};
 use crate::types::{
@@ -47,7 +48,7 @@ pub struct State {
     pub(super) partitions: Vector<Option<Arc<Partition>>>,
     pub(super) live_partitions: u32,
     pub(super) runs: u64,
-    pub(super) producers: OrdMap<(Slot, ProducerId), Arc<ProducerState>>,
+    pub(super) producers: Producers,
     pub(super) objects: OrdMap<ObjectId, ObjectMeta>,
     pub(super) brokers: OrdMap<BrokerId, Broker>,
     pub(super) groups: OrdMap<GroupName, Arc<Group>>,
@@ -82,7 +83,7 @@ impl Default for State {
             partitions: Vector::new(),
             live_partitions: 0,
             runs: 0,
-            producers: OrdMap::new(),
+            producers: Producers::default(),
             objects: OrdMap::new(),
             brokers: OrdMap::new(),
             groups: OrdMap::new(),
@@ -240,19 +241,19 @@ impl State {
     }
 
     /// The remembered producers of a partition.
-    pub fn producers_of(&self, slot: Slot) -> impl Iterator<Item = (ProducerId, &Arc<ProducerState>)> {
-        self.producers.range((slot, ProducerId(i64::MIN))..=(slot, ProducerId(i64::MAX))).map(|(k, v)| (k.1, v))
+    pub fn producers_of(&self, slot: Slot) -> impl Iterator<Item = (ProducerId, ProducerState)> {
+        self.producers.of(slot)
     }
 
     /// What a partition remembers of this producer.
     #[must_use]
-    pub fn producer(&self, slot: Slot, id: ProducerId) -> Option<&Arc<ProducerState>> {
+    pub fn producer(&self, slot: Slot, id: ProducerId) -> Option<ProducerState> {
         self.producers.get(&(slot, id))
     }
 
     /// All remembered producers.
-    pub fn producers(&self) -> impl Iterator<Item = (Slot, ProducerId, &Arc<ProducerState>)> {
-        self.producers.iter().map(|(k, v)| (k.0, k.1, v))
+    pub fn producers(&self) -> impl Iterator<Item = (Slot, ProducerId, ProducerState)> {
+        self.producers.iter().map(|((slot, id), producer)| (slot, id, producer))
     }
 
     /// Producers that are remembered, over all partitions.

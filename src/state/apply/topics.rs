@@ -161,7 +161,9 @@ impl State {
             }
             if partition.producers > 0 {
                 let keys: Vec<_> = self.producers_of(slot).map(|(id, _)| (slot, id)).collect();
-                keys.iter().for_each(|key| drop(self.producers.remove(key)));
+                for key in &keys {
+                    self.producers.remove(key);
+                }
             }
         }
         self.forget_offsets_of(&topic, now);
