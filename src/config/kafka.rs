@@ -152,23 +152,23 @@ section! {
         /// Group protocols that are offered.
         group_coordinator_rebalance_protocols("group.coordinator.rebalance.protocols"): Vec<String> = vec!["classic".to_owned(), "consumer".to_owned()], { later: GROUPS };
         /// Session time-out of members that use the consumer protocol (KIP-848).
-        group_consumer_session_timeout_ms("group.consumer.session.timeout.ms"): i32 = 45_000, { min: 1, later: GROUPS };
+        group_consumer_session_timeout_ms("group.consumer.session.timeout.ms"): i32 = 45_000, { min: 1 };
         /// The shortest that a group's own setting may choose.
-        group_consumer_min_session_timeout_ms("group.consumer.min.session.timeout.ms"): i32 = 45_000, { min: 1, later: GROUPS };
+        group_consumer_min_session_timeout_ms("group.consumer.min.session.timeout.ms"): i32 = 45_000, { min: 1 };
         /// The longest that a group's own setting may choose.
-        group_consumer_max_session_timeout_ms("group.consumer.max.session.timeout.ms"): i32 = 60_000, { min: 1, later: GROUPS };
+        group_consumer_max_session_timeout_ms("group.consumer.max.session.timeout.ms"): i32 = 60_000, { min: 1 };
         /// Time between heartbeats of members that use the consumer protocol.
-        group_consumer_heartbeat_interval_ms("group.consumer.heartbeat.interval.ms"): i32 = 5_000, { min: 1, later: GROUPS };
+        group_consumer_heartbeat_interval_ms("group.consumer.heartbeat.interval.ms"): i32 = 5_000, { min: 1 };
         /// The shortest that a group's own setting may choose.
-        group_consumer_min_heartbeat_interval_ms("group.consumer.min.heartbeat.interval.ms"): i32 = 5_000, { min: 1, later: GROUPS };
+        group_consumer_min_heartbeat_interval_ms("group.consumer.min.heartbeat.interval.ms"): i32 = 5_000, { min: 1 };
         /// The longest that a group's own setting may choose.
-        group_consumer_max_heartbeat_interval_ms("group.consumer.max.heartbeat.interval.ms"): i32 = 15_000, { min: 1, later: GROUPS };
+        group_consumer_max_heartbeat_interval_ms("group.consumer.max.heartbeat.interval.ms"): i32 = 15_000, { min: 1 };
         /// The least time between two assignments of a group that uses the consumer protocol.
-        group_consumer_assignment_interval_ms("group.consumer.assignment.interval.ms"): i32 = 1_000, { min: 0, later: GROUPS };
+        group_consumer_assignment_interval_ms("group.consumer.assignment.interval.ms"): i32 = 1_000, { min: 0 };
         /// Members of a group that uses the consumer protocol.
-        group_consumer_max_size("group.consumer.max.size"): i32 = i32::MAX, { min: 1, later: GROUPS };
+        group_consumer_max_size("group.consumer.max.size"): i32 = i32::MAX, { min: 1 };
         /// Assignors that the broker offers, the default first.
-        group_consumer_assignors("group.consumer.assignors"): Vec<String> = vec!["uniform".to_owned(), "range".to_owned()], { later: GROUPS };
+        group_consumer_assignors("group.consumer.assignors"): Vec<String> = vec!["uniform".to_owned(), "range".to_owned()];
         /// Which way groups may move between the classic and the consumer protocol.
         group_consumer_migration_policy("group.consumer.migration.policy"): Migration = Migration::Bidirectional, { later: GROUPS };
         /// Committed offsets of an empty group are forgotten after this long.

@@ -134,7 +134,7 @@ impl Machine {
         let version = group.as_ref().map_or(0, |g| g.version);
         let members = match group.as_ref().map(|g| g.protocol()) {
             Some(crate::state::GroupProtocol::Consumer) => {
-                Members::Consumer(ConsumerGroup::load(group.as_ref(), &view))
+                Members::Consumer(ConsumerGroup::load(name.clone(), group.as_ref(), &view))
             }
             _ => Members::Classic(ClassicGroup::load(group.as_ref(), &view)),
         };
@@ -162,7 +162,7 @@ impl Machine {
 
     fn request(&mut self, step: &mut Step<'_>, id: RequestId, request: Request) {
         match request {
-            Request::ConsumerHeartbeat(heartbeat) => self.consumer_heartbeat(step, id, heartbeat),
+            Request::ConsumerHeartbeat(heartbeat) => self.consumer_heartbeat(step, id, &heartbeat),
             Request::Join(join) => self.join(step, id, join),
             Request::Sync(sync) => match &mut self.members {
                 Members::Classic(group) => group.sync(step, id, sync),
@@ -180,7 +180,10 @@ impl Machine {
             Request::ReadOffsets(reader) => self.read_offsets(step, id, reader),
             Request::DeleteOffsets(slots) => self.delete_offsets(step, id, slots),
             Request::DeleteGroup => self.delete_group(step, id),
-            Request::Describe => step.reply(id, Reply::Described(Box::new(self.describe()))),
+            Request::Describe => {
+                let description = Box::new(self.describe(step));
+                step.reply(id, Reply::Described(description));
+            }
             Request::Expire => self.expire(step, id),
         }
     }
@@ -215,26 +218,34 @@ impl Machine {
 
     /// A member of the consumer protocol speaks. A group of the other protocol becomes one of this if it is empty, or if
     /// the members that it has can be taken along (KIP-848's online upgrade).
-    fn consumer_heartbeat(&mut self, step: &mut Step<'_>, id: RequestId, heartbeat: ConsumerHeartbeat) {
-        if let Members::Classic(group) = &mut self.members {
-            // Only a join changes a group's protocol.
-            if heartbeat.member_epoch != 0 {
-                return step.refuse(id, KafkaError::UnknownMemberId);
-            }
-            match ConsumerGroup::succeed(group, step) {
-                Ok(group) => self.members = Members::Consumer(group),
-                Err(error) => return step.refuse(id, error),
-            }
+    fn consumer_heartbeat(&mut self, step: &mut Step<'_>, id: RequestId, heartbeat: &ConsumerHeartbeat) {
+        if let Err(error) = super::consumer::validate(heartbeat, step.view.settings) {
+            return step.refuse(id, error);
         }
-        if let Members::Consumer(group) = &mut self.members {
-            group.heartbeat(step, id, heartbeat);
+        match &mut self.members {
+            Members::Consumer(group) => {
+                group.heartbeat(step, id, heartbeat);
+            }
+            // Only a join changes a group's protocol.
+            Members::Classic(_) if heartbeat.member_epoch != 0 => {
+                let message = format!("Group {} is not a consumer group.", self.name);
+                step.refuse(id, GroupError::new(KafkaError::GroupIdNotFound, message));
+            }
+            Members::Classic(group) => match ConsumerGroup::succeed(self.name.clone(), group, step) {
+                Ok(mut group) => {
+                    if group.heartbeat(step, id, heartbeat) {
+                        self.members = Members::Consumer(group);
+                    }
+                }
+                Err(error) => step.refuse(id, error),
+            },
         }
     }
 
-    fn describe(&self) -> Description {
+    fn describe(&self, step: &Step<'_>) -> Description {
         match &self.members {
             Members::Classic(group) => group.describe(),
-            Members::Consumer(group) => group.describe(),
+            Members::Consumer(group) => group.describe(step),
         }
     }
 

@@ -116,7 +116,8 @@ pub struct MemberRecord {
     pub epoch: i32,
     #[prost(int32, tag = "14")]
     pub previous_epoch: i32,
-    /// Where it stands between two assignments; the `group` room's numbers.
+    /// Where it stands between two assignments: 0 it has what its target said at its epoch, 1 it has to give back what is
+    /// in `revoking`, 2 it waits for partitions that others have to give back.
     #[prost(uint32, tag = "15")]
     pub phase: u32,
     #[prost(message, repeated, tag = "16")]
