@@ -4,6 +4,11 @@
 //! never changes an object. moka does the eviction (LRU: with its default policy a log's newest objects are refused),
 //! and its maintenance is run after each insert, so that memory follows at once and no clock of its own decides. Tests
 //! are at the end of this file.
+//!
+//! Where the bucket is a directory of this machine, `files.rs` is the way to what is not in memory.
+mod buffers;
+mod files;
+
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
@@ -20,6 +25,9 @@ use crate::segment::ObjectName;
 use crate::store::{Bucket, Purpose, StoreError};
 use crate::telemetry::Metrics;
 use crate::world::World;
+
+pub use buffers::{BUFFER_BYTES, Buffer, Buffers};
+pub use files::{FileCache, ObjectFile};
 
 /// How much the cache may hold.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +62,7 @@ pub struct ObjectCache {
     loads: Arc<Semaphore>,
     /// Loads that have begun. A mutex, held for map operations only.
     in_flight: Mutex<BTreeMap<u128, Load>>,
+    files: Option<Arc<FileCache>>,
     limit: usize,
 }
 
@@ -94,8 +103,8 @@ impl CachedObject {
 
     /// Appends the bytes in `range` to `out`, as slices that keep the object's buffers alive; false if it ends early.
     #[must_use]
-    pub fn slice_into(&self, range: Range<u32>, out: &mut Vec<Bytes>) -> bool {
-        self.pieces(range, |chunk, from, to| out.push(chunk.slice(from..to)))
+    pub fn slice_into<T: From<Bytes>>(&self, range: Range<u32>, out: &mut Vec<T>) -> bool {
+        self.pieces(range, |chunk, from, to| out.push(chunk.slice(from..to).into()))
     }
 
     /// Copies the bytes from `at` on into `out`; false if the object ends before.
@@ -138,6 +147,7 @@ impl ObjectCache {
                 .build_with_hasher(BuildHasherDefault::<DefaultHasher>::default())
         };
         Self {
+            files: bucket.files().map(|objects| Arc::new(FileCache::new(objects, metrics.clone()))),
             bucket,
             world,
             metrics,
@@ -172,6 +182,39 @@ impl ObjectCache {
         }
         let load = self.begin(name, bytes, slot);
         load.await
+    }
+
+    /// Whether objects that are not in memory are read through [`ObjectCache::read_files`].
+    #[must_use]
+    pub fn has_files(&self) -> bool {
+        self.files.is_some()
+    }
+
+    /// The object, if it is in memory.
+    pub async fn peek(&self, name: ObjectName) -> Option<Arc<CachedObject>> {
+        let object = self.in_memory(name).await;
+        let counter = if object.is_some() { &self.metrics.cache.hits } else { &self.metrics.cache.misses };
+        counter.inc();
+        object
+    }
+
+    /// What `work` makes of the objects' files, on a thread that may block, once it is its turn; `None` where objects are
+    /// no files.
+    pub async fn read_files<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&FileCache) -> T + Send + 'static,
+    ) -> Option<T> {
+        let files = self.files.clone()?;
+        let slot = self.loads.clone().acquire_owned().await.ok()?;
+        let metrics = self.metrics.clone();
+        metrics.fetch.cold_reads_in_flight.inc();
+        let work = move || {
+            let done = work(&files);
+            metrics.fetch.cold_reads_in_flight.dec();
+            drop(slot);
+            done
+        };
+        Some(self.world.compute(work).await)
     }
 
     async fn in_memory(&self, name: ObjectName) -> Option<Arc<CachedObject>> {
@@ -298,7 +341,7 @@ mod tests {
         let chunks: Arc<[Bytes]> = [&b"abc"[..], b"", b"defgh"].map(Bytes::from_static).into();
         cache.insert_written(name(1), chunks, 8).await;
         let object = cache.get(name(1), 8).await.unwrap();
-        let mut out = Vec::new();
+        let mut out: Vec<Bytes> = Vec::new();
         assert!(object.slice_into(1..6, &mut out));
         assert_eq!(out.concat(), b"bcdef");
         assert!(!object.slice_into(1..9, &mut out));

@@ -19,6 +19,61 @@ pub(super) struct Located {
     pub(super) bytes: u32,
 }
 
+impl Located {
+    /// The offset after its last record.
+    pub(super) fn end_offset(&self) -> Offset {
+        self.base_offset.plus(u64::from(self.header.records()))
+    }
+}
+
+/// Which batches of a partition are wanted.
+#[derive(Clone, Copy)]
+pub(super) struct Target {
+    /// The first record's; batches that end at or below it are left out.
+    pub(super) offset: Offset,
+    pub(super) bytes_max: usize,
+}
+
+impl Target {
+    /// Whether there is room for a batch of `bytes`. The first of all is taken whatever its size.
+    pub(super) fn admits(&self, out: &Records, bytes: usize) -> bool {
+        out.bytes == 0 || out.bytes + bytes <= self.bytes_max
+    }
+}
+
+impl Records {
+    pub(super) fn count(&mut self, batch: &Located) {
+        self.bytes += batch.bytes as usize;
+        self.records += u64::from(batch.header.records());
+    }
+}
+
+/// Why an object's batches can't be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// The object does not hold what State says of it.
+    Contradiction,
+    /// It could not be read now.
+    Unreadable,
+}
+
+impl Broken {
+    pub(super) fn reading(error: &std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => Self::Contradiction,
+            _ => Self::Unreadable,
+        }
+    }
+}
+
+/// The batch whose header `bytes` begins with. It lies at `position` of a run that ends at `end`.
+pub(super) fn locate(bytes: &[u8], position: u32, end: u32, base_offset: Offset) -> Result<Located, Broken> {
+    let header = BatchHeader::parse(bytes).map_err(|_| Broken::Contradiction)?;
+    let bytes = u32::try_from(header.total_bytes()).map_err(|_| Broken::Contradiction)?;
+    position.checked_add(bytes).filter(|at| *at <= end).ok_or(Broken::Contradiction)?;
+    Ok(Located { header, base_offset, position, bytes })
+}
+
 /// Walks the batches of `run`, oldest first.
 pub(super) struct Walk<'a> {
     object: &'a CachedObject,
@@ -27,31 +82,25 @@ pub(super) struct Walk<'a> {
     next: Offset,
 }
 
-/// The object does not hold what State says of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Contradiction;
-
 impl<'a> Walk<'a> {
     pub(super) fn new(object: &'a CachedObject, run: &Run) -> Self {
         Self { object, position: run.position, end: run.position.saturating_add(run.bytes), next: run.base_offset }
     }
 
-    fn step(&mut self) -> Result<Located, Contradiction> {
+    fn step(&mut self) -> Result<Located, Broken> {
         let mut header = [0; HEADER_BYTES];
         if !self.object.copy_to(self.position, &mut header) {
-            return Err(Contradiction);
+            return Err(Broken::Contradiction);
         }
-        let header = BatchHeader::parse(&header).map_err(|_| Contradiction)?;
-        let bytes = u32::try_from(header.total_bytes()).map_err(|_| Contradiction)?;
-        let (position, base_offset) = (self.position, self.next);
-        self.position = position.checked_add(bytes).filter(|at| *at <= self.end).ok_or(Contradiction)?;
-        self.next = base_offset.plus(u64::from(header.records()));
-        Ok(Located { header, base_offset, position, bytes })
+        let batch = locate(&header, self.position, self.end, self.next)?;
+        self.position += batch.bytes;
+        self.next = batch.end_offset();
+        Ok(batch)
     }
 }
 
 impl Iterator for Walk<'_> {
-    type Item = Result<Located, Contradiction>;
+    type Item = Result<Located, Broken>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.position >= self.end {
@@ -65,30 +114,27 @@ impl Iterator for Walk<'_> {
     }
 }
 
-/// Adds the batches of `run` from `offset` on to `out`, until `bytes_max` bytes are in it; the first batch of all is
-/// taken whatever its size. Gives whether there is room for more. Where the bytes are not `copied` they are slices of the
-/// object, which must be held as long as they are used.
+/// Adds the batches of `run` that `target` wants to `out`. Gives whether there is room for more. Where the bytes are not
+/// `copied` they are slices of the object, which must be held as long as they are used.
 pub(super) fn append(
     out: &mut Records,
     object: &CachedObject,
     run: &Run,
-    offset: Offset,
-    bytes_max: usize,
+    target: Target,
     copied: bool,
-) -> Result<bool, Contradiction> {
+) -> Result<bool, Broken> {
     let mut taken = Vec::new();
     let mut room = true;
     for batch in Walk::new(object, run) {
         let batch = batch?;
-        if batch.base_offset.plus(u64::from(batch.header.records())) <= offset {
+        if batch.end_offset() <= target.offset {
             continue;
         }
-        if out.bytes > 0 && out.bytes + batch.bytes as usize > bytes_max {
+        if !target.admits(out, batch.bytes as usize) {
             room = false;
             break;
         }
-        out.bytes += batch.bytes as usize;
-        out.records += u64::from(batch.header.records());
+        out.count(&batch);
         taken.push(batch);
     }
     if copied {
@@ -99,39 +145,41 @@ pub(super) fn append(
     Ok(room)
 }
 
-fn prefix(batch: &Located) -> [u8; PREFIX_BYTES] {
+pub(super) fn prefix(batch: &Located) -> [u8; PREFIX_BYTES] {
     patched_prefix(&batch.header, batch.base_offset, BATCH_EPOCH)
 }
 
 /// The taken batches as buffers: fresh prefixes, of which all share one allocation, and slices of the object.
-fn splice(out: &mut Records, object: &CachedObject, taken: &[Located]) -> Result<(), Contradiction> {
+fn splice(out: &mut Records, object: &CachedObject, taken: &[Located]) -> Result<(), Broken> {
     let mut prefixes = BytesMut::with_capacity(taken.len() * PREFIX_BYTES);
     taken.iter().for_each(|batch| prefixes.extend_from_slice(&prefix(batch)));
     let prefixes: Bytes = prefixes.freeze();
+    out.own_bytes += prefixes.len();
     for (i, batch) in taken.iter().enumerate() {
-        out.chunks.push(prefixes.slice(i * PREFIX_BYTES..(i + 1) * PREFIX_BYTES));
+        out.chunks.push(prefixes.slice(i * PREFIX_BYTES..(i + 1) * PREFIX_BYTES).into());
         let rest = batch.position + PREFIX_BYTES as u32..batch.position + batch.bytes;
         if !object.slice_into(rest, &mut out.chunks) {
-            return Err(Contradiction);
+            return Err(Broken::Contradiction);
         }
     }
     Ok(())
 }
 
 /// The taken batches in one buffer of their own.
-fn copy(out: &mut Records, object: &CachedObject, taken: &[Located]) -> Result<(), Contradiction> {
+fn copy(out: &mut Records, object: &CachedObject, taken: &[Located]) -> Result<(), Broken> {
     let mut buffer = vec![0; taken.iter().map(|b| b.bytes as usize).sum()];
     let mut at = 0;
     for batch in taken {
         let place = &mut buffer[at..at + batch.bytes as usize];
         if !object.copy_to(batch.position, place) {
-            return Err(Contradiction);
+            return Err(Broken::Contradiction);
         }
         place[..PREFIX_BYTES].copy_from_slice(&prefix(batch));
         at += batch.bytes as usize;
     }
     if !buffer.is_empty() {
-        out.chunks.push(buffer.into());
+        out.own_bytes += buffer.len();
+        out.chunks.push(Bytes::from(buffer).into());
     }
     Ok(())
 }

@@ -86,8 +86,9 @@ fn push(out: &mut Records, batch: Option<Building>) {
     // Too large for a length field is what no limit on groups allows.
     let Ok(bytes) = builder.build() else { return };
     out.bytes += bytes.len();
+    out.own_bytes += bytes.len();
     out.records += records;
-    out.chunks.push(bytes);
+    out.chunks.push(bytes.into());
 }
 
 /// A batch in the making.

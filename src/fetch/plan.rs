@@ -16,6 +16,7 @@ pub struct Plan {
     pub(super) parts: Vec<Option<Part>>,
     pub(super) objects: BTreeMap<ObjectId, Planned>,
     pinned_bytes: usize,
+    reading: Reading,
     /// Memory of what was made.
     made_bytes: usize,
 }
@@ -27,6 +28,16 @@ pub(super) enum Part {
     Runs(Vec<Run>),
     /// Of `__consumer_offsets`: what was made from State.
     Made(Records),
+}
+
+/// What it costs to read a part of an object that is not in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// The whole object is loaded.
+    #[default]
+    Whole,
+    /// The object is a file: what is wanted of it is read.
+    Files,
 }
 
 /// An object that a fetch uses.
@@ -46,8 +57,14 @@ impl Plan {
 
     /// Plans reads of `parts` in turn, up to `bytes_max` bytes of records and `pinned_max` bytes of objects; the first run
     /// of all is taken whatever its size.
-    pub(super) fn new(state: &State, parts: &[PartRead], bytes_max: usize, pinned_max: usize) -> Self {
-        let mut plan = Self::default();
+    pub(super) fn new(
+        state: &State,
+        parts: &[PartRead],
+        bytes_max: usize,
+        pinned_max: usize,
+        reading: Reading,
+    ) -> Self {
+        let mut plan = Self { reading, ..Self::default() };
         let mut left = bytes_max;
         for part in parts {
             let read = state.partition(part.slot).map(|partition| {
@@ -93,25 +110,40 @@ impl Plan {
     }
 
     fn admits(&self, state: &State, run: &Run, pinned_max: usize) -> bool {
-        let more = || state.object(run.object).map_or(0, |meta| meta.bytes as usize);
-        self.objects.contains_key(&run.object) || self.pinned_bytes + more() <= pinned_max
+        let Some(meta) = state.object(run.object) else { return true };
+        self.pinned_bytes + self.pinned_by(run, meta) <= pinned_max
     }
 
     fn take(&mut self, state: &State, run: &Run) {
         let Some(meta) = state.object(run.object) else { return };
-        let planned = self.objects.entry(run.object).or_insert_with(|| {
-            self.pinned_bytes += meta.bytes as usize;
-            Planned { meta: *meta, used: 0 }
-        });
-        planned.used += run.bytes as usize;
+        self.pinned_bytes += self.pinned_by(run, meta);
+        self.objects.entry(run.object).or_insert(Planned { meta: *meta, used: 0 }).used += run.bytes as usize;
     }
-}
 
-impl Planned {
-    /// Whether so little of the object is used that copying it is better than keeping the whole in memory until the client
-    /// has read its answer.
-    pub(super) fn is_copied(&self) -> bool {
-        self.used.saturating_mul(4) < self.meta.bytes as usize
+    /// Memory that a read of `run` pins more than what is planned already.
+    fn pinned_by(&self, run: &Run, meta: &ObjectMeta) -> usize {
+        let planned = self.objects.get(&run.object);
+        let used = planned.map_or(0, |p| p.used);
+        let pinned = |used: usize| match self.reading {
+            Reading::Whole => meta.bytes as usize,
+            Reading::Files => used.saturating_mul(self.share()).min(meta.bytes as usize),
+        };
+        pinned(used + run.bytes as usize) - planned.map_or(0, |_| pinned(used))
+    }
+
+    /// An object is kept in memory, until the client has read its answer, if more than one part in this many of it is
+    /// used. Of less a copy is made.
+    fn share(&self) -> usize {
+        match self.reading {
+            Reading::Whole => 4,
+            // The object is in memory by chance, and a copy costs no load.
+            Reading::Files => 2,
+        }
+    }
+
+    /// Whether what is used of the object is copied.
+    pub(super) fn is_copied(&self, object: ObjectId) -> bool {
+        self.objects.get(&object).is_none_or(|p| p.used.saturating_mul(self.share()) < p.meta.bytes as usize)
     }
 }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 use tracing::error;
 
 use super::Records;
-use super::assemble::{Contradiction, append};
-use super::plan::{Part, Plan};
+use super::assemble::{Target, append};
+use super::job::{Failed, Job, Source, Sources, broken_run};
+use super::plan::{Plan, Planned, Reading};
 use crate::cache::{CachedObject, ObjectCache};
 use crate::metadata::Replica;
 use crate::state::{ObjectMeta, Run, State};
@@ -76,7 +77,8 @@ impl Fetcher {
     /// Which objects a read of `parts` in turn needs, until `bytes_max` bytes are found in all.
     #[must_use]
     pub fn plan(&self, state: &State, parts: &[PartRead], bytes_max: usize) -> Plan {
-        Plan::new(state, parts, bytes_max, self.pinned_max)
+        let reading = if self.cache.has_files() { Reading::Files } else { Reading::Whole };
+        Plan::new(state, parts, bytes_max, self.pinned_max, reading)
     }
 
     /// Reads what was planned for `parts`. The first batch found is given whatever its size, so that a reader with small
@@ -84,70 +86,69 @@ impl Fetcher {
     /// an error, as Kafka does for its second tier: the client asks again, and finds the read done or joins it.
     pub async fn read(&self, plan: Plan, parts: &[PartRead], bytes_max: usize, until: Instant) -> Fetched {
         let until = until.max(self.world.now() + BUCKET_WAIT_MIN);
-        let wanted = plan.objects.iter().map(|(id, planned)| (*id, planned.meta));
-        let objects = self.load(wanted, Some(until)).await;
-        let mut taken = 0_usize;
-        let mut results = Vec::with_capacity(parts.len());
-        for (part, read) in parts.iter().zip(&plan.parts) {
-            let room = part.bytes_max.min(bytes_max.saturating_sub(taken));
-            let result = match read {
-                None => Err(FetchError::Gone),
-                Some(_) if taken > 0 && room == 0 => Ok(Records::default()),
-                Some(Part::Made(made)) if taken > 0 && made.bytes > room => Ok(Records::default()),
-                Some(Part::Made(made)) => Ok(made.clone()),
-                Some(Part::Runs(runs)) => {
-                    let found = self.assemble(part, runs, &plan, &objects, room, taken == 0);
-                    match self.before(Some(until), found).await {
-                        Err(FetchError::Late) => Ok(Records::default()),
-                        found => found,
-                    }
-                }
-            };
-            taken += result.as_ref().map_or(0, |r| r.bytes);
-            results.push(result);
-        }
-        let (mut holds, mut held_bytes) = (Vec::new(), taken);
-        for (id, object) in objects {
-            let spliced = plan.objects.get(&id).is_some_and(|planned| !planned.is_copied());
-            if let (true, Ok(object)) = (spliced, object) {
-                held_bytes += object.len() as usize;
-                holds.push(object);
+        let sources = if self.cache.has_files() {
+            self.find(plan.objects.iter()).await
+        } else {
+            let wanted = plan.objects.iter().map(|(id, planned)| (*id, planned.meta));
+            let loaded = self.load(wanted, Some(until)).await;
+            loaded.into_iter().map(|(id, object)| (id, object.map(Source::Memory))).collect()
+        };
+        let job = Job { plan, parts: parts.to_vec(), bytes_max, sources };
+        let (job, mut found) = self.run(job, until).await;
+        let taken = |found: &[Result<Records, Failed>]| found.iter().flatten().map(|r| r.bytes).sum::<usize>();
+        for i in 0..found.len() {
+            if let (Err(Failed::Missing(run)), Some(part)) = (&found[i], parts.get(i)) {
+                let taken = taken(&found);
+                let room = part.bytes_max.min(bytes_max.saturating_sub(taken));
+                let again = self.before(Some(until), self.read_again(part, run, room, taken == 0)).await;
+                found[i] = again.map_err(Failed::For);
             }
         }
-        Fetched { parts: results, holds, held_bytes }
+        let results = found.into_iter().map(|result| match result {
+            Ok(records) => Ok(records),
+            Err(Failed::For(FetchError::Late)) => Ok(Records::default()),
+            Err(Failed::For(error)) => Err(error),
+            Err(Failed::Missing(_)) => Err(FetchError::Damaged),
+        });
+        let parts: Vec<_> = results.collect();
+        let holds = job.holds();
+        let own: usize = parts.iter().flatten().map(|r| r.own_bytes).sum();
+        let held_bytes = own + holds.iter().map(|object| object.len() as usize).sum::<usize>();
+        Fetched { parts, holds, held_bytes }
     }
 
-    async fn assemble(
-        &self,
-        part: &PartRead,
-        runs: &[Run],
-        plan: &Plan,
-        objects: &Objects,
-        room: usize,
-        first: bool,
-    ) -> Result<Records, FetchError> {
-        let mut out = Records::default();
-        for run in runs {
-            let (object, copied) = match objects.get(&run.object) {
-                Some(Ok(object)) => {
-                    (object.clone(), plan.objects.get(&run.object).is_none_or(|planned| planned.is_copied()))
-                }
-                // What is found elsewhere is not held until the answer is sent, so it has to be copied.
-                Some(Err(FetchError::Damaged)) if out.bytes == 0 => (self.look_again(part, run).await?, true),
-                Some(Err(_)) if out.bytes > 0 => break,
-                Some(Err(error)) => return Err(*error),
-                None => return Err(FetchError::Unavailable),
-            };
-            match append(&mut out, &object, run, part.offset, room, copied) {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(Contradiction) => {
-                    error!(object = run.object.0, ?run, "an object does not hold what the journal says of it");
-                    return Err(FetchError::Damaged);
-                }
-            }
+    /// Where each object is: in memory or in a file.
+    async fn find(&self, wanted: impl Iterator<Item = (&ObjectId, &Planned)>) -> Sources {
+        let mut sources = Sources::new();
+        for (id, planned) in wanted {
+            let object = self.cache.peek(planned.meta.name).await;
+            sources.insert(*id, Ok(object.map_or(Source::File(planned.meta.name), Source::Memory)));
         }
-        // Only the first batch of a whole fetch may exceed the limits.
+        sources
+    }
+
+    /// Runs the job, where it may block if it has to.
+    async fn run(&self, job: Job, until: Instant) -> (Arc<Job>, Vec<Result<Records, Failed>>) {
+        let job = Arc::new(job);
+        if !job.sources.values().any(|source| matches!(source, Ok(Source::File(_)))) {
+            let found = job.run(None);
+            return (job, found);
+        }
+        let shared = job.clone();
+        let read =
+            async { self.cache.read_files(move |files| shared.run(Some(files))).await.ok_or(FetchError::Unavailable) };
+        let found = self.before(Some(until), read).await;
+        let found = found.unwrap_or_else(|error| job.parts.iter().map(|_| Err(Failed::For(error))).collect());
+        (job, found)
+    }
+
+    /// Reads a run whose object was not there. What is found elsewhere is not held until the answer is sent, so it is
+    /// copied.
+    async fn read_again(&self, part: &PartRead, run: &Run, room: usize, first: bool) -> Result<Records, FetchError> {
+        let object = self.look_again(part, run).await?;
+        let mut out = Records::default();
+        let target = Target { offset: part.offset, bytes_max: room };
+        append(&mut out, &object, run, target, true).map_err(|broken| broken_run(run, broken))?;
         if !first && out.bytes > room { Ok(Records::default()) } else { Ok(out) }
     }
 
@@ -188,7 +189,7 @@ impl Fetcher {
     }
 }
 
-fn kind_of(error: &StoreError) -> FetchError {
+pub(super) fn kind_of(error: &StoreError) -> FetchError {
     match error {
         StoreError::NotFound { .. } | StoreError::Damaged { .. } => FetchError::Damaged,
         StoreError::Refused { .. } | StoreError::Unknown { .. } => FetchError::Unavailable,

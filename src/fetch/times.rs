@@ -88,7 +88,7 @@ impl Fetcher {
         let mut found = Vec::new();
         for batch in Walk::new(&object, run) {
             let batch = batch.map_err(|_| FetchError::Damaged)?;
-            let mut slices = Vec::new();
+            let mut slices: Vec<bytes::Bytes> = Vec::new();
             if !object.slice_into(batch.position..batch.position + batch.bytes, &mut slices) {
                 return Err(FetchError::Damaged);
             }

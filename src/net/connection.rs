@@ -2,18 +2,18 @@
 use futures::future::BoxFuture;
 use std::net::IpAddr;
 use std::sync::Arc;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncRead;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tracing::debug;
 
 use super::Limits;
 use super::frame::{Ended, Frame, FrameReader};
-use super::write::{WriteEnded, write_all};
+use super::write::{Sink, WriteEnded, Writer};
 use crate::api::{self, Answer, Call, Context, Reply};
 use crate::config::HostPort;
 use crate::protocol::{ApiKey, FrameError, parse_header, unsupported_api_versions};
 use crate::telemetry::Metrics;
-use crate::types::ConnectionId;
+use crate::types::{ConnectionId, Piece};
 use crate::world::Instant;
 
 /// An answer in its place in the order.
@@ -43,7 +43,7 @@ pub async fn attach(
     ctx: Arc<Context>,
     limits: Limits,
     read: impl AsyncRead + Unpin,
-    write: impl AsyncWrite + Unpin + Send + 'static,
+    write: impl Sink + 'static,
     peer: Option<IpAddr>,
     advertised: Arc<HostPort>,
     stop: watch::Receiver<bool>,
@@ -193,17 +193,13 @@ impl<R: AsyncRead + Unpin> Connection<R> {
     }
 }
 
-async fn write_answers(
-    ctx: Arc<Context>,
-    limits: Limits,
-    mut socket: impl AsyncWrite + Unpin,
-    mut answers: mpsc::Receiver<Due>,
-) {
+async fn write_answers(ctx: Arc<Context>, limits: Limits, mut sink: impl Sink, mut answers: mpsc::Receiver<Due>) {
     while let Some(due) = answers.recv().await {
         let Some(reply) = due.reply.await else { continue };
-        let bytes: usize = reply.frame.iter().map(bytes::Bytes::len).sum();
+        let bytes: usize = reply.frame.iter().map(Piece::len).sum();
         let pressed = || ctx.answers.is_pressed();
-        let written = write_all(&mut socket, reply.frame, &ctx.world, limits.write_stall, pressed).await;
+        let mut writer = Writer { sink: &mut sink, world: &ctx.world, stall: limits.write_stall, pressed };
+        let written = writer.write_all(reply.frame).await;
         let api = ctx.metrics.net.api(due.api_key);
         api.response_bytes.inc_by(bytes as u64);
         api.request_seconds.observe((ctx.world.now() - due.received).as_secs_f64());

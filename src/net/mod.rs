@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 
 pub use connection::attach;
 pub use listener::{Bound, ListenError, bind, serve};
+pub use write::Sink;
 
 /// Limits of all connections together.
 #[derive(Clone)]

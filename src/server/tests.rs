@@ -64,7 +64,8 @@ where
         Answer::Close(_) => None,
     };
     let reply = reply.unwrap_or_else(|| panic!("{api_key:?} {version} is answered"));
-    let mut frame = Bytes::from(reply.frame.concat()).slice(4..);
+    let mut frame =
+        reply.frame.iter().flat_map(|piece| piece.in_memory().unwrap()).copied().collect::<Bytes>().slice(4..);
     let header = ResponseHeader::decode(&mut frame, R::Response::header_version(version)).unwrap();
     assert_eq!(header.correlation_id, 7);
     let response = R::Response::decode(&mut frame, version).unwrap();

@@ -19,7 +19,9 @@ mod contract;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use std::fs::File;
 use std::ops::Range;
+use std::sync::Arc;
 
 pub use faulty::Faulty;
 pub use local::LocalBucket;
@@ -139,6 +141,21 @@ pub trait Bucket: Send + Sync + 'static {
 
     /// Deletes `key`; true also if it was not there.
     async fn delete(&self, key: &Key, purpose: Purpose) -> Result<(), StoreError>;
+
+    /// The door to the objects as files, where this bucket keeps them so. A decorator that gives its bucket's door lets
+    /// reads pass by it.
+    fn files(&self) -> Option<Arc<dyn ObjectFiles>> {
+        None
+    }
+}
+
+/// Objects that are files of this machine: the kernel's page cache is their cache, and it can send them by itself.
+pub trait ObjectFiles: Send + Sync + 'static {
+    /// Opens an object to read. Its bytes stay readable through the file when it is deleted. Blocks.
+    ///
+    /// # Errors
+    /// As reads; a file that can't be opened for want of descriptors is `Unknown`.
+    fn open(&self, key: &Key) -> Result<File, StoreError>;
 }
 
 /// The error of a read whose `range` does not lie in an object of `bytes` (where they are known).

@@ -1,10 +1,11 @@
 //! A bucket whose requests are counted and timed, and that says once when it stops and when it starts to answer.
-use super::{Body, Bucket, CreateOutcome, Key, Listed, Operation, Purpose, StoreError};
+use super::{Body, Bucket, CreateOutcome, Key, Listed, ObjectFiles, Operation, Purpose, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::BucketLabels;
 use crate::world::{Instant, World};
 use async_trait::async_trait;
 use bytes::Bytes;
+use std::fs::File;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,6 +13,11 @@ use std::time::Duration;
 /// See the module.
 pub struct Observed {
     bucket: Arc<dyn Bucket>,
+    watch: Arc<Watch>,
+}
+
+/// What was seen of the bucket so far.
+struct Watch {
     world: World,
     metrics: Arc<Metrics>,
     /// A mutex and not an owner task: nothing awaits while it is held.
@@ -28,14 +34,14 @@ impl Observed {
     /// Observes `bucket`, which is taken to be available until a request shows otherwise.
     #[must_use]
     pub fn new(bucket: Arc<dyn Bucket>, world: World, metrics: Arc<Metrics>) -> Self {
-        Self { bucket, world, metrics, health: Mutex::default() }
+        Self { bucket, watch: Arc::new(Watch { world, metrics, health: Mutex::default() }) }
     }
 
     /// For how long the bucket has refused or not answered; none while it answers.
     #[must_use]
     pub fn outage(&self) -> Option<Duration> {
-        let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        health.out_since.map(|since| self.world.now().saturating_duration_since(since))
+        let health = self.watch.health.lock().unwrap_or_else(PoisonError::into_inner);
+        health.out_since.map(|since| self.watch.world.now().saturating_duration_since(since))
     }
 
     async fn observe<T>(
@@ -45,9 +51,23 @@ impl Observed {
         request: impl Future<Output = Result<T, StoreError>>,
         judge: impl FnOnce(&T) -> (&'static str, u64),
     ) -> Result<T, StoreError> {
-        let start = self.world.now();
+        let start = self.watch.world.now();
         let result = request.await;
-        let (outcome, bytes) = match &result {
+        self.watch.observe(operation, purpose, start, &result, judge);
+        result
+    }
+}
+
+impl Watch {
+    fn observe<T>(
+        &self,
+        operation: Operation,
+        purpose: Purpose,
+        start: Instant,
+        result: &Result<T, StoreError>,
+        judge: impl FnOnce(&T) -> (&'static str, u64),
+    ) {
+        let (outcome, bytes) = match result {
             Ok(done) => judge(done),
             Err(StoreError::NotFound { .. }) => ("not_found", 0),
             Err(StoreError::Refused { .. }) => ("refused", 0),
@@ -57,11 +77,10 @@ impl Observed {
         let labels = BucketLabels { operation: operation.name(), purpose: purpose.name(), outcome };
         let seconds = self.world.now().saturating_duration_since(start).as_secs_f64();
         self.metrics.bucket.observe(&labels, seconds, bytes);
-        match &result {
+        match result {
             Err(e @ (StoreError::Refused { .. } | StoreError::Unknown { .. })) => self.failed(start, e),
             _ => self.answered(),
         }
-        result
     }
 
     /// One failure among successes is no outage: it is one when nothing was answered since the failed request began.
@@ -117,6 +136,26 @@ impl Bucket for Observed {
 
     async fn delete(&self, key: &Key, purpose: Purpose) -> Result<(), StoreError> {
         self.observe(Operation::Delete, purpose, self.bucket.delete(key, purpose), |()| ("done", 0)).await
+    }
+
+    fn files(&self) -> Option<Arc<dyn ObjectFiles>> {
+        let files = self.bucket.files()?;
+        Some(Arc::new(ObservedFiles { files, watch: Arc::clone(&self.watch) }))
+    }
+}
+
+/// Files whose openings count as reads. What is read through them costs no request and is not seen.
+struct ObservedFiles {
+    files: Arc<dyn ObjectFiles>,
+    watch: Arc<Watch>,
+}
+
+impl ObjectFiles for ObservedFiles {
+    fn open(&self, key: &Key) -> Result<File, StoreError> {
+        let start = self.watch.world.now();
+        let opened = self.files.open(key);
+        self.watch.observe(Operation::Read, Purpose::Cold, start, &opened, |_| ("done", 0));
+        opened
     }
 }
 

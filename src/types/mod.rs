@@ -1,9 +1,12 @@
 //! The words that every room shares: ids, offsets, epochs, positions and Kafka's error codes, each as a type, so that
 //! an offset can't be passed where an epoch is due. Owns no behaviour and imports no room.
+mod piece;
+
 use std::fmt;
 use std::sync::Arc;
 
 pub use kafka_protocol::error::ResponseError as KafkaError;
+pub use piece::{FileRange, Piece};
 pub use uuid::Uuid;
 
 macro_rules! newtype {

@@ -69,7 +69,7 @@ type Found = (i64, i64, String, Option<String>);
 /// Every record, after a check of the batches' CRC, and the offset after the last batch.
 fn read(state: &State, from: i64, bytes_max: usize) -> (Vec<Found>, i64) {
     let records = records(state, partition(state), Offset(from), bytes_max);
-    let bytes: Bytes = records.chunks.concat().into();
+    let bytes: Bytes = records.chunks.iter().flat_map(|piece| piece.in_memory().unwrap()).copied().collect();
     assert_eq!(bytes.len(), records.bytes);
     let (mut found, mut next) = (Vec::new(), 0);
     for batch in Batches::new(bytes) {
@@ -212,7 +212,7 @@ fn where_nothing_is_left_an_empty_batch_leads_to_the_end() {
     let first = state.partition(topic.slots[0]).unwrap();
     assert_eq!(first.end, Offset(1));
     let made = super::records(&state, first, Offset(0), 1 << 20);
-    let header = crate::records::BatchHeader::parse(&made.chunks[0]).unwrap();
+    let header = crate::records::BatchHeader::parse(made.chunks[0].in_memory().unwrap()).unwrap();
     assert_eq!((header.count, header.base_offset, header.last_offset()), (0, Offset(0), Offset(0)));
     assert!(available(&state, first, Offset(0), 1) > 0);
 }

@@ -59,6 +59,11 @@ fn spliced(version: i16, ropes: &[Rope]) -> Frame {
     encode_response(ApiKey::Fetch, version, 77, &response, splices).unwrap()
 }
 
+/// A frame without files, as one.
+fn joined(frame: Frame) -> Vec<u8> {
+    frame.iter().flat_map(|piece| piece.in_memory().unwrap()).copied().collect()
+}
+
 fn rope(lengths: &[usize]) -> Rope {
     Some(lengths.iter().enumerate().map(|(at, &length)| Bytes::from(vec![at as u8 + 1; length])).collect())
 }
@@ -72,7 +77,7 @@ fn a_spliced_fetch_response_is_what_the_crate_would_write() {
     ropes.push(rope(&[5_000_000]));
     for version in VERSIONS {
         let whole = plain(version, &fetch_response(version, &ropes, |rope| rope.concat().into()));
-        assert_eq!(spliced(version, &ropes).concat(), whole, "version {version}");
+        assert_eq!(joined(spliced(version, &ropes)), whole, "version {version}");
     }
 }
 
@@ -81,7 +86,7 @@ fn large_chunks_are_not_copied() {
     let chunk = Bytes::from(vec![7; 4096]);
     let frame = spliced(17, &[Some(vec![Bytes::from_static(&[1; 61]), chunk.clone()])]);
     assert_eq!(frame.len(), 3);
-    assert_eq!(frame[1].as_ptr(), chunk.as_ptr());
+    assert_eq!(frame[1].in_memory().unwrap().as_ptr(), chunk.as_ptr());
 }
 
 #[test]
@@ -112,7 +117,7 @@ fn share_fetch_is_spliced_as_well() {
     let (chunk, mut splices) = (Bytes::from(vec![7; 4096]), Splices::default());
     let response = of(splices.add(vec![chunk.clone()]));
     let frame = encode_response(ApiKey::ShareFetch, 1, 77, &response, splices).unwrap();
-    assert_eq!(frame.concat(), plain(1, &of(chunk)));
+    assert_eq!(joined(frame), plain(1, &of(chunk)));
 }
 
 #[test]
@@ -120,7 +125,8 @@ fn other_responses_are_one_buffer() {
     for version in 0..=13 {
         let response = MetadataResponse::default();
         let frame = encode_response(ApiKey::Metadata, version, 77, &response, Splices::default()).unwrap();
-        assert_eq!(frame, [plain(version, &response)]);
+        assert_eq!(frame.len(), 1);
+        assert_eq!(joined(frame), plain(version, &response));
     }
 }
 
@@ -135,7 +141,7 @@ proptest! {
     ) {
         let ropes: Vec<Rope> = ropes.iter().map(|lengths| lengths.as_deref().and_then(rope)).collect();
         let whole = plain(version, &fetch_response(version, &ropes, |rope| rope.concat().into()));
-        prop_assert_eq!(spliced(version, &ropes).concat(), whole);
+        prop_assert_eq!(joined(spliced(version, &ropes)), whole);
     }
 }
 

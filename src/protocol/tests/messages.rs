@@ -24,7 +24,7 @@ where
     let key = ApiKey::try_from(M::KEY).unwrap();
     let frame = encode_response(key, version, header.correlation_id, &response, Splices::default()).unwrap();
     assert_eq!(frame.len(), 1);
-    frame[0].slice(4..)
+    frame[0].in_memory().unwrap().slice(4..)
 }
 
 macro_rules! requests {

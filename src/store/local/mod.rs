@@ -20,7 +20,7 @@ mod walk;
 #[cfg(test)]
 mod cuts;
 
-use super::{Body, Bucket, CreateOutcome, Key, Listed, Purpose, StoreError, deadline, key};
+use super::{Body, Bucket, CreateOutcome, Key, Listed, ObjectFiles, Purpose, StoreError, deadline, key};
 use crate::disk::make_durable;
 use crate::world::World;
 use async_trait::async_trait;
@@ -126,6 +126,20 @@ impl Bucket for LocalBucket {
             _ => Ok(()),
         })
         .await
+    }
+
+    fn files(&self) -> Option<Arc<dyn ObjectFiles>> {
+        Some(Arc::clone(&self.root) as Arc<dyn ObjectFiles>)
+    }
+}
+
+impl ObjectFiles for Root<RealDisk> {
+    fn open(&self, key: &Key) -> Result<File, StoreError> {
+        key::check(key)?;
+        File::open(self.dir.join(key)).map_err(|e| match e.kind() {
+            _ if is_absence(&e) => StoreError::NotFound { key: key.clone() },
+            _ => sort_error(format!("open {key}"), &e),
+        })
     }
 }
 

@@ -1,0 +1,216 @@
+//! Batches out of objects that are files here. Large ones stay in their file, and the kernel sends them from there behind
+//! a patched prefix. Small ones are copied, many in one read, and patched where they lie. Blocks.
+use bytes::Bytes;
+use rustix::fs::{Advice, fadvise};
+use rustix::io::{ReadWriteFlags, preadv2};
+use std::io::IoSliceMut;
+use std::num::NonZeroU64;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::Records;
+use super::assemble::{Broken, Located, Target, locate, prefix};
+use crate::cache::{BUFFER_BYTES, Buffer, Buffers, ObjectFile};
+use crate::records::{HEADER_BYTES, PREFIX_BYTES};
+use crate::state::Run;
+use crate::types::{FileRange, Offset, Piece};
+
+/// Batches from this size on are sent from their file: two calls of the kernel a batch cost less than two copies of it.
+const SENT_BYTES_MIN: usize = 32 << 10;
+
+/// What is left of a run is read at once, without a look at its first header, if it is at most this long.
+const WHOLE_BYTES_MAX: usize = 2 * SENT_BYTES_MIN;
+
+/// The copied batches of one partition, until all are there.
+pub(super) struct Copies {
+    home: Arc<Buffers>,
+    buffers: Vec<Buffer>,
+    /// Bytes of the last buffer that are in use.
+    filled: usize,
+    /// Bytes that may still come.
+    expected: usize,
+    holes: Vec<Hole>,
+}
+
+/// A piece of the partition that lies in one of the buffers.
+struct Hole {
+    piece: usize,
+    buffer: usize,
+    range: Range<usize>,
+}
+
+impl Copies {
+    /// For a partition of about `expected` bytes.
+    pub(super) fn new(home: Arc<Buffers>, expected: usize) -> Self {
+        Self { home, buffers: Vec::new(), filled: 0, expected, holes: Vec::new() }
+    }
+
+    /// Adds the batches of `run`, as [`append`](super::assemble::append) does.
+    pub(super) fn append(
+        &mut self,
+        out: &mut Records,
+        file: &Arc<ObjectFile>,
+        run: &Run,
+        target: Target,
+    ) -> Result<bool, Broken> {
+        let end = run.position.saturating_add(run.bytes);
+        let (mut at, mut next) = file.nearest(run.position, target.offset).unwrap_or((run.position, run.base_offset));
+        while at < end {
+            let left = (end - at) as usize;
+            if left > WHOLE_BYTES_MAX {
+                let mut header = [0; HEADER_BYTES];
+                file.read_at(at, &mut header).map_err(|e| Broken::reading(&e))?;
+                let batch = locate(&header, at, end, next)?;
+                let (whole, after) = (batch.bytes as usize, batch.end_offset());
+                let is_sent = whole >= SENT_BYTES_MIN && file.may_be_held();
+                if after <= target.offset || is_sent {
+                    if after > target.offset {
+                        if !target.admits(out, whole) {
+                            file.mark(run.position, at, next);
+                            return Ok(false);
+                        }
+                        self.send(out, file, &batch);
+                    }
+                    (at, next) = (at + batch.bytes, after);
+                    continue;
+                }
+            }
+            let (consumed, after, room) = self.copy(out, file, at, end, next, target)?;
+            (at, next) = (at + consumed, after);
+            if !room {
+                file.mark(run.position, at, next);
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// A batch that stays in its file.
+    fn send(&mut self, out: &mut Records, file: &Arc<ObjectFile>, batch: &Located) {
+        let (at, bytes) = (u64::from(batch.position) + PREFIX_BYTES as u64, batch.bytes as usize - PREFIX_BYTES);
+        make_resident(file, at, bytes);
+        out.chunks.push(Bytes::copy_from_slice(&prefix(batch)).into());
+        out.chunks.push(Piece::File(FileRange { file: file.clone(), at, bytes }));
+        out.own_bytes += PREFIX_BYTES;
+        out.count(batch);
+    }
+
+    /// Reads on from `at` and takes the batches that are whole in what was read. Gives the bytes that are done with, the
+    /// offset behind them, and whether there is room for more.
+    fn copy(
+        &mut self,
+        out: &mut Records,
+        file: &ObjectFile,
+        at: u32,
+        end: u32,
+        mut next: Offset,
+        target: Target,
+    ) -> Result<(u32, Offset, bool), Broken> {
+        let wanted = target.bytes_max.saturating_sub(out.bytes).max(WHOLE_BYTES_MAX);
+        let mut window = wanted.min((end - at) as usize);
+        if window > WHOLE_BYTES_MAX {
+            window = window.min(BUFFER_BYTES);
+        }
+        let free = self.buffers.last().map_or(0, |b| b.as_ref().len() - self.filled);
+        if free >= WHOLE_BYTES_MAX {
+            window = window.min(free);
+        }
+        loop {
+            let start = self.space(out, window);
+            let Some(buffer) = self.buffers.last_mut() else { return Err(Broken::Contradiction) };
+            let place = &mut buffer.bytes_mut()[start..start + window];
+            file.read_at(at, place).map_err(|e| Broken::reading(&e))?;
+            let (mut done, mut taken_from, mut room) = (0, None, true);
+            let mut needed = None;
+            while done < window && room {
+                let rest = &mut place[done..];
+                if rest.len() < HEADER_BYTES {
+                    break;
+                }
+                let batch = locate(rest, at + done as u32, end, next)?;
+                let whole = batch.bytes as usize;
+                if done > 0 && whole >= SENT_BYTES_MIN && file.may_be_held() {
+                    break;
+                }
+                if batch.end_offset() > target.offset {
+                    if !target.admits(out, whole) {
+                        room = false;
+                        break;
+                    }
+                    if whole > rest.len() {
+                        needed = Some(whole);
+                        break;
+                    }
+                    rest[..PREFIX_BYTES].copy_from_slice(&prefix(&batch));
+                    out.count(&batch);
+                    taken_from.get_or_insert(done);
+                } else if whole > rest.len() {
+                    // Skipped without being read.
+                    done += whole;
+                    next = batch.end_offset();
+                    return Ok((done as u32, next, true));
+                }
+                done += whole;
+                next = batch.end_offset();
+            }
+            if let Some(from) = taken_from {
+                self.keep(out, start + from..start + done);
+            }
+            match needed {
+                // The first of them is longer than what was read.
+                Some(whole) if done == 0 => window = whole,
+                _ if done == 0 && room => return Err(Broken::Contradiction),
+                _ => return Ok((done as u32, next, room)),
+            }
+        }
+    }
+
+    /// Where the next `bytes` bytes are read to, in the last buffer.
+    fn space(&mut self, out: &mut Records, bytes: usize) -> usize {
+        let free = self.buffers.last().map_or(0, |b| b.as_ref().len() - self.filled);
+        if free < bytes {
+            let buffer = self.home.take(bytes.max(self.expected.min(BUFFER_BYTES)));
+            out.own_bytes += buffer.as_ref().len();
+            self.buffers.push(buffer);
+            self.filled = 0;
+        }
+        self.filled
+    }
+
+    /// Takes `range` of the last buffer as the partition's next bytes.
+    fn keep(&mut self, out: &mut Records, range: Range<usize>) {
+        self.filled = range.end;
+        self.expected = self.expected.saturating_sub(range.len());
+        let buffer = self.buffers.len() - 1;
+        if let Some(last) = self.holes.last_mut()
+            && (last.piece + 1, last.buffer, last.range.end) == (out.chunks.len(), buffer, range.start)
+        {
+            last.range.end = range.end;
+            return;
+        }
+        self.holes.push(Hole { piece: out.chunks.len(), buffer, range });
+        out.chunks.push(Bytes::new().into());
+    }
+
+    /// Puts the copied pieces in their places.
+    pub(super) fn finish(self, out: &mut Records) {
+        let buffers: Vec<Bytes> = self.buffers.into_iter().map(Bytes::from_owner).collect();
+        for Hole { piece, buffer, range } in self.holes {
+            out.chunks[piece] = buffers[buffer].slice(range).into();
+        }
+    }
+}
+
+/// Has the kernel read the range before it is sent, so that sending waits for no disk. Failing costs only time.
+fn make_resident(file: &ObjectFile, at: u64, bytes: usize) {
+    let last = at + bytes as u64 - 1;
+    let mut byte = [0];
+    let mut probe = |flags| preadv2(file, &mut [IoSliceMut::new(&mut byte)], last, flags);
+    if probe(ReadWriteFlags::NOWAIT).is_err() {
+        let _ = fadvise(file, at, NonZeroU64::new(bytes as u64), Advice::WillNeed);
+        let _ = probe(ReadWriteFlags::empty());
+    }
+}
+
+#[cfg(test)]
+mod tests;
