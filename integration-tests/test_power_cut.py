@@ -91,6 +91,6 @@ def test_a_broker_keeps_what_it_promised_and_needs_each_sync():
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(1800)
-def test_five_hundred_cuts_under_a_broker():
-    cut(BINARY, "--subject", "serve", "--cuts", "500", "--faults", "0.5")
+@pytest.mark.timeout(3600)
+def test_a_thousand_cuts_under_a_broker():
+    cut(BINARY, "--subject", "serve", "--cuts", "1000", "--faults", "0.5")
