@@ -18,6 +18,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Config(command) => command.run(),
+        Command::Group(command) => command.run(),
         Command::Serve(arguments) => match arguments.load() {
             Ok(config) => serve(config),
             Err(error) => cli::refuse(&error),

@@ -67,3 +67,19 @@ fn the_version_is_printed() {
     );
     assert_eq!(run(&["sevre"], &[]).status.code(), Some(2));
 }
+
+#[test]
+fn a_group_of_a_broker_that_is_not_there_is_refused_with_the_remedy() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    for arguments in
+        [["group", "list", "--server", &server].as_slice(), &["group", "describe", "g", "--server", &server]]
+    {
+        let output = run(arguments, &[]);
+        assert_eq!(output.status.code(), Some(1));
+        let error = texts(&output).1;
+        assert!(error.starts_with(&format!("strandline: no broker answers at {server}: ")), "{error}");
+        assert!(error.ends_with("; name one with --server HOST:PORT\n"), "{error}");
+    }
+}

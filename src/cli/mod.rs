@@ -1,9 +1,14 @@
-//! The command line: `serve`, `config check`, `config default`, `version`. Owns what the arguments are called and how
+//! The command line: `serve`, `config check`, `config default`, `group list`, `group describe`, `version`. Owns what the arguments are called and how
 //! errors look to the person who typed them: `strandline: FILE:LINE: key: what is wrong; what would be right`. Decides
 //! nothing that the configuration decides. Tests: here, and `tests/cli.rs` on the real binary.
+mod client;
+mod group;
+
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+pub use group::GroupCommand;
 
 use crate::config::setting::Effect;
 use crate::config::{Config, ConfigError, Flags, document, settings};
@@ -31,6 +36,9 @@ pub enum Command {
     /// Shows and checks configurations.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Shows consumer groups of a running broker.
+    #[command(subcommand)]
+    Group(GroupCommand),
     /// Prints the version.
     Version,
 }

@@ -65,8 +65,8 @@ impl Collector for Lags {
         let GroupLags { partitions, left_out } = self.0.get().map_or_else(GroupLags::default, |source| source());
         type Number = (&'static str, &'static str, fn(&GroupLag) -> i64);
         let numbers: [Number; 2] = [
-            ("group_lag", "Records between a group's committed offset and the end of the partition", |p| p.lag),
-            ("group_committed_offset", "The offset that a group has committed", |p| p.committed_offset),
+            ("group_lag", "Records between a group's committed offset and the end of the partition.", |p| p.lag),
+            ("group_committed_offset", "The offset that a group has committed.", |p| p.committed_offset),
         ];
         for (name, help, number) in numbers {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
@@ -76,7 +76,7 @@ impl Collector for Lags {
                 ConstGauge::new(number(p)).encode(family.encode_family(&labels)?)?;
             }
         }
-        let help = "Partitions of groups over the limit of 10000 that have no lag here";
+        let help = "Partitions of groups over the limit of 10000 that have no lag here.";
         let metric = encoder.encode_descriptor("group_partitions_left_out", help, None, MetricType::Gauge)?;
         ConstGauge::new(left_out).encode(metric)
     }
