@@ -245,13 +245,12 @@ fn ms(ms: i32) -> Duration {
 impl ClassicGroup {
     /// What always holds.
     fn check(&self) {
-        let is_rebalancing = matches!(self.phase, Phase::PreparingRebalance | Phase::CompletingRebalance);
         assert_eq!(self.join_timer.is_some(), self.phase == Phase::PreparingRebalance);
         assert!(self.joining.is_empty() || self.phase == Phase::PreparingRebalance);
         assert!(self.syncing.is_empty() || self.phase == Phase::CompletingRebalance);
         assert_eq!(self.sync_deadline.is_some(), !self.unsynced.is_empty());
         assert!(self.unsynced.is_empty() || matches!(self.phase, Phase::CompletingRebalance | Phase::Stable));
-        assert!(!self.members.is_empty() || self.phase == Phase::Empty || is_rebalancing);
+        assert!(!self.members.is_empty() || matches!(self.phase, Phase::Empty | Phase::PreparingRebalance));
         assert!(self.members.is_empty() || self.phase != Phase::Empty);
         assert!(self.members.is_empty() || self.members.choose_protocol().is_some());
         let leads = self.header.leader.as_deref().map(|leader| self.members.has(leader));

@@ -24,6 +24,8 @@ pub(super) struct Rig {
     pub now: Instant,
     next_request: u64,
     counter: u64,
+    /// Of the last check against State.
+    checked: (usize, Phase),
 }
 
 pub(super) const GROUP: &str = "g";
@@ -80,8 +82,18 @@ impl Rig {
         let entry = Entry { feature_level: 1, broker: 1, incarnation: 5, counter: 1, token: 1, ..Entry::default() };
         state.apply(state.head().position.next(), &Entry { commands: vec![found.into(), register.into()], ..entry });
         let machine = load(&state, &settings, now);
-        let answers = BTreeMap::new();
-        Self { machine, state, settings, answers, changes: 0, start: now, now, next_request: 0, counter: 1 }
+        Self {
+            machine,
+            state,
+            settings,
+            answers: BTreeMap::new(),
+            changes: 0,
+            start: now,
+            now,
+            next_request: 0,
+            counter: 1,
+            checked: (0, Phase::Empty),
+        }
     }
 
     pub(super) fn ask(&mut self, request: Request) -> RequestId {
@@ -224,7 +236,17 @@ impl Rig {
     }
 
     /// What always holds.
-    fn check(&self) {
+    fn check(&mut self) {
+        let checked = (self.changes, self.phase());
+        if std::mem::replace(&mut self.checked, checked) != checked {
+            self.check_state();
+        }
+        assert!(self.phase() != Phase::Stable || self.machine.deadline().is_some());
+        let Members::Classic(group) = &self.machine.members else { panic!("the group is a classic one") };
+        group.check();
+    }
+
+    fn check_state(&self) {
         let loaded = load(&self.state, &self.settings, self.now);
         let (Members::Classic(group), Members::Classic(loaded)) = (&self.machine.members, &loaded.members) else {
             panic!("the group is a classic one")
@@ -239,7 +261,6 @@ impl Rig {
             Phase::Empty => assert_eq!(loaded.phase(), Phase::Empty, "State has members of an empty group"),
             _ => assert!(self.machine.deadline().is_some(), "a rebalance ends some time"),
         }
-        group.check();
     }
 }
 
