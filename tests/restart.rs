@@ -37,10 +37,10 @@ const PRODUCED_PER_ENTRY: u32 = RUNS_PER_ENTRY / 10;
 /// Between two entries, as flushes to an S3-like store are.
 const LINGER_MS: i64 = 250;
 /// Tells the process that measures what to start.
-const SITE: &str = "STRANDLINE_RESTART_SITE";
+const SITE: &str = "RESTART_SITE";
 
 /// Judges resident memory and `apply` too, which are not shown to be within their bars yet; else they are only printed.
-const STRICT: &str = "STRANDLINE_RESTART_STRICT";
+const STRICT: &str = "RESTART_STRICT";
 
 const START_MAX: Duration = Duration::from_secs(2);
 const BYTES_PER_RUN_MAX: f64 = 24.0;
