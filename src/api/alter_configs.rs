@@ -1,4 +1,4 @@
-//! AlterConfigs (33): replaces the settings of topics. What it shares with IncrementalAlterConfigs is here too. A
+//! AlterConfigs (33): replaces the settings of topics and groups. What it shares with IncrementalAlterConfigs is here too. A
 //! broker's settings stand in its configuration file, so they are refused with a word on where to set them. Rules and
 //! messages: Kafka's `ConfigAdminManager`.
 use bytes::Bytes;
@@ -7,12 +7,14 @@ use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse, ApiKey
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::describe_configs::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
+use super::groups::check_group_length;
 use super::propose::{code_and_message, default_deadline, propose_all, refusal, state};
 use super::resolve::check_topic_name;
 use super::table::Offered;
 use super::{Call, Context};
+use crate::config::group;
 use crate::config::topic::{Overrides, validate_all};
-use crate::state::{AlterTopicConfigs, ConfigChange, Refusal, State};
+use crate::state::{AlterGroupConfigs, AlterTopicConfigs, Command, ConfigChange, Refusal, State};
 use crate::types::KafkaError;
 
 pub(super) const OFFERED: Offered = Offered::new(ApiKey::AlterConfigs, 0, 2);
@@ -31,7 +33,8 @@ pub(super) async fn handle(ctx: &Context, _: &Call, request: AlterConfigsRequest
         let given = resource.configs.iter();
         let given = given.filter_map(|config| Some((config.name.to_string(), config.value.as_ref()?.to_string())));
         let given: Overrides = given.collect();
-        let new = move |_: &Overrides| validate_all(&given, &ctx.config).map(|()| given.clone());
+        let validate = if kind == GROUP { group::validate_all } else { validate_all };
+        let new = move |_: &Overrides| validate(&given, &ctx.config).map(|()| given.clone());
         Ok(Wanted { kind, name, changed: keys, new: Box::new(new) })
     });
     let results = alter(ctx, request.validate_only, wanted.collect()).await;
@@ -46,7 +49,7 @@ pub(super) async fn handle(ctx: &Context, _: &Call, request: AlterConfigsRequest
     AlterConfigsResponse::default().with_responses(responses.collect())
 }
 
-/// What a topic is to have, from what it has, or why that is wrong.
+/// What a topic or group is to have, from what it has, or why that is wrong.
 pub(super) type NewSettings<'a> = Box<dyn Fn(&Overrides) -> Result<Overrides, String> + Send + Sync + 'a>;
 
 /// What a client wants of one resource.
@@ -94,7 +97,7 @@ pub(super) async fn alter(
 ) -> Vec<Result<(), Refusal>> {
     let deadline = default_deadline(ctx);
     // It did not happen, and a client that tries again is in the right.
-    let overtaken = || refusal(KafkaError::NotController, "Others keep changing the topic's configuration.");
+    let overtaken = || refusal(KafkaError::NotController, "Others keep changing the configuration.");
     let mut results: Vec<Result<(), Refusal>> =
         wanted.iter().map(|wanted| wanted.as_ref().map_or_else(|e| Err(e.clone()), |_| Err(overtaken()))).collect();
     let mut open: Vec<(usize, Wanted<'_>)> =
@@ -108,7 +111,7 @@ pub(super) async fn alter(
         for (at, wanted) in open.drain(..) {
             match state.as_ref().map_err(Clone::clone).and_then(|state| plan(ctx, state, &wanted)) {
                 Ok(Some(command)) if !validate_only => {
-                    commands.push(command.into());
+                    commands.push(command);
                     proposed.push((at, wanted));
                 }
                 Ok(_) => results[at] = Ok(()),
@@ -126,18 +129,19 @@ pub(super) async fn alter(
 }
 
 /// The command that makes the change; none if there is nothing to change.
-fn plan(ctx: &Context, state: &State, wanted: &Wanted<'_>) -> Result<Option<AlterTopicConfigs>, Refusal> {
+fn plan(ctx: &Context, state: &State, wanted: &Wanted<'_>) -> Result<Option<Command>, Refusal> {
     let name = wanted.name;
     match wanted.kind {
         TOPIC if name.is_empty() => Err(invalid("Default topic resources are not allowed.")),
         TOPIC => {
             check_topic_name(name).map_err(|why| refusal(KafkaError::InvalidTopicException, why))?;
-            plan_topic(state, wanted)
+            Ok(plan_topic(state, wanted)?.map(Command::from))
         }
         BROKER => check_broker(ctx, name, &wanted.changed).map(|()| None),
         BROKER_LOGGER => Err(invalid("Log levels stand in the configuration file, as `log.level`.")),
         CLIENT_METRICS => Err(invalid("Client metrics are not collected.")),
-        GROUP => Err(invalid("Groups have no settings of their own.")),
+        GROUP if name.is_empty() => Err(invalid("Default group resources are not allowed.")),
+        GROUP => plan_group(ctx, state, wanted),
         other => Err(invalid(format!("Unknown resource type {other}"))),
     }
 }
@@ -156,6 +160,15 @@ fn plan_topic(state: &State, wanted: &Wanted<'_>) -> Result<Option<AlterTopicCon
     let topic_id = Bytes::copy_from_slice(topic.id.0.as_bytes());
     let command = AlterTopicConfigs { topic_id, changes, from_version: topic.config_version };
     Ok(Some(command).filter(|command| !command.changes.is_empty()))
+}
+
+fn plan_group(ctx: &Context, state: &State, wanted: &Wanted<'_>) -> Result<Option<Command>, Refusal> {
+    check_group_length(ctx, wanted.name).map_err(|e| refusal(e.error, "The group id is too long."))?;
+    let nothing = Overrides::new();
+    let current = state.group_configs(wanted.name).map_or(&nothing, |configs| configs);
+    let new = (wanted.new)(current).map_err(|why| refusal(KafkaError::InvalidConfig, why))?;
+    let command = AlterGroupConfigs { group: wanted.name.to_owned(), changes: difference(current, &new) };
+    Ok(Some(command).filter(|command| !command.changes.is_empty()).map(Command::from))
 }
 
 fn difference(current: &Overrides, wanted: &Overrides) -> Vec<ConfigChange> {

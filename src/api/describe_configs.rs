@@ -1,5 +1,5 @@
-//! DescribeConfigs (32): topics and this broker. Broker settings stand in its configuration file, so none of them is
-//! dynamic. Loggers, client metrics and groups have no settings here. Rules and messages: Kafka's `ConfigHelper`.
+//! DescribeConfigs (32): topics, groups and this broker. Broker settings stand in its configuration file, so none of them is
+//! dynamic. Loggers and client metrics have no settings here. Rules and messages: Kafka's `ConfigHelper`.
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
@@ -13,6 +13,8 @@ use super::resolve::check_topic_name;
 use super::table::Offered;
 use super::{Call, Context};
 use crate::config::describe::{Described, Describer};
+use crate::config::group;
+use crate::config::topic::Overrides;
 use crate::state::{Refusal, State};
 use crate::types::KafkaError;
 
@@ -88,7 +90,13 @@ fn describe(
         }
         BROKER_LOGGER => invalid("Log levels stand in the configuration file, as `log.level`.".to_owned()),
         CLIENT_METRICS => invalid("Client metrics are not collected.".to_owned()),
-        GROUP => invalid("Groups have no settings of their own.".to_owned()),
+        GROUP if name.is_empty() => invalid("Group name must not be empty".to_owned()),
+        // Settings may be made before the group is.
+        GROUP => {
+            let nothing = Overrides::new();
+            let own = state.group_configs(name).map_or(&nothing, |configs| configs);
+            Ok(group::describe(own, &ctx.config))
+        }
         other => invalid(format!("Unexpected resource type {other} for resource {name}")),
     }
 }

@@ -1,9 +1,20 @@
 //! What the APIs of groups share: which ids are taken, how a client's address is shown, and which groups there are.
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use kafka_protocol::messages::GroupId;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::{Call, Context};
-use crate::group::{GroupError, Identity};
+use crate::group::{Description, GroupError, Identity, Phase, Reply, Request};
 use crate::types::KafkaError;
+
+/// Everything that can be done to a group, as bits by Kafka's `AclOperation`: read, delete, describe, describe and alter
+/// configs. Without an authorizer everybody may do all of it.
+pub(super) const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
+
+/// Groups of one request that are asked at the same time.
+pub(super) const ASKED_AT_ONCE: usize = 64;
 
 /// A group that members come to needs a name. Kafka has no limit for it; ours is for the memory of the metadata.
 pub(super) fn check_group_id(ctx: &Context, group: &str) -> Result<(), GroupError> {
@@ -59,6 +70,62 @@ pub(super) async fn exists(ctx: &Context, group: &str) -> Result<bool, KafkaErro
 /// A group that nobody has heard of has no members.
 pub(super) async fn check_exists(ctx: &Context, group: &str) -> Result<(), GroupError> {
     if exists(ctx, group).await? { Ok(()) } else { Err(KafkaError::UnknownMemberId.into()) }
+}
+
+/// KIP-848 may be turned off.
+pub(super) fn check_consumer_protocol(ctx: &Context) -> Result<(), GroupError> {
+    let protocols = &ctx.config.kafka.group_coordinator_rebalance_protocols;
+    match protocols.iter().any(|protocol| protocol == "consumer") {
+        true => Ok(()),
+        false => Err(GroupError::new(KafkaError::UnsupportedVersion, "The version of API is not supported.")),
+    }
+}
+
+/// Names in their order, each once: what a small request can make large is bounded by what there is.
+pub(super) fn each_once(groups: Vec<GroupId>) -> Vec<GroupId> {
+    let mut seen = BTreeSet::new();
+    groups.into_iter().filter(|group| seen.insert(group.as_str().to_owned())).collect()
+}
+
+/// Every group as it is, each once, in the order of the request.
+pub(super) async fn describe_all(
+    ctx: &Context,
+    groups: Vec<GroupId>,
+) -> Vec<(GroupId, Result<Description, GroupError>)> {
+    if groups.is_empty() {
+        return Vec::new();
+    }
+    // What another broker has made is here after this; its failure is told by each owner.
+    let known = ctx.replica.barrier().await;
+    let describe = |name: GroupId| {
+        let known = known.as_ref().map(|state| ctx.groups.phase(state, &name).is_some());
+        let described = async move {
+            let described = match known {
+                Err(_) => Err(KafkaError::CoordinatorNotAvailable.into()),
+                Ok(false) => Err(not_found(&name)),
+                Ok(true) => describe(ctx, &name).await,
+            };
+            (name, described)
+        };
+        described.boxed()
+    };
+    let described: Vec<BoxFuture<'_, _>> = each_once(groups).into_iter().map(describe).collect();
+    futures::stream::iter(described).buffered(ASKED_AT_ONCE).collect().await
+}
+
+async fn describe(ctx: &Context, name: &GroupId) -> Result<Description, GroupError> {
+    match ctx.groups.ask(name, Request::Describe).await? {
+        // An owner that was asked about a group that never was lingers for a while.
+        Reply::Described(group) if group.phase == Phase::Empty && ctx.replica.state().group(name).is_none() => {
+            Err(not_found(name))
+        }
+        Reply::Described(group) => Ok(*group),
+        _ => Err(KafkaError::UnknownServerError.into()),
+    }
+}
+
+fn not_found(name: &GroupId) -> GroupError {
+    GroupError::new(KafkaError::GroupIdNotFound, format!("Group {} not found.", name.as_str()))
 }
 
 #[cfg(test)]

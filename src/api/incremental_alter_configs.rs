@@ -1,13 +1,15 @@
-//! IncrementalAlterConfigs (44): sets, deletes, appends to and subtracts from settings of topics. Rules and messages:
+//! IncrementalAlterConfigs (44): sets, deletes, appends to and subtracts from settings of topics and groups. Rules and messages:
 //! Kafka's `ConfigAdminManager` and `ConfigurationControlManager`.
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{ApiKey, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 
 use super::alter_configs::{Times, Wanted, alter, check_keys};
+use super::describe_configs::GROUP;
 use super::propose::{code_and_message, refusal};
 use super::table::Offered;
 use super::{Call, Context};
+use crate::config::group;
 use crate::config::topic::{Change, Op, Overrides, changed};
 use crate::state::Refusal;
 use crate::types::KafkaError;
@@ -27,7 +29,8 @@ pub(super) async fn handle(
         let changes = changes(resource)?;
         let is_set = |config: &&AlterableConfig| Op::from_kafka(config.config_operation) != Some(Op::Delete);
         let set = resource.configs.iter().filter(is_set).map(|config| config.name.as_str()).collect();
-        let new = move |current: &Overrides| changed(current, &changes, &ctx.config);
+        let change = if kind == GROUP { group::changed } else { changed };
+        let new = move |current: &Overrides| change(current, &changes, &ctx.config);
         Ok(Wanted { kind, name, changed: set, new: Box::new(new) })
     });
     let results = alter(ctx, request.validate_only, wanted.collect()).await;

@@ -37,5 +37,8 @@ pub(super) async fn handle(
     if wanted(BROKER) {
         resources.push(resource(BROKER, &ctx.config.broker_id.to_string()));
     }
+    if wanted(GROUP) {
+        resources.extend(state.configured_groups().map(|group| resource(GROUP, group)));
+    }
     response.with_config_resources(resources)
 }

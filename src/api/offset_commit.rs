@@ -6,7 +6,7 @@ use kafka_protocol::messages::{ApiKey, OffsetCommitRequest, OffsetCommitResponse
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::groups::{check_group_length, identity};
+use super::groups::{check_group_length, exists, identity};
 use super::resolve::slot;
 use super::table::Offered;
 use super::{Call, Context};
@@ -15,7 +15,7 @@ use crate::group::{CommitRequest, GroupError, Reply, Request};
 use crate::state::{OffsetSpec, State};
 use crate::types::{KafkaError, PartitionIndex, Slot, TopicId};
 
-pub(super) const OFFERED: Offered = Offered::new(ApiKey::OffsetCommit, 2, 9);
+pub(super) const OFFERED: Offered = Offered::new(ApiKey::OffsetCommit, 2, 10);
 
 /// The first version that names topics by id.
 const BY_ID: i16 = 10;
@@ -126,6 +126,10 @@ async fn ask(
     request: &OffsetCommitRequest,
     offsets: Vec<OffsetSpec>,
 ) -> Result<BTreeSet<Slot>, KafkaError> {
+    // Only who is no member makes a group by committing.
+    if request.generation_id_or_member_epoch >= 0 && !exists(ctx, &request.group_id).await? {
+        return Err(in_version(version, KafkaError::GroupIdNotFound));
+    }
     let instance_id = request.group_instance_id.as_deref();
     let commit = CommitRequest {
         identity: identity(&request.member_id, instance_id, request.generation_id_or_member_epoch),

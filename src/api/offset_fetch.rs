@@ -12,7 +12,7 @@ use kafka_protocol::protocol::StrBytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::groups::check_group_length;
+use super::groups::{ASKED_AT_ONCE, check_group_length};
 use super::offset_commit::topic_key;
 use super::propose::text;
 use super::resolve::{slot, topic};
@@ -23,10 +23,7 @@ use crate::group::{Reader, Request};
 use crate::state::{CommittedOffset, Group, State};
 use crate::types::{KafkaError, PartitionIndex, TopicId};
 
-pub(super) const OFFERED: Offered = Offered::new(ApiKey::OffsetFetch, 1, 9);
-
-/// Groups of one request that are asked at the same time.
-const ASKED_AT_ONCE: usize = 64;
+pub(super) const OFFERED: Offered = Offered::new(ApiKey::OffsetFetch, 1, 10);
 
 /// What one answer may hold, in bytes; far more than the offsets of a cluster with the texts that clients add to them.
 /// Groups that don't fit are answered with an error.

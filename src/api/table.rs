@@ -4,13 +4,18 @@ use kafka_protocol::protocol::{Encodable, HeaderVersion, Message};
 
 use super::{Answer, Call, Context};
 use super::{
-    alter_configs, alter_partition_reassignments, api_versions, create_acls, create_partitions, create_topics,
-    delete_acls, delete_records, delete_topics, describe_acls, describe_cluster, describe_configs, describe_log_dirs,
-    describe_producers, describe_topic_partitions, elect_leaders, fetch, find_coordinator, heartbeat,
-    incremental_alter_configs, init_producer_id, join_group, leave_group, list_config_resources, list_offsets,
-    list_partition_reassignments, metadata, offset_commit, offset_fetch, offset_for_leader_epoch, produce, sync_group,
+    alter_configs, alter_partition_reassignments, api_versions, consumer_group_describe, consumer_group_heartbeat,
+    create_acls, create_partitions, create_topics, delete_acls, delete_groups, delete_records, delete_topics,
+    describe_acls, describe_cluster, describe_configs, describe_groups, describe_log_dirs, describe_producers,
+    describe_topic_partitions, elect_leaders, fetch, find_coordinator, heartbeat, incremental_alter_configs,
+    init_producer_id, join_group, leave_group, list_config_resources, list_groups, list_offsets,
+    list_partition_reassignments, metadata, offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch,
+    produce, sync_group,
 };
-use crate::protocol::{Splices, decode, encode_response, unsupported_api_versions};
+use crate::protocol::{
+    ByIdResponse, EncodeError, Frame, Splices, decode, decode_by_id, encode_by_id, encode_response,
+    unsupported_api_versions,
+};
 
 /// An API as ApiVersions shows it. `shown_min` is below `min` where Kafka shows versions that it refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +49,8 @@ pub const OFFERED: &[Offered] = &[
     heartbeat::OFFERED,
     leave_group::OFFERED,
     sync_group::OFFERED,
+    describe_groups::OFFERED,
+    list_groups::OFFERED,
     init_producer_id::OFFERED,
     offset_for_leader_epoch::OFFERED,
     describe_acls::OFFERED,
@@ -53,12 +60,16 @@ pub const OFFERED: &[Offered] = &[
     alter_configs::OFFERED,
     describe_log_dirs::OFFERED,
     create_partitions::OFFERED,
+    delete_groups::OFFERED,
     elect_leaders::OFFERED,
     incremental_alter_configs::OFFERED,
     alter_partition_reassignments::OFFERED,
     list_partition_reassignments::OFFERED,
+    offset_delete::OFFERED,
     describe_cluster::OFFERED,
     describe_producers::OFFERED,
+    consumer_group_heartbeat::OFFERED,
+    consumer_group_describe::OFFERED,
     list_config_resources::OFFERED,
     describe_topic_partitions::OFFERED,
 ];
@@ -89,6 +100,14 @@ pub async fn serve(ctx: &Context, mut call: Call) -> Answer {
             }
         };
     }
+    macro_rules! by_id {
+        ($handle:path) => {
+            match decode_by_id(version, std::mem::take(&mut call.body)) {
+                Ok(request) => respond_by_id(&call, &$handle(ctx, &call, request).await),
+                Err(error) => Answer::Close(error.to_string()),
+            }
+        };
+    }
     match key {
         ApiKey::Produce => match decode(version, std::mem::take(&mut call.body)) {
             Ok(request) => produce::handle(ctx, call, request).await,
@@ -105,12 +124,18 @@ pub async fn serve(ctx: &Context, mut call: Call) -> Answer {
         ApiKey::DeleteTopics => call!(delete_topics::handle),
         ApiKey::DeleteRecords => call!(delete_records::handle),
         ApiKey::FindCoordinator => call!(find_coordinator::handle),
-        ApiKey::OffsetCommit => call!(offset_commit::handle),
-        ApiKey::OffsetFetch => call!(offset_fetch::handle),
+        ApiKey::OffsetCommit => by_id!(offset_commit::handle),
+        ApiKey::OffsetFetch => by_id!(offset_fetch::handle),
         ApiKey::JoinGroup => call!(join_group::handle),
         ApiKey::Heartbeat => call!(heartbeat::handle),
         ApiKey::LeaveGroup => call!(leave_group::handle),
         ApiKey::SyncGroup => call!(sync_group::handle),
+        ApiKey::OffsetDelete => call!(offset_delete::handle),
+        ApiKey::DescribeGroups => call!(describe_groups::handle),
+        ApiKey::ConsumerGroupDescribe => call!(consumer_group_describe::handle),
+        ApiKey::ListGroups => call!(list_groups::handle),
+        ApiKey::DeleteGroups => call!(delete_groups::handle),
+        ApiKey::ConsumerGroupHeartbeat => call!(consumer_group_heartbeat::handle),
         ApiKey::InitProducerId => call!(init_producer_id::handle),
         ApiKey::OffsetForLeaderEpoch => call!(offset_for_leader_epoch::handle),
         ApiKey::DescribeAcls => call!(describe_acls::handle),
@@ -153,6 +178,13 @@ fn respond<M: Encodable + HeaderVersion + Message>(call: &Call, message: &M) -> 
     }
 }
 
+fn respond_by_id<M: ByIdResponse>(call: &Call, message: &M) -> Answer {
+    match sent(call, encode_by_id(call.header.version, call.header.correlation_id, message)) {
+        Some(frame) => Answer::Now(frame.into()),
+        None => Answer::Close("the answer can't be encoded".to_owned()),
+    }
+}
+
 /// An ApiVersions request of a version that is not offered gets version 0 of the answer, with the range.
 fn unsupported(call: &Call) -> Answer {
     let Offered { min, max, .. } = api_versions::OFFERED;
@@ -167,11 +199,16 @@ pub(super) fn encode<M: Encodable + HeaderVersion + Message>(
     call: &Call,
     message: &M,
     splices: Splices,
-) -> Option<crate::protocol::Frame> {
+) -> Option<Frame> {
     let header = &call.header;
-    encode_response(header.api_key, header.version, header.correlation_id, message, splices)
-        .inspect_err(
-            |error| tracing::error!(api = ?header.api_key, version = header.version, %error, "answer not sent"),
-        )
-        .ok()
+    let frame = encode_response(header.api_key, header.version, header.correlation_id, message, splices);
+    sent(call, frame)
+}
+
+fn sent(call: &Call, frame: Result<Frame, EncodeError>) -> Option<Frame> {
+    let header = &call.header;
+    let failed = |error: &EncodeError| {
+        tracing::error!(api = ?header.api_key, version = header.version, %error, "answer not sent");
+    };
+    frame.inspect_err(failed).ok()
 }

@@ -12,6 +12,7 @@ pub enum Source {
     Topic = 1,
     StaticBroker = 4,
     Default = 5,
+    Group = 8,
 }
 
 /// A value and its source, as `DescribeConfigs` lists them when asked for synonyms.

@@ -150,7 +150,7 @@ section! {
         /// Members of a group.
         group_max_size("group.max.size"): i32 = i32::MAX, { min: 1 };
         /// Group protocols that are offered.
-        group_coordinator_rebalance_protocols("group.coordinator.rebalance.protocols"): Vec<String> = vec!["classic".to_owned(), "consumer".to_owned()], { later: GROUPS };
+        group_coordinator_rebalance_protocols("group.coordinator.rebalance.protocols"): Vec<String> = vec!["classic".to_owned(), "consumer".to_owned()];
         /// Session time-out of members that use the consumer protocol (KIP-848).
         group_consumer_session_timeout_ms("group.consumer.session.timeout.ms"): i32 = 45_000, { min: 1 };
         /// The shortest that a group's own setting may choose.
@@ -172,11 +172,11 @@ section! {
         /// Which way groups may move between the classic and the consumer protocol.
         group_consumer_migration_policy("group.consumer.migration.policy"): Migration = Migration::Bidirectional, { later: GROUPS };
         /// Committed offsets of an empty group are forgotten after this long.
-        offsets_retention_minutes("offsets.retention.minutes"): i32 = 10_080, { min: 1, later: GROUPS };
+        offsets_retention_minutes("offsets.retention.minutes"): i32 = 10_080, { min: 1 };
         /// How often committed offsets are looked through for old ones.
-        offsets_retention_check_interval_ms("offsets.retention.check.interval.ms"): i64 = 600_000, { min: 1, later: GROUPS };
+        offsets_retention_check_interval_ms("offsets.retention.check.interval.ms"): i64 = 600_000, { min: 1 };
         /// Bytes of the text that a client may add to a committed offset.
-        offset_metadata_max_bytes("offset.metadata.max.bytes"): i32 = 4_096, { min: 0, max: 32_767, later: GROUPS };
+        offset_metadata_max_bytes("offset.metadata.max.bytes"): i32 = 4_096, { min: 0, max: 32_767 };
         /// Partitions that the topic `__consumer_offsets` is created with, when groups are used first. It shows what groups
         /// commit and stores nothing.
         offsets_topic_num_partitions("offsets.topic.num.partitions"): i32 = 50, { min: 1, metric: "strandline_state_partitions" };

@@ -7,6 +7,7 @@ pub mod describe; // as Kafka's DescribeConfigs shows them
 pub mod document; // `config default` and docs/configuration.md
 mod foreign; // Kafka's settings that are ignored or refused
 mod given; // what file, environment and flags give
+pub mod group; // Kafka's group settings
 pub mod kafka; // Kafka's broker settings
 pub mod listener;
 mod problem;

@@ -1,13 +1,13 @@
 //! The way to a group's owner task, which is started when something is asked of the group and ends when the group has
 //! nothing but what State has too.
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::{mpsc, oneshot};
 
-use super::Phase;
 use super::gather::Gather;
 use super::message::{Answer, Request};
 use super::owner::{Asked, Owner};
+use super::{Phase, expiry};
 use crate::config::KafkaSettings;
 use crate::metadata::Replica;
 use crate::state::{GroupName, State};
@@ -48,7 +48,20 @@ impl Groups {
     pub fn start(world: &World, replica: Replica, settings: GroupSettings) -> Self {
         let gather = Gather::start(world, replica.clone(), &settings);
         let tools = Tools { world: world.clone(), replica, settings, gather };
-        Self { tools: Arc::new(tools), running: Arc::default() }
+        let groups = Self { tools: Arc::new(tools), running: Arc::default() };
+        let (tools, table) = (Arc::downgrade(&groups.tools), Arc::downgrade(&groups.running));
+        world.spawn("group expiry", expiry::run(world.clone(), tools, table));
+        groups
+    }
+
+    /// A handle, for a task that must not keep the owners alive.
+    pub(super) fn upgrade(tools: &Weak<Tools>, table: &Weak<Table>) -> Option<Self> {
+        Some(Self { tools: tools.upgrade()?, running: table.upgrade()? })
+    }
+
+    /// State as it is now.
+    pub(super) fn state(&self) -> Arc<State> {
+        self.tools.replica.state()
     }
 
     /// Asks the group, and waits as long as the answer takes: the others' rebalance time-out for JoinGroup. The reply may
@@ -78,6 +91,12 @@ impl Groups {
             let group = state.group(group)?;
             Some(if group.members.is_empty() { Phase::Empty } else { Phase::Stable })
         })
+    }
+
+    /// The groups whose owners run, and where they stand.
+    #[must_use]
+    pub fn running(&self) -> Vec<(GroupName, Phase)> {
+        self.running.lock().iter().map(|(name, running)| (name.clone(), running.phase)).collect()
     }
 
     /// The settings that all groups have in common.

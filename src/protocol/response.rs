@@ -92,13 +92,18 @@ pub fn encode_response<M: Encodable + HeaderVersion + Message>(
     let body = bytes.len();
     message.encode(&mut bytes, wire).map_err(refused)?;
     if splices.0.is_empty() {
-        let size = frame_size(bytes.len())?;
-        bytes[..4].copy_from_slice(&size.to_be_bytes());
-        return Ok(vec![bytes.freeze().into()]);
+        return frame_of(bytes);
     }
     let found = verify::records_in(api_key, version, &bytes[body..])
         .map_err(|_| EncodeError::Splices { added: splices.0.len(), used: 0 })?;
     splice(&bytes, body, &found, splices.0)
+}
+
+/// A frame of these bytes, the first four of which become the size of the rest.
+pub(super) fn frame_of(mut bytes: BytesMut) -> Result<Frame, EncodeError> {
+    let size = frame_size(bytes.len())?;
+    bytes[..4].copy_from_slice(&size.to_be_bytes());
+    Ok(vec![bytes.freeze().into()])
 }
 
 fn refused(error: impl std::fmt::Display) -> EncodeError {

@@ -3,6 +3,7 @@ use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Decodable, HeaderVersion, Message, Request};
 
+use super::by_id;
 use crate::protocol::request::wire_version;
 use crate::protocol::{ApiKey, FrameError, Splices, decode, encode_response};
 
@@ -32,6 +33,7 @@ macro_rules! requests {
         /// Decodes a request's body and encodes it again.
         pub(in crate::protocol) fn decode_encode(key: i16, version: i16, body: Bytes) -> Result<Bytes, FrameError> {
             match key {
+                8 | 9 if version >= 10 => by_id::decode_encode(key, body),
                 $($request::KEY => again::<$request>(version, body),)*
                 _ => panic!("no request {key}"),
             }
@@ -40,6 +42,8 @@ macro_rules! requests {
         /// The newest version that the message crate knows of the request and of the response.
         pub(in crate::protocol) fn newest(key: i16) -> (i16, i16) {
             match key {
+                // What the message crate lacks, `by_id.rs` has.
+                key if [8, 9].contains(&key) => (10, 10),
                 $($request::KEY => (
                     $request::VERSIONS.max,
                     <$request as Request>::Response::VERSIONS.max,
@@ -51,6 +55,7 @@ macro_rules! requests {
         /// Decodes a response frame without its size, and encodes it again.
         pub(super) fn answer(key: i16, version: i16, frame: Bytes) -> Bytes {
             match key {
+                8 | 9 if version >= 10 => by_id::answer(key, frame),
                 $($request::KEY => answer_again::<$request>(version, frame),)*
                 _ => panic!("no response {key}"),
             }

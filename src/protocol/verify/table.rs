@@ -9,8 +9,8 @@ pub(super) static APIS: [Api; 70] = [
     Some(&FETCH_RESPONSE) },
     Api { key: 2, first: 1, last: 11, layout: 10, flexible: 6, request: &LIST_OFFSETS_REQUEST, response: None },
     Api { key: 3, first: 0, last: 13, layout: 13, flexible: 9, request: &METADATA_REQUEST, response: None },
-    Api { key: 8, first: 2, last: 9, layout: 8, flexible: 8, request: &OFFSET_COMMIT_REQUEST, response: None },
-    Api { key: 9, first: 1, last: 9, layout: 9, flexible: 6, request: &OFFSET_FETCH_REQUEST, response: None },
+    Api { key: 8, first: 2, last: 10, layout: 10, flexible: 8, request: &OFFSET_COMMIT_REQUEST, response: None },
+    Api { key: 9, first: 1, last: 10, layout: 10, flexible: 6, request: &OFFSET_FETCH_REQUEST, response: None },
     Api { key: 10, first: 0, last: 6, layout: 4, flexible: 3, request: &FIND_COORDINATOR_REQUEST, response: None },
     Api { key: 11, first: 0, last: 9, layout: 9, flexible: 6, request: &JOIN_GROUP_REQUEST, response: None },
     Api { key: 12, first: 0, last: 4, layout: 4, flexible: 4, request: &HEARTBEAT_REQUEST, response: None },
@@ -160,14 +160,15 @@ static OFFSET_COMMIT_REQUEST_OFFSET_COMMIT_REQUEST_PARTITION: Struct = Struct { 
     &[field(0, ANY, Fixed(4)), field(0, ANY, Fixed(8)), field(6, ANY, Fixed(4)), field(0, ANY, Str).null(0, ANY)],
     tagged: &[] };
 static OFFSET_COMMIT_REQUEST_OFFSET_COMMIT_REQUEST_TOPIC: Struct = Struct { decoded_bytes: 96, fields:
-    &[field(0, 9, Str), field(0, ANY, Many(&OFFSET_COMMIT_REQUEST_OFFSET_COMMIT_REQUEST_PARTITION))], tagged: &[] };
+    &[field(0, 9, Str), field(10, ANY, Fixed(16)),
+    field(0, ANY, Many(&OFFSET_COMMIT_REQUEST_OFFSET_COMMIT_REQUEST_PARTITION))], tagged: &[] };
 static OFFSET_COMMIT_REQUEST: Struct = Struct { decoded_bytes: 160, fields: &[field(0, ANY, Str),
     field(1, ANY, Fixed(4)), field(1, ANY, Str), field(7, ANY, Str).null(7, ANY), field(2, 4, Fixed(8)),
     field(0, ANY, Many(&OFFSET_COMMIT_REQUEST_OFFSET_COMMIT_REQUEST_TOPIC))], tagged: &[] };
 static OFFSET_FETCH_REQUEST_OFFSET_FETCH_REQUEST_TOPIC: Struct = Struct { decoded_bytes: 80, fields:
     &[field(0, 7, Str), field(0, 7, Numbers(4))], tagged: &[] };
 static OFFSET_FETCH_REQUEST_OFFSET_FETCH_REQUEST_TOPICS: Struct = Struct { decoded_bytes: 96, fields:
-    &[field(8, 9, Str), field(8, ANY, Numbers(4))], tagged: &[] };
+    &[field(8, 9, Str), field(10, ANY, Fixed(16)), field(8, ANY, Numbers(4))], tagged: &[] };
 static OFFSET_FETCH_REQUEST_OFFSET_FETCH_REQUEST_GROUP: Struct = Struct { decoded_bytes: 120, fields:
     &[field(8, ANY, Str), field(9, ANY, Str).null(9, ANY), field(9, ANY, Fixed(4)),
     field(8, ANY, Many(&OFFSET_FETCH_REQUEST_OFFSET_FETCH_REQUEST_TOPICS)).null(8, ANY)], tagged: &[] };
