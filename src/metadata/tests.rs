@@ -89,6 +89,17 @@ impl Site {
         }
     }
 
+    /// Payload bytes of the entries after `position`.
+    pub(crate) async fn journal_bytes_after(&self, position: Position) -> usize {
+        let (mut bytes, mut from) = (0, position.next());
+        loop {
+            let page = self.journal.read(from).await.unwrap();
+            let Some(last) = page.last() else { return bytes };
+            bytes += page.iter().map(|stored| stored.proposal.payload.len()).sum::<usize>();
+            from = last.position.next();
+        }
+    }
+
     async fn head(&self) -> Position {
         self.journal.head().await.unwrap().position
     }

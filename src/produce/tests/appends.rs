@@ -38,13 +38,7 @@ async fn load(partitions: u32) -> (u64, usize, f64) {
         }
     }
     let (entries, state) = (head().0 - before.0, rig.state());
-    let mut bytes = 0;
-    let mut at = before.next();
-    while at <= head() {
-        let page = rig.site.journal.read(at).await.unwrap();
-        bytes += page.iter().map(|stored| stored.proposal.payload.len()).sum::<usize>();
-        at = page.last().unwrap().position.next();
-    }
+    let bytes = rig.site.journal_bytes_after(before).await;
     (entries, state.object_count(), bytes as f64 / state.run_count() as f64)
 }
 
@@ -55,5 +49,6 @@ async fn a_flush_takes_one_append_however_many_partitions_it_touches() {
     println!("entries and flushes: {few}, {few_flushes}; {many}, {many_flushes}; {bytes_a_run} bytes a run");
     assert!(few <= few_flushes as u64, "{few} entries, {few_flushes} flushes");
     assert!(many <= many_flushes as u64, "{many} entries, {many_flushes} flushes");
+    assert_eq!(few * many_flushes as u64, many * few_flushes as u64, "as many for few partitions as for many");
     assert!(bytes_a_run <= 24.0, "{bytes_a_run}");
 }
