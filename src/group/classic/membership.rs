@@ -17,7 +17,8 @@ impl ClassicGroup {
         }
     }
 
-    /// LeaveGroup: a result for each; a rebalance if anybody went.
+    /// LeaveGroup: a result for each; a rebalance if a member went. (Kafka makes one also if an id was given back that
+    /// nobody had joined with, which disturbs a stable group for nothing.)
     pub(in crate::group) fn leave(&mut self, step: &mut Step<'_>, id: RequestId, leaving: Vec<LeavingMember>) {
         if !self.is_known && self.phase == Phase::Empty && self.pending.is_empty() {
             return step.refuse(id, KafkaError::UnknownMemberId);
