@@ -378,6 +378,9 @@ fn values(records: Option<&Bytes>) -> Vec<(i64, String)> {
     values
 }
 
+/// KAFKA_STORAGE_ERROR, which clients retry.
+const STORAGE_ERROR: i16 = 56;
+
 /// Reads everything that is left and compares it with what was acknowledged.
 pub(crate) async fn check(harbour: &Harbour, acked: Acked) {
     let wire = harbour.connect(99);
@@ -386,7 +389,7 @@ pub(crate) async fn check(harbour: &Harbour, acked: Acked) {
     let (mut found, mut starts) = (Acked::new(), BTreeMap::new());
     for topic in &known {
         for partition in 0..topic.partitions {
-            let mut next = None;
+            let (mut next, mut tries) = (None, 100);
             loop {
                 let from = next.unwrap_or(0);
                 let asked = FetchPartition::default().with_partition(partition).with_partition_max_bytes(1 << 20);
@@ -399,11 +402,20 @@ pub(crate) async fn check(harbour: &Harbour, acked: Acked) {
                     next = Some(data.log_start_offset.max(from + 1));
                     continue;
                 }
-                assert_eq!(data.error_code, 0);
+                if data.error_code == STORAGE_ERROR && tries > 0 {
+                    // The bucket goes on failing now and then, and clients go on asking.
+                    tries -= 1;
+                    continue;
+                }
+                assert_eq!(data.error_code, 0, "partition {partition} at {from}");
                 starts.insert((topic.id, partition), data.log_start_offset);
                 let values = values(data.records.as_ref());
-                let Some((last, _)) = values.last() else { break };
-                next = Some(last + 1);
+                match values.last() {
+                    Some((last, _)) => next = Some(last + 1),
+                    None if data.high_watermark <= from => break,
+                    // The bucket is slow; the object is on its way.
+                    None => continue,
+                }
                 found.extend(values.into_iter().map(|(offset, value)| ((topic.id, partition, offset), value)));
             }
         }
