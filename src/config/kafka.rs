@@ -32,7 +32,6 @@ choice!(
 pub(super) const SEGMENTS: &str = "there are no log segment files";
 pub(super) const REPLICAS: &str = "the bucket replicates";
 pub(super) const TIERS: &str = "all data is in the object store already";
-const GROUPS: &str = "consumer groups";
 const TRANSACTIONS: &str = "transactions";
 pub(super) const COMPACTION: &str = "compaction";
 pub(super) const RETENTION: &str = "retention";
@@ -170,7 +169,7 @@ section! {
         /// Assignors that the broker offers, the default first.
         group_consumer_assignors("group.consumer.assignors"): Vec<String> = vec!["uniform".to_owned(), "range".to_owned()];
         /// Which way groups may move between the classic and the consumer protocol.
-        group_consumer_migration_policy("group.consumer.migration.policy"): Migration = Migration::Bidirectional, { later: GROUPS };
+        group_consumer_migration_policy("group.consumer.migration.policy"): Migration = Migration::Bidirectional;
         /// Committed offsets of an empty group are forgotten after this long.
         offsets_retention_minutes("offsets.retention.minutes"): i32 = 10_080, { min: 1 };
         /// How often committed offsets are looked through for old ones.

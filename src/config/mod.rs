@@ -20,8 +20,8 @@ mod yaml;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-pub use kafka::KafkaSettings;
 pub use kafka::{Compression, TimestampType};
+pub use kafka::{KafkaSettings, Migration};
 pub use listener::{HostPort, Listener};
 pub use problem::{ConfigError, Origin, Problem};
 use sections::General;

@@ -155,6 +155,11 @@ impl Machine {
             },
             Event::Request(id, request) => self.request(&mut step, id, request),
         }
+        if let Members::Consumer(group) = &mut self.members
+            && let Some(group) = group.downgrade(&mut step)
+        {
+            self.members = Members::Classic(group);
+        }
         let mut actions = step.actions;
         actions.iter_mut().for_each(|action| self.stamp(action));
         actions
@@ -166,7 +171,7 @@ impl Machine {
             Request::Join(join) => self.join(step, id, join),
             Request::Sync(sync) => match &mut self.members {
                 Members::Classic(group) => group.sync(step, id, sync),
-                Members::Consumer(group) => group.sync(step, id, sync),
+                Members::Consumer(group) => group.sync(step, id, &sync),
             },
             Request::Heartbeat(identity) => match &mut self.members {
                 Members::Classic(group) => group.heartbeat(step, id, &identity),
@@ -212,7 +217,7 @@ impl Machine {
                 group.join(step, id, join);
                 self.members = Members::Classic(group);
             }
-            Members::Consumer(group) => group.join(step, id, join),
+            Members::Consumer(group) => group.join(step, id, &join),
         }
     }
 
@@ -232,9 +237,11 @@ impl Machine {
                 step.refuse(id, GroupError::new(KafkaError::GroupIdNotFound, message));
             }
             Members::Classic(group) => match ConsumerGroup::succeed(self.name.clone(), group, step) {
-                Ok(mut group) => {
-                    if group.heartbeat(step, id, heartbeat) {
-                        self.members = Members::Consumer(group);
+                Ok(mut next) => {
+                    if next.heartbeat(step, id, heartbeat) {
+                        // They are to join the new group.
+                        group.waiting().for_each(|id| step.refuse(id, KafkaError::RebalanceInProgress));
+                        self.members = Members::Consumer(next);
                     }
                 }
                 Err(error) => step.refuse(id, error),

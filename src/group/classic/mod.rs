@@ -153,7 +153,6 @@ impl ClassicGroup {
     }
 
     /// The generation in `epoch`, and who leads. The epoch is ahead of State's while the group rebalances.
-    #[allow(dead_code, reason = "for a group that moves to the consumer protocol")]
     pub(super) fn header(&self) -> &GroupHeader {
         &self.header
     }
@@ -163,8 +162,12 @@ impl ClassicGroup {
         self.members.iter().map(|(_, m)| &m.record)
     }
 
+    /// Members that State has.
+    pub(super) fn persisted(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.persisted.iter()
+    }
+
     /// Requests that wait for other members: whoever ends this group answers them.
-    #[allow(dead_code, reason = "for a group that moves to the consumer protocol")]
     pub(super) fn waiting(&self) -> impl Iterator<Item = RequestId> {
         self.joining.values().chain(self.syncing.values()).copied()
     }

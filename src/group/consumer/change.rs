@@ -9,7 +9,7 @@ use crate::state::{ChangeGroup, GroupHeader, TargetRecord};
 
 /// Bytes of members and targets in one change. An entry of the journal must hold it with room to spare; a member with
 /// its largest record fits.
-const CHANGE_BYTES_MAX: usize = 5 << 19;
+pub(super) const CHANGE_BYTES_MAX: usize = 5 << 19;
 
 /// What was changed and not given out.
 #[derive(Clone, Debug, Default)]

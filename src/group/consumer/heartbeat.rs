@@ -75,6 +75,8 @@ impl ConsumerGroup {
         self.assign_if_due(step);
         self.advance(step, &id, request.owned.as_deref(), subscription_changed);
         self.timers.set(&id, Timer::Session, step.after_ms(self.session_timeout_ms(step)));
+        self.timers.cancel(&id, Timer::Join);
+        self.timers.cancel(&id, Timer::Sync);
         Ok(self.answer(step, &id, request, &before))
     }
 

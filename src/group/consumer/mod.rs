@@ -4,9 +4,12 @@
 //! that had it gave it up, left or was fenced, and that a heartbeat of a settled member changes nothing and costs nothing
 //! that grows with the group. Never looks at the journal. Tests: `tests/`.
 mod change;
+mod embedded;
+mod guests;
 mod heartbeat;
 mod leave;
 mod member;
+mod migrate;
 mod pattern;
 mod range;
 mod reconcile;
@@ -19,9 +22,8 @@ mod validate;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::classic::ClassicGroup;
-use super::machine::{Phase, RequestId, Step, View};
-use super::message::{DescribedMember, Description, GroupError, Identity, JoinGroup, LeavingMember, Reader, SyncGroup};
+use super::machine::{Phase, Step, View};
+use super::message::{DescribedMember, Description, Identity, Reader};
 use crate::state::{Group, GroupHeader, GroupName, GroupProtocol, OffsetSpec, State};
 use crate::types::{KafkaError, Slot, TopicId};
 use crate::world::Instant;
@@ -30,6 +32,9 @@ use member::{Member, MemberId, Partitions, Standing, partitions_record, restore_
 use subscriptions::Subscriptions;
 use timers::{Timer, Timers};
 pub(super) use validate::validate;
+
+/// The protocol type of consumers in the classic protocol.
+const CONSUMER: &str = "consumer";
 
 /// A group of the consumer protocol. Some of its members may speak the classic one, while the group moves over.
 pub(super) struct ConsumerGroup {
@@ -42,6 +47,8 @@ pub(super) struct ConsumerGroup {
     statics: BTreeMap<Arc<str>, MemberId>,
     /// Who has a partition, or has not yet given it back.
     owners: BTreeMap<(TopicId, i32), MemberId>,
+    /// Members that speak the classic protocol.
+    guests: usize,
     /// Members that are not reconciled to the assignment epoch.
     lagging: BTreeSet<MemberId>,
     subscriptions: Subscriptions,
@@ -84,41 +91,13 @@ impl ConsumerGroup {
             targets: BTreeMap::new(),
             statics: BTreeMap::new(),
             owners: BTreeMap::new(),
+            guests: 0,
             lagging: BTreeSet::new(),
             subscriptions: Subscriptions::default(),
             timers: Timers::default(),
             assigned_at: None,
             changes: Changes::default(),
         }
-    }
-
-    /// After a group of the classic protocol: an empty one, or with its members, as the migration policy allows.
-    ///
-    /// # Errors
-    /// If the policy does not, or its members are no consumers.
-    pub(super) fn succeed(name: GroupName, group: &ClassicGroup, _step: &mut Step<'_>) -> Result<Self, GroupError> {
-        if group.phase() != Phase::Empty {
-            let message = format!("Group {name} is not a consumer group.");
-            return Err(GroupError::new(KafkaError::GroupIdNotFound, message));
-        }
-        let epoch = group.describe().epoch;
-        Ok(Self::empty(name, GroupHeader { epoch, assignment_epoch: epoch, ..GroupHeader::default() }))
-    }
-
-    pub(super) fn join(&mut self, step: &mut Step<'_>, id: RequestId, _join: JoinGroup) {
-        step.refuse(id, KafkaError::InconsistentGroupProtocol);
-    }
-
-    pub(super) fn sync(&mut self, step: &mut Step<'_>, id: RequestId, _sync: SyncGroup) {
-        step.refuse(id, KafkaError::UnknownMemberId);
-    }
-
-    pub(super) fn classic_heartbeat(&mut self, step: &mut Step<'_>, id: RequestId, _identity: &Identity) {
-        step.refuse(id, KafkaError::UnknownMemberId);
-    }
-
-    pub(super) fn leave(&mut self, step: &mut Step<'_>, id: RequestId, _leaving: Vec<LeavingMember>) {
-        step.refuse(id, KafkaError::UnknownMemberId);
     }
 
     /// Whether this client may commit these offsets now; the generation is a member epoch. An epoch that is not the
@@ -207,7 +186,7 @@ impl ConsumerGroup {
             phase: self.phase(),
             epoch: self.header.epoch,
             assignment_epoch: self.header.assignment_epoch,
-            protocol_type: "consumer".to_owned(),
+            protocol_type: CONSUMER.to_owned(),
             protocol_name: self.preferred_assignor(step).name().to_owned(),
             members: self.members.values().map(member).collect(),
         }
@@ -224,6 +203,7 @@ impl ConsumerGroup {
             return;
         }
         self.subscriptions.add(&member.subscription, state);
+        self.guests += usize::from(member.classic.is_some());
         if let Some(old) = &old {
             self.forget(old);
         }
@@ -244,6 +224,7 @@ impl ConsumerGroup {
     /// Takes out what follows from the member as it was.
     fn forget(&mut self, old: &Member) {
         self.subscriptions.remove(&old.subscription);
+        self.guests -= usize::from(old.classic.is_some());
         if let Some(instance) = &old.instance_id
             && self.statics.get(instance) == Some(&old.id)
         {

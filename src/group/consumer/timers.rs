@@ -32,7 +32,6 @@ impl Timers {
         self.queue.insert((at, member.clone(), timer));
     }
 
-    #[expect(dead_code, reason = "for members of the classic protocol")]
     pub(super) fn set_if_absent(&mut self, member: &MemberId, timer: Timer, at: Instant) {
         if !self.at.contains_key(&(member.clone(), timer)) {
             self.set(member, timer, at);

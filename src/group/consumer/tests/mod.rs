@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::config::{Config, KafkaSettings};
-use crate::group::machine::{Action, Event, Machine, Members};
+use crate::group::machine::{Action, Event, Machine, Members, RequestId};
 use crate::group::message::*;
 use crate::group::router::GroupSettings;
 use crate::state::*;
@@ -16,6 +16,7 @@ mod assignors;
 mod churn;
 mod heartbeats;
 mod limits;
+mod migration;
 mod patterns;
 
 /// The group, the State that it is in, and a clock.
