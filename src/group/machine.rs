@@ -233,7 +233,11 @@ impl Machine {
             }
             // Only a join changes a group's protocol.
             Members::Classic(_) if heartbeat.member_epoch != 0 => {
-                let message = format!("Group {} is not a consumer group.", self.name);
+                let message = match step.view.state.group(&self.name) {
+                    Some(_) => format!("Group {} is not a consumer group.", self.name),
+                    None if heartbeat.member_epoch > 0 => format!("Consumer group {} not found.", self.name),
+                    None => format!("Group {} not found.", self.name),
+                };
                 step.refuse(id, GroupError::new(KafkaError::GroupIdNotFound, message));
             }
             Members::Classic(group) => match ConsumerGroup::succeed(self.name.clone(), group, step) {

@@ -49,7 +49,7 @@ impl ConsumerGroup {
             self.replace(step, &old, base);
         }
         self.put(step.view.state, member);
-        self.bump_if(step, changed || self.header.epoch == 0);
+        self.bump_if(step, changed);
         self.assign_if_due(step);
         let owned = known(&subscription, step.view.state);
         self.advance(step, &id, Some(&owned), changed);

@@ -71,7 +71,7 @@ impl ConsumerGroup {
             self.replace(step, &old, base);
         }
         self.put(step.view.state, member);
-        self.bump_if(step, subscription_changed || self.header.epoch == 0);
+        self.bump_if(step, subscription_changed);
         self.assign_if_due(step);
         self.advance(step, &id, request.owned.as_deref(), subscription_changed);
         self.timers.set(&id, Timer::Session, step.after_ms(self.session_timeout_ms(step)));

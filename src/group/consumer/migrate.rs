@@ -30,7 +30,9 @@ impl ConsumerGroup {
         step: &Step<'_>,
     ) -> Result<Self, GroupError> {
         let epoch = group.header().epoch;
-        let mut next = Self::empty(name, GroupHeader { epoch, assignment_epoch: epoch, ..GroupHeader::default() });
+        // Kafka's groups begin with epoch 1, and their first target is that of the first subscription, 2.
+        let header = GroupHeader { epoch: epoch.max(1), assignment_epoch: epoch, ..GroupHeader::default() };
+        let mut next = Self::empty(name, header);
         if group.phase() == Phase::Empty {
             return Ok(next);
         }

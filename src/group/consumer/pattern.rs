@@ -96,8 +96,8 @@ impl Reader<'_> {
         let last = match (self.last, operator) {
             (Last::Something, _) => Last::Repeat,
             (Last::Repeat, "?") => Last::LazyRepeat,
-            (Last::Nothing, _) => return Err(format!("missing argument to repetition operator: `{operator}`")),
-            _ => return Err(format!("invalid nested repetition operator: `{operator}`")),
+            (Last::Nothing, _) => return Err("missing argument to repetition operator".to_owned()),
+            _ => return Err("invalid nested repetition operator".to_owned()),
         };
         self.put(operator, last);
         Ok(())
@@ -121,7 +121,7 @@ impl Reader<'_> {
             (None, _) => false,
         };
         if !in_order {
-            return Err(format!("invalid repeat count: `{{{inside}}}`"));
+            return Err("invalid repeat count".to_owned());
         }
         self.repeat(&format!("{{{inside}}}"))
     }
@@ -141,8 +141,14 @@ impl Reader<'_> {
         match (name, end) {
             (Some(name), Some('>')) if is_name(name) => {}
             (None, Some(':')) if flags => {}
-            (None, Some(')')) if flags && !head.is_empty() => self.depth -= 1,
-            _ => return Err(format!("invalid or unsupported Perl syntax: `(?{head}`")),
+            (None, Some(')')) if flags && !head.ends_with('-') => self.depth -= 1,
+            _ => return Err("invalid or unsupported Perl syntax".to_owned()),
+        }
+        if head.is_empty() && end == Some(')') {
+            // No flags at all, which the library does not take.
+            self.out.pop();
+            self.rest.next();
+            return Ok(());
         }
         self.out.push('?');
         let length = head.chars().count() + 1;
@@ -154,7 +160,7 @@ impl Reader<'_> {
     /// After `\`.
     fn escape(&mut self, in_class: bool) -> Result<(), String> {
         let Some(c) = self.rest.next() else { return Err("trailing backslash at end of expression".to_owned()) };
-        let wrong = |c: char| Err(format!("invalid escape sequence: `\\{c}`"));
+        let wrong = || Err("invalid escape sequence".to_owned());
         match c {
             'Q' if !in_class => {
                 let mut quoted = String::new();
@@ -167,7 +173,7 @@ impl Reader<'_> {
                 }
                 quoted.chars().for_each(|c| self.literal(c));
             }
-            'b' if in_class => return wrong(c),
+            'b' if in_class => return wrong(),
             'A' | 'z' | 'b' | 'B' if !in_class => {
                 // In a group of its own, since the library reads `\b{start}` as one word.
                 self.put(&format!("(?:\\{c})"), Last::Something);
@@ -185,7 +191,7 @@ impl Reader<'_> {
                 let text = if in_class { format!("\\{c}") } else { regex::escape(&c.to_string()) };
                 self.put(&text, Last::Something);
             }
-            c => return wrong(c),
+            _ => return wrong(),
         }
         Ok(())
     }
@@ -212,7 +218,7 @@ impl Reader<'_> {
         }
         let closed = !braced && digits.len() == 2 || braced && self.rest.next_if_eq(&'}').is_some();
         if digits.is_empty() || !closed {
-            return Err(format!("invalid escape sequence: `\\x{digits}`"));
+            return Err("invalid escape sequence".to_owned());
         }
         self.put(&format!("\\x{{{digits}}}"), Last::Something);
         Ok(())
@@ -220,7 +226,7 @@ impl Reader<'_> {
 
     /// `\pL`, `\p{Greek}`, `\p{^Greek}`, and the same with `\P`.
     fn unicode_class(&mut self, letter: char) -> Result<(), String> {
-        let wrong = || "invalid character class range: `\\p`".to_owned();
+        let wrong = || "invalid character class range".to_owned();
         let name = match self.rest.next() {
             Some('{') => {
                 let name: String = self.rest.by_ref().take_while(|c| *c != '}').take(64).collect();
@@ -272,7 +278,7 @@ impl Reader<'_> {
             return Ok(());
         };
         if !SETS.contains(&name.strip_prefix('^').unwrap_or(name)) {
-            return Err(format!("invalid character class range: `[{inside}]`"));
+            return Err("invalid character class range".to_owned());
         }
         self.rest.by_ref().take(inside.chars().count() + 1).for_each(drop);
         self.out.push_str(&format!("[{inside}]"));

@@ -37,8 +37,7 @@ fn a_heartbeat_is_checked_first() {
 #[test]
 fn a_group_that_is_not_there_is_not_found() {
     let mut bench = Bench::new();
-    for epoch in [1, -1] {
-        let message = "Group g is not a consumer group.";
+    for (epoch, message) in [(1, "Consumer group g not found."), (-1, "Group g not found.")] {
         assert_eq!(bench.error(beat("a", epoch)), (KafkaError::GroupIdNotFound, message.into()));
     }
 }
@@ -80,11 +79,11 @@ fn a_large_assignment_goes_in_several_changes() {
     bench.pass_ms(1_000);
     bench.taken_changes();
     // No change is larger than the bench allows. Until the last one it is to be computed again.
-    bench.ok(beat("m0", 1));
+    bench.ok(beat("m0", 2));
     assert_eq!(assigned(&bench), 1_000_000);
     let epochs: Vec<Option<(i32, i32)>> =
         bench.changes.iter().map(|c| c.header.as_ref().map(|h| (h.epoch, h.assignment_epoch))).collect();
-    assert_eq!(epochs, [Some((10, 9)), Some((10, 10))]);
+    assert_eq!(epochs, [Some((11, 10)), Some((11, 11))]);
     bench.crash();
     assert_eq!(assigned(&bench), 1_000_000);
 }

@@ -37,6 +37,13 @@ fn the_whole_name_matches() {
         (r"\pL\p{Greek}\p{^L}\PL", "aα1-"),
         (r"\bt\b", "t"),
         ("a  #b", "a  #b"),
+        ("(?)a", "a"),
+        ("[a-b-c]+", "a-c"),
+        ("[--a]+", "-_a"),
+        ("^*a$*", "a"),
+        ("|a", "a"),
+        ("()a", "a"),
+        ("(|a)*", "aa"),
     ];
     for (pattern, name) in matching {
         assert!(matches(pattern, name), "{pattern} matches {name}");
@@ -54,22 +61,29 @@ fn what_re2_does_not_take_is_refused() {
         ("a)(b", "unexpected )"),
         ("[", "missing closing ]"),
         ("[]", "missing closing ]"),
-        ("*", "missing argument to repetition operator: `*`"),
-        ("a**", "invalid nested repetition operator: `*`"),
-        ("a|*", "missing argument to repetition operator: `*`"),
-        ("(?=a)", "invalid or unsupported Perl syntax: `(?=a`"),
-        ("(?<!a)b", "invalid or unsupported Perl syntax: `(?<!a`"),
-        ("(?x)a", "invalid or unsupported Perl syntax: `(?x`"),
-        (r"(a)\1", r"invalid escape sequence: `\1`"),
-        (r"\u1234", r"invalid escape sequence: `\u`"),
+        ("*", "missing argument to repetition operator"),
+        ("a**", "invalid nested repetition operator"),
+        ("a|*", "missing argument to repetition operator"),
+        ("(?=a)", "invalid or unsupported Perl syntax"),
+        ("(?<!a)b", "invalid or unsupported Perl syntax"),
+        ("(?x)a", "invalid or unsupported Perl syntax"),
+        (r"(a)\1", r"invalid escape sequence"),
+        (r"\u1234", r"invalid escape sequence"),
         (r"\", "trailing backslash at end of expression"),
-        ("a{1001}", "invalid repeat count: `{1001}`"),
-        ("a{3,2}", "invalid repeat count: `{3,2}`"),
+        ("a{1001}", "invalid repeat count"),
+        ("a{2}{3}", "invalid nested repetition operator"),
+        ("x*??", "invalid nested repetition operator"),
+        (r"\E", "invalid escape sequence"),
+        ("(?i", "invalid or unsupported Perl syntax"),
+        ("(?-)", "invalid or unsupported Perl syntax"),
+        ("[^]", "missing closing ]"),
+        ("[[:nonsense:]]", "invalid character class range"),
+        ("a{3,2}", "invalid repeat count"),
     ];
     for (pattern, reason) in wrong {
         assert_eq!(compile(pattern).map(drop), Err(reason.to_owned()), "{pattern}");
     }
-    for pattern in ["[z-a]", r"\p{Nonsense}", r"\x{110000}", "((a{100}){100}){100}", "[[:nonsense:]]"] {
+    for pattern in ["[z-a]", r"\p{Nonsense}", r"\x{110000}", "((a{100}){100}){100}", "(?P<y>b)(?P<y>c)"] {
         assert!(compile(pattern).is_err(), "{pattern}");
     }
     assert_eq!(compile(&"a".repeat(4097)).map(drop), Err("it is longer than 4096 bytes".into()));
@@ -90,20 +104,20 @@ fn a_group_gets_the_topics_that_match_and_those_that_come() {
     bench.topic("log-a", 1);
     bench.topic("other", 1);
     let reply = bench.ok(join("a", &[]).no_topics().regex("log-.*"));
-    assert_eq!((reply.member_epoch, reply.assignment.unwrap().len()), (1, 1));
+    assert_eq!((reply.member_epoch, reply.assignment.unwrap().len()), (2, 1));
     bench.topic("log-b", 1);
-    let reply = bench.ok(beat("a", 1));
-    assert_eq!((reply.member_epoch, reply.assignment.unwrap().len()), (2, 2));
+    let reply = bench.ok(beat("a", 2));
+    assert_eq!((reply.member_epoch, reply.assignment.unwrap().len()), (3, 2));
     assert!(bench.group().is_subscribed("log-b") && !bench.group().is_subscribed("other"));
     // Names and an expression are taken together; an empty expression takes it back.
-    let reply = bench.ok(beat("a", 2).topics(&["other"]));
-    assert_eq!((reply.member_epoch, reply.assignment.unwrap().len()), (3, 3));
+    let reply = bench.ok(beat("a", 3).topics(&["other"]));
+    assert_eq!((reply.member_epoch, reply.assignment.unwrap().len()), (4, 3));
     bench.crash();
     bench.taken_changes();
-    assert_eq!(bench.ok(beat("a", 3)).assignment, None);
+    assert_eq!(bench.ok(beat("a", 4)).assignment, None);
     assert_eq!(bench.taken_changes(), 0);
-    let reply = bench.ok(beat("a", 3).regex("").owned(&[]));
-    assert_eq!((reply.member_epoch, reply.assignment.unwrap().len()), (4, 1));
+    let reply = bench.ok(beat("a", 4).regex("").owned(&[]));
+    assert_eq!((reply.member_epoch, reply.assignment.unwrap().len()), (5, 1));
     assert!(!bench.group().is_subscribed("log-b"));
 }
 
