@@ -1,5 +1,5 @@
 // franz-go behind one JSON object per line on standard input and output; bytes are Base64 (Go's own encoding of []byte),
-// null stays null.
+// null stays null. With the argument `member`: a member of a consumer group, also in sarama.
 package main
 
 import (
@@ -221,6 +221,13 @@ func run(line []byte) (any, error) {
 }
 
 func main() {
+	if os.Args[1] == "member" {
+		if err := member(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	bootstrap = os.Args[1]
 	in := bufio.NewReaderSize(os.Stdin, 1<<20)
 	out := json.NewEncoder(os.Stdout)
