@@ -1,15 +1,20 @@
-//! ApiVersions (18): what is offered. No feature is finalised yet: each becomes so with the capability that it stands
-//! for (`transaction.version`, `group.version`), since clients change their behaviour by it.
-use kafka_protocol::messages::api_versions_response::ApiVersion;
+//! ApiVersions (18): what is offered. A feature is finalised with the capability that it stands for, since clients change
+//! their behaviour by it: `group.version` is the consumer protocol; `transaction.version` and others are not there yet.
+use kafka_protocol::messages::api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
 use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse};
+use kafka_protocol::protocol::StrBytes;
 
+use super::groups::check_consumer_protocol;
 use super::table::{OFFERED as ALL, Offered};
 use super::{Call, Context};
 use crate::types::KafkaError;
 
 pub(super) const OFFERED: Offered = Offered::new(ApiKey::ApiVersions, 0, 4);
 
-pub(super) async fn handle(_: &Context, call: &Call, request: ApiVersionsRequest) -> ApiVersionsResponse {
+/// Clients use the consumer protocol (KIP-848) where this is 1.
+const GROUP_VERSION: StrBytes = StrBytes::from_static_str("group.version");
+
+pub(super) async fn handle(ctx: &Context, call: &Call, request: ApiVersionsRequest) -> ApiVersionsResponse {
     let named = call.header.version < 3
         || (is_software_name(&request.client_software_name) && is_software_name(&request.client_software_version));
     if !named {
@@ -18,7 +23,25 @@ pub(super) async fn handle(_: &Context, call: &Call, request: ApiVersionsRequest
     let keys = ALL.iter().map(|o| {
         ApiVersion::default().with_api_key(o.key as i16).with_min_version(o.shown_min).with_max_version(o.max)
     });
-    ApiVersionsResponse::default().with_api_keys(keys.collect()).with_finalized_features_epoch(-1)
+    let response = ApiVersionsResponse::default().with_api_keys(keys.collect()).with_finalized_features_epoch(-1);
+    if call.header.version < 3 || check_consumer_protocol(ctx).is_err() {
+        return response;
+    }
+    with_features(ctx, call.header.version, response)
+}
+
+fn with_features(ctx: &Context, version: i16, response: ApiVersionsResponse) -> ApiVersionsResponse {
+    // Clients forget what they know when the epoch rises, and ignore answers in which it falls; it never does.
+    let epoch = i64::try_from(ctx.replica.applied().position.0).unwrap_or(i64::MAX);
+    let finalized =
+        FinalizedFeatureKey::default().with_name(GROUP_VERSION).with_min_version_level(1).with_max_version_level(1);
+    let response = response.with_finalized_features_epoch(epoch).with_finalized_features(vec![finalized]);
+    if version < 4 {
+        // Clients of version 3 can't read a range that begins with 0 (KIP-1022).
+        return response;
+    }
+    let supported = SupportedFeatureKey::default().with_name(GROUP_VERSION).with_min_version(0).with_max_version(1);
+    response.with_supported_features(vec![supported])
 }
 
 /// `[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?` (KIP-511).
