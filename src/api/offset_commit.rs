@@ -19,7 +19,7 @@ pub(super) const OFFERED: Offered = Offered::new(ApiKey::OffsetCommit, 2, 10);
 
 /// The first version that names topics by id.
 const BY_ID: i16 = 10;
-/// The first version that knows the errors of KIP-848.
+/// The first version that knows member epochs and the errors of KIP-848.
 const EPOCHS: i16 = 9;
 
 /// What becomes of one partition's offset.
@@ -135,6 +135,7 @@ async fn ask(
         identity: identity(&request.member_id, instance_id, request.generation_id_or_member_epoch),
         retention_ms: Some(request.retention_time_ms).filter(|ms| *ms != -1),
         offsets,
+        before_epochs: version < EPOCHS,
     };
     match ctx.groups.ask(&request.group_id, Request::Commit(commit)).await {
         Ok(Reply::Committed(deleted)) => Ok(deleted.into_iter().collect()),
@@ -143,12 +144,10 @@ async fn ask(
     }
 }
 
-/// Older clients don't know these errors: for them a group that is not there has another generation, and a member of a
-/// protocol that they don't speak can't be.
+/// Older clients don't know the error: for them a group that is not there has another generation.
 fn in_version(version: i16, error: KafkaError) -> KafkaError {
     match error {
         KafkaError::GroupIdNotFound if version < EPOCHS => KafkaError::IllegalGeneration,
-        KafkaError::StaleMemberEpoch if version < EPOCHS => KafkaError::UnsupportedVersion,
         error => error,
     }
 }

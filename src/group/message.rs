@@ -193,6 +193,8 @@ pub struct CommitRequest {
     /// How long the offsets are kept, where the client says so (versions 2 to 4).
     pub retention_ms: Option<i64>,
     pub offsets: Vec<OffsetSpec>,
+    /// The client speaks a version from before member epochs (below 9), in which no member of KIP-848 may commit.
+    pub before_epochs: bool,
 }
 
 /// Who reads offsets (OffsetFetch from version 9).

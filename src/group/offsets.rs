@@ -10,7 +10,7 @@ impl Machine {
     pub(super) fn commit(&mut self, step: &mut Step<'_>, id: RequestId, commit: CommitRequest) {
         let allowed = match &mut self.members {
             Members::Classic(group) => group.may_commit(step, &commit.identity),
-            Members::Consumer(group) => group.may_commit(step, &commit.identity, &commit.offsets),
+            Members::Consumer(group) => group.may_commit(step, &commit),
         };
         match allowed {
             Err(error) => step.refuse(id, error),

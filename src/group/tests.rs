@@ -24,7 +24,7 @@ async fn broker(site: &Site) -> (Replica, Groups) {
 fn commit(slot: u32, offset: i64) -> Request {
     let offsets = vec![OffsetSpec { slot, offset, leader_epoch: -1, metadata: String::new() }];
     let identity = Identity { generation: -1, ..Identity::default() };
-    Request::Commit(CommitRequest { identity, retention_ms: None, offsets })
+    Request::Commit(CommitRequest { identity, offsets, ..CommitRequest::default() })
 }
 
 fn offset_of(replica: &Replica, group: &str) -> i64 {
@@ -125,7 +125,7 @@ async fn an_empty_commit_appends_nothing() {
     let (replica, groups) = broker(&site).await;
     let before = replica.applied();
     let identity = Identity { generation: -1, ..Identity::default() };
-    let request = Request::Commit(CommitRequest { identity, retention_ms: None, offsets: vec![] });
+    let request = Request::Commit(CommitRequest { identity, ..CommitRequest::default() });
     groups.ask("g", request).await.unwrap();
     assert_eq!(replica.applied(), before);
 }

@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::machine::{Phase, Step, View};
-use super::message::{DescribedMember, Description, Identity, Reader};
+use super::message::{CommitRequest, DescribedMember, Description, Reader};
 use crate::state::{Group, GroupHeader, GroupName, GroupProtocol, OffsetSpec, State};
 use crate::types::{KafkaError, Slot, TopicId};
 use crate::world::Instant;
@@ -105,16 +105,15 @@ impl ConsumerGroup {
     ///
     /// # Errors
     /// Kafka's.
-    pub(super) fn may_commit(
-        &self,
-        step: &Step<'_>,
-        identity: &Identity,
-        offsets: &[OffsetSpec],
-    ) -> Result<(), KafkaError> {
+    pub(super) fn may_commit(&self, step: &Step<'_>, commit: &CommitRequest) -> Result<(), KafkaError> {
+        let CommitRequest { identity, offsets, before_epochs, .. } = commit;
         if identity.generation < 0 && self.members.is_empty() {
             return Ok(());
         }
         let member = self.members.get(identity.member_id.as_str()).ok_or(KafkaError::UnknownMemberId)?;
+        if *before_epochs && member.classic.is_none() {
+            return Err(KafkaError::UnsupportedVersion);
+        }
         if identity.generation == member.epoch {
             return Ok(());
         }

@@ -176,7 +176,7 @@ impl Bench {
         let slot = self.state.topic(topic).expect("it exists").slots[partition];
         let identity = Identity { member_id: member.into(), instance_id: None, generation: epoch };
         let offsets = vec![OffsetSpec { slot: slot.0, offset: 1, leader_epoch: -1, metadata: String::new() }];
-        let answer = self.ask(Request::Commit(CommitRequest { identity, retention_ms: None, offsets }));
+        let answer = self.ask(Request::Commit(CommitRequest { identity, offsets, ..CommitRequest::default() }));
         answer.map(drop).map_err(|e| e.error)
     }
 }
