@@ -135,3 +135,21 @@ async fn tools_see_groups_in_every_version_that_is_offered() {
         assert_eq!(found, [KafkaError::NonEmptyGroup.code(), absent], "version {v}");
     }
 }
+
+/// The client of an old version says how long its offset is kept; a group that has none left goes with it.
+#[tokio::test(start_paused = true)]
+async fn old_offsets_are_forgotten_by_the_loop() {
+    let ctx = &*broker("kafka:\n  offsets.retention.check.interval.ms: 1000\n").await;
+    create(ctx, "t", 1).await.unwrap();
+    for (id, v) in [("short", 2), ("long", 5)] {
+        let partition = OffsetCommitRequestPartition::default().with_committed_offset(7);
+        let topic = OffsetCommitRequestTopic::default().with_name(name("t")).with_partitions(vec![partition]);
+        let request = OffsetCommitRequest::default().with_group_id(group(id)).with_topics(vec![topic]);
+        let kept_ms = if v == 2 { 0 } else { -1 };
+        let found = ask(ctx, v, request.with_retention_time_ms(kept_ms)).await;
+        assert_eq!(found.topics[0].partitions[0].error_code, 0);
+    }
+    ctx.world.sleep(std::time::Duration::from_secs(3)).await;
+    let groups = ask(ctx, 5, ListGroupsRequest::default()).await.groups;
+    assert_eq!(groups.iter().map(|g| g.group_id.as_str()).collect::<Vec<_>>(), ["long"]);
+}
