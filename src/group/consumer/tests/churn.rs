@@ -5,7 +5,10 @@
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::embedded::EmbeddedAssignment;
+use super::migration::subscription;
 use super::*;
+use crate::config::Migration;
 
 type Set = BTreeSet<(TopicId, i32)>;
 
@@ -39,21 +42,48 @@ struct Churn {
     /// Requests that come once more, later.
     late: Vec<(u64, ConsumerHeartbeat)>,
     trouble: bool,
+    /// Members of the classic protocol come too. The group then stays one of the consumer protocol, and topics stay.
+    has_guests: bool,
+    guests: Vec<Guest>,
+}
+
+/// A consumer of the classic protocol.
+#[derive(Clone, Default)]
+struct Guest {
+    id: String,
+    /// `None` while it has to join.
+    generation: Option<i32>,
+    is_synced: bool,
+    /// It keeps what it has while it joins.
+    is_cooperative: bool,
+    owned: Set,
+    next_ms: u64,
 }
 
 const TOPICS: [&str; 4] = ["aa", "ab", "bb", "cc"];
 
 impl Churn {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, has_guests: bool) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let interval = if rng.random_bool(0.5) { 0 } else { 1_000 };
         let mut bench = Bench::with(|kafka| {
             kafka.group_consumer_session_timeout_ms = 6_000;
             kafka.group_consumer_assignment_interval_ms = interval;
+            kafka.group_consumer_migration_policy = Migration::Upgrade;
         });
         bench.topic("aa", 5);
         bench.topic("bb", 3);
-        Self { bench, rng, ms: 0, clients: Vec::new(), names: 0, late: Vec::new(), trouble: true }
+        Self {
+            bench,
+            rng,
+            ms: 0,
+            clients: Vec::new(),
+            names: 0,
+            late: Vec::new(),
+            trouble: true,
+            has_guests,
+            guests: Vec::new(),
+        }
     }
 
     fn run(&mut self) {
@@ -66,6 +96,7 @@ impl Churn {
         self.clients.retain(|c| !c.is_dead);
         self.clients.iter_mut().for_each(|c| c.is_stuck = false);
         self.late.clear();
+        self.guests.retain(|g| !g.id.is_empty());
         self.pass(20_000);
         self.check_settled();
     }
@@ -73,6 +104,9 @@ impl Churn {
     fn churn(&mut self) {
         let alive: Vec<usize> = (0..self.clients.len()).filter(|at| !self.clients[*at].is_dead).collect();
         let some = alive.get(self.rng.random_range(0..alive.len().max(1))).copied();
+        if self.has_guests && self.rng.random_bool(0.4) {
+            return self.guests_change();
+        }
         match (self.rng.random_range(0..20), some) {
             (0..=6, _) | (_, None) => self.come(None),
             (7..=10, Some(at)) => self.leave(at),
@@ -82,7 +116,7 @@ impl Churn {
                 self.clients[at].topics = self.some_topics();
                 self.clients[at].subscription_changed = true;
             }
-            (15, Some(_)) => self.topics_change(),
+            (15, Some(_)) if !self.has_guests => self.topics_change(),
             (16..=17, _) => self.bench.crash(),
             (_, Some(_)) => {}
         }
@@ -133,6 +167,9 @@ impl Churn {
             }
             for at in 0..self.clients.len() {
                 self.step(at);
+            }
+            for at in 0..self.guests.len() {
+                self.step_guest(at);
             }
             self.check_safe();
         }
@@ -186,6 +223,84 @@ impl Churn {
         }
     }
 
+    fn guests_change(&mut self) {
+        if self.guests.is_empty() || self.rng.random_bool(0.6) {
+            self.guests.push(Guest { is_cooperative: self.rng.random_bool(0.5), ..Guest::default() });
+            return;
+        }
+        // Some say that they leave, others are found out.
+        let guest = self.guests.remove(self.rng.random_range(0..self.guests.len()));
+        if self.rng.random_bool(0.5) && matches!(self.bench.machine.members, Members::Consumer(_)) {
+            let leaving = LeavingMember { member_id: guest.id, instance_id: None };
+            let _ = self.bench.ask(Request::Leave(vec![leaving]));
+        }
+    }
+
+    fn step_guest(&mut self, at: usize) {
+        let in_group = matches!(self.bench.machine.members, Members::Consumer(_));
+        if !in_group || self.bench.machine.phase() == Phase::Empty || self.ms < self.guests[at].next_ms {
+            return;
+        }
+        self.guests[at].next_ms = self.ms + self.rng.random_range(100..600);
+        let mut guest = self.guests[at].clone();
+        let error = match guest.generation {
+            None => self.join_guest(&mut guest),
+            Some(generation) if !guest.is_synced => self.sync_guest(&mut guest, generation),
+            Some(generation) => {
+                let identity = Identity { member_id: guest.id.clone(), instance_id: None, generation };
+                self.bench.ask(Request::Heartbeat(identity)).map(drop)
+            }
+        };
+        match error.map_err(|e| e.error) {
+            Ok(()) => {}
+            Err(KafkaError::RebalanceInProgress) => guest.generation = None,
+            Err(KafkaError::UnknownMemberId | KafkaError::IllegalGeneration) => {
+                guest = Guest { is_cooperative: guest.is_cooperative, ..Guest::default() };
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+        self.guests[at] = guest;
+    }
+
+    fn join_guest(&mut self, guest: &mut Guest) -> Result<(), GroupError> {
+        if !guest.is_cooperative {
+            guest.owned.clear();
+        }
+        let mut by_name: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
+        for (topic, partition) in &guest.owned {
+            by_name.entry(&self.bench.state.topic(*topic).unwrap().name).or_default().push(*partition);
+        }
+        let owned: Vec<(&str, &[i32])> = by_name.iter().map(|(name, p)| (*name, p.as_slice())).collect();
+        let join = JoinGroup {
+            member_id: guest.id.clone(),
+            session_timeout_ms: 6_000,
+            rebalance_timeout_ms: 3_000,
+            protocol_type: "consumer".into(),
+            protocols: vec![("range".into(), subscription(&["aa", "bb"], &owned))],
+            ..JoinGroup::default()
+        };
+        let Reply::Join(reply) = self.bench.ask(Request::Join(join))? else { panic!("no answer to a join") };
+        (guest.id, guest.generation, guest.is_synced) = (reply.member_id, Some(reply.generation), false);
+        Ok(())
+    }
+
+    fn sync_guest(&mut self, guest: &mut Guest, generation: i32) -> Result<(), GroupError> {
+        let identity = Identity { member_id: guest.id.clone(), instance_id: None, generation };
+        let Reply::Sync(reply) = self.bench.ask(Request::Sync(SyncGroup { identity, ..SyncGroup::default() }))? else {
+            panic!("no answer to a sync")
+        };
+        let id = |name: &str| self.bench.state.topic_by_name(name).unwrap().id;
+        let assignment = EmbeddedAssignment::read(&reply.assignment).unwrap().partitions;
+        let assigned: Set = assignment.iter().flat_map(|(name, p)| p.iter().map(|p| (id(name), *p))).collect();
+        guest.is_synced = true;
+        if guest.owned.iter().any(|partition| !assigned.contains(partition)) {
+            // What it gave up it tells by joining again.
+            guest.generation = None;
+        }
+        guest.owned = assigned;
+        Ok(())
+    }
+
     /// No partition is worked on by two clients that the coordinator both takes for members.
     fn check_safe(&self) {
         let Members::Consumer(group) = &self.bench.machine.members else { return };
@@ -200,6 +315,16 @@ impl Churn {
                 assert!(other.is_none(), "{partition:?} is worked on by {} and {other:?} at {} ms", client.id, self.ms);
             }
         }
+        for guest in &self.guests {
+            let Some(member) = group.members.get(guest.id.as_str()) else { continue };
+            if guest.generation.is_some_and(|generation| generation != member.epoch) {
+                continue;
+            }
+            for partition in &guest.owned {
+                let other = seen.insert(*partition, &guest.id);
+                assert!(other.is_none(), "{partition:?} is worked on by {} and {other:?} at {} ms", guest.id, self.ms);
+            }
+        }
         for (id, member) in &group.members {
             assert!(member.epoch <= group.header.epoch && group.header.assignment_epoch <= group.header.epoch);
             assert!(member.held().all(|partition| group.owners.get(&partition) == Some(id)));
@@ -209,7 +334,8 @@ impl Churn {
 
     /// Everybody who is there is a member, and all that is subscribed to is worked on.
     fn check_settled(&mut self) {
-        assert_eq!(self.bench.machine.phase(), if self.clients.is_empty() { Phase::Empty } else { Phase::Stable });
+        let is_empty = self.clients.is_empty() && self.guests.is_empty();
+        assert_eq!(self.bench.machine.phase(), if is_empty { Phase::Empty } else { Phase::Stable });
         let (mut wanted, mut owned) = (Set::new(), Set::new());
         for client in &self.clients {
             let topics = self
@@ -220,8 +346,14 @@ impl Churn {
             wanted.extend(topics.flat_map(|t| (0..t.slots.len() as i32).map(|p| (t.id, p))));
             owned.extend(client.owned.iter().copied());
         }
+        for guest in &self.guests {
+            let topics = self.bench.state.topics().filter(|t| matches!(&*t.name, "aa" | "bb"));
+            wanted.extend(topics.flat_map(|t| (0..t.slots.len() as i32).map(|p| (t.id, p))));
+            owned.extend(guest.owned.iter().copied());
+        }
         assert_eq!(owned, wanted);
-        assert_eq!(owned.len(), self.clients.iter().map(|c| c.owned.len()).sum::<usize>());
+        let each = self.clients.iter().map(|c| c.owned.len()).chain(self.guests.iter().map(|g| g.owned.len()));
+        assert_eq!(owned.len(), each.sum::<usize>());
         // The next coordinator finds nothing to do.
         self.bench.crash();
         self.bench.taken_changes();
@@ -278,7 +410,15 @@ impl Client {
 #[test]
 fn groups_settle_whatever_happens() {
     for seed in 0..200 {
-        let result = std::panic::catch_unwind(|| Churn::new(seed).run());
+        let result = std::panic::catch_unwind(|| Churn::new(seed, false).run());
+        assert!(result.is_ok(), "seed {seed}");
+    }
+}
+
+#[test]
+fn groups_of_both_protocols_settle() {
+    for seed in 0..50 {
+        let result = std::panic::catch_unwind(|| Churn::new(seed, true).run());
         assert!(result.is_ok(), "seed {seed}");
     }
 }

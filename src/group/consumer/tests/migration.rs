@@ -4,7 +4,7 @@ use super::*;
 use crate::config::Migration;
 
 /// A subscription of version 1.
-fn subscription(topics: &[&str], owned: &[(&str, &[i32])]) -> Bytes {
+pub(super) fn subscription(topics: &[&str], owned: &[(&str, &[i32])]) -> Bytes {
     let mut out = vec![0, 1];
     let text = |out: &mut Vec<u8>, text: &str| {
         out.extend((text.len() as i16).to_be_bytes());
