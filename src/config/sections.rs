@@ -205,7 +205,7 @@ section! {
         producers_per_partition_max: usize = 10_000, { min: 1, max: 1_000_000, metric: "strandline_state_producers" };
         /// Groups of the cluster.
         groups_max: usize = 20_000, { min: 1, max: 1_000_000, metric: "strandline_state_groups" };
-        /// Committed offsets of the cluster, one per group and partition, at about 200 bytes each.
+        /// Committed offsets of the cluster, one per group and partition, at about 300 bytes each.
         group_offsets_max: usize = 500_000, { min: 1, max: 100_000_000, metric: "strandline_state_group_offsets" };
         /// Memory of the members and assignments of all groups.
         group_bytes_max: u64 = 64 << 20, { min: 1 << 20, metric: "strandline_state_group_bytes" };
