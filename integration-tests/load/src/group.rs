@@ -53,12 +53,14 @@ impl Board {
         self.lock().remove(&member);
     }
 
-    /// Whether `members` own each of the partitions once.
+    /// Whether `members` own each of the partitions once, and none of them two more than another.
     pub fn is_settled(&self, members: usize, partitions: i32) -> bool {
         let board = self.lock();
         let owned: Vec<i32> = board.values().flatten().copied().collect();
         let all: BTreeSet<i32> = owned.iter().copied().collect();
-        board.len() == members && owned.len() == all.len() && all.len() == usize::try_from(partitions).unwrap_or(0)
+        let (least, most) = (board.values().map(BTreeSet::len).min(), board.values().map(BTreeSet::len).max());
+        let is_even = least.zip(most).is_some_and(|(least, most)| most - least <= 1);
+        board.len() == members && is_even && owned.len() == all.len() && i32::try_from(all.len()) == Ok(partitions)
     }
 }
 
