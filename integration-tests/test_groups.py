@@ -129,3 +129,63 @@ def test_two_members_with_every_assignor(group, client, protocol, assignor):
 @pytest.mark.parametrize("client,protocol,assignor", NEW, ids=map(shown, NEW))
 def test_two_members_of_the_new_protocol(group, client, protocol, assignor):
     two_members(group(protocol=protocol, assignor=assignor), client)
+
+
+MIXED = [
+    ("java", "librdkafka", "franz-go"), ("kafka-python", "aiokafka", "kafkajs"), ("sarama", "java", "kafkajs"),
+    ("librdkafka", "kafka-python", "sarama"), ("franz-go", "kafkajs", "aiokafka"), ("aiokafka", "sarama", "franz-go"),
+]  # fmt: skip
+MIXED = [pytest.param(m, id="-".join(m), marks=[pytest.mark.nightly] if n > 1 else []) for n, m in enumerate(MIXED)]
+
+
+@pytest.mark.parametrize("clients", MIXED)
+def test_mixed_clients_in_one_group(group, clients):
+    """All assign by range; whoever leads decides for the others. They leave one after the other, the last reads it all."""
+    group = group(assignor="range")
+    members = [group.join(client) for client in clients]
+    group.settle(PARTITIONS)
+    assert all(len(m.owned) == PARTITIONS // 3 for m in members)
+    writer = Writer(group)
+    writer.write(3)
+    writer.all_read()
+    for member in members:
+        assert member.records
+        member.close()
+        writer.write(2)
+        if group.present:
+            group.settle(PARTITIONS)
+            writer.all_read()
+            assert sorted(group.read) == writer.places
+    group.join(clients[0])
+    writer.all_read()
+    assert sorted(group.read) == writer.places
+
+
+# One group of two per client and protocol, all under one kill.
+LIVES = [(c, "classic", a) for c, _, a in CLASSIC] + [c for c in NEW if c[2] == "uniform"]
+
+
+@pytest.mark.parametrize("client,protocol,assignor", LIVES, ids=map(shown, LIVES))
+def test_members_go_on_after_kill9_of_the_broker(launch, group, client, protocol, assignor):
+    """The membership is unchanged: nobody is asked to join again, nobody gets other partitions, no commit is lost."""
+    broker = launch(settings=SETTINGS)
+    group = group(on=broker, protocol=protocol, assignor=assignor)
+    members = [group.join(client), group.join(client)]
+    group.settle(PARTITIONS)
+    writer = Writer(group)
+    writer.write(4)
+    writer.all_read()
+    before = [(m.of("owned"), m.generations) for m in members]
+    writer.write(4, pause_s=0.02)
+    broker.kill9()
+    acknowledged = {}
+    for event in [e for m in members for e in m.of("committed")]:
+        for partition, offset in event["offsets"].items():
+            acknowledged[int(partition)] = max(offset, acknowledged.get(int(partition), 0))
+    broker.restart()
+    for partition, offset in group.committed(PARTITIONS).items():
+        assert offset >= acknowledged.get(partition, 0), f"partition {partition} went back"
+    writer.write(4, pause_s=0.02)
+    writer.all_read()
+    assert sorted(group.read) == writer.places
+    assert [(m.of("owned"), m.generations) for m in members] == before, [m.events for m in members]
