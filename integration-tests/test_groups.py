@@ -6,14 +6,9 @@ import pytest
 
 from harness import broker as brokers
 from harness import wire
-from harness.group import Group
+from harness.group import SETTINGS, Group
 
 PARTITIONS = 6
-SETTINGS = {
-    "group.initial.rebalance.delay.ms": 0, "group.min.session.timeout.ms": 1000,
-    "group.consumer.heartbeat.interval.ms": 500, "group.consumer.min.heartbeat.interval.ms": 500,
-    "group.consumer.session.timeout.ms": 10000, "group.consumer.min.session.timeout.ms": 3000,
-}  # fmt: skip
 ASSIGNORS = {
     "java": ["range", "roundrobin", "sticky", "cooperative-sticky"],
     "librdkafka": ["range", "roundrobin", "cooperative-sticky"],

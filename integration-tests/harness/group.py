@@ -24,7 +24,13 @@ DRIVERS = ROOT / "integration-tests/drivers"
 JAVA = ["java", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
 PYTHON = ("librdkafka", "kafka-python", "aiokafka")
 GO = ("franz-go", "sarama")
-CLIENTS = ("java", *PYTHON, "kafkajs", *GO)
+
+# A broker that does not wait for further members and lets them go soon.
+SETTINGS = {
+    "group.initial.rebalance.delay.ms": 0, "group.min.session.timeout.ms": 1000,
+    "group.consumer.heartbeat.interval.ms": 500, "group.consumer.min.heartbeat.interval.ms": 500,
+    "group.consumer.session.timeout.ms": 10000, "group.consumer.min.session.timeout.ms": 3000,
+}  # fmt: skip
 
 
 def argv(client, config) -> list:
@@ -90,9 +96,9 @@ class Member:
 class Group:
     """A group on one topic, with what its members have read."""
 
-    def __init__(self, broker, topic, directory, *, protocol="classic", assignor="range", session_ms=10_000):
+    def __init__(self, broker, topic, directory, *, protocol="classic", assignor="range", session_ms=10_000, name=None):
         self.broker, self.topic, self.directory = broker, topic, directory
-        self.name = f"group-{topic}"
+        self.name = name or f"group-{topic}"
         self.protocol, self.assignor, self.session_ms = protocol, assignor, session_ms
         self.members: list[Member] = []  # also those that are gone
 

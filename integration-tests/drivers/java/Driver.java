@@ -3,8 +3,11 @@ import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.io.BufferedReader;
+import java.io.ByteArrayOutputStream;
 import java.io.InputStreamReader;
 import java.io.PrintStream;
+import java.lang.reflect.InvocationTargetException;
+import java.lang.reflect.Method;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -41,6 +44,7 @@ import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.header.internals.RecordHeader;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
+import org.apache.kafka.common.utils.Exit;
 
 /**
  * The Java client behind one JSON object per line on standard input and output; bytes are Base64, null stays null.
@@ -93,6 +97,7 @@ public final class Driver {
             case "alter" -> alter(request);
             case "offsets" -> offsets(request);
             case "delete_records" -> deleteRecords(request);
+            case "tool" -> tool(request);
             default -> throw new IllegalArgumentException("no operation " + op);
         };
     }
@@ -235,6 +240,34 @@ public final class Driver {
         RecordsToDelete before = RecordsToDelete.beforeOffset(request.get("before").asLong());
         return get(admin().deleteRecords(Map.of(partition, before)).lowWatermarks().get(partition)).lowWatermark();
     }
+
+    /** Runs one of Kafka's tools in this process, which saves the start of a JVM; what it prints. */
+    private Object tool(JsonNode request) throws Exception {
+        String[] args = JSON.treeToValue(request.get("args"), String[].class);
+        Method main = Class.forName(text(request, "class")).getMethod("main", String[].class);
+        ByteArrayOutputStream printed = new ByteArrayOutputStream();
+        PrintStream out = System.out;
+        PrintStream errors = System.err;
+        Exit.setExitProcedure((code, message) -> {
+            throw new ExitCalled();
+        });
+        try (PrintStream to = new PrintStream(printed, true, StandardCharsets.UTF_8)) {
+            System.setOut(to);
+            System.setErr(to);
+            main.invoke(null, (Object) args);
+        } catch (InvocationTargetException failure) {
+            if (!(failure.getCause() instanceof ExitCalled)) {
+                throw failure;
+            }
+        } finally {
+            System.setOut(out);
+            System.setErr(errors);
+            Exit.resetExitProcedure();
+        }
+        return printed.toString(StandardCharsets.UTF_8);
+    }
+
+    private static final class ExitCalled extends RuntimeException {}
 
     private Admin admin() {
         if (admin == null) {

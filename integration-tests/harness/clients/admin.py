@@ -40,3 +40,9 @@ class JavaAdmin(Java):
 
     def delete_records(self, topic, before, partition=0) -> int:
         return self.ask("delete_records", topic=topic, partition=partition, before=before)
+
+    def tool(self, name, *args) -> str:
+        """What one of Kafka's tools prints, run without a JVM of its own."""
+        tools = {"kafka-consumer-groups": "consumer.group.ConsumerGroupCommand", "kafka-groups": "GroupsCommand"}
+        connection = ["--bootstrap-server", self.bootstrap]
+        return self.ask("tool", **{"class": f"org.apache.kafka.tools.{tools[name]}"}, args=[*connection, *map(str, args)])
