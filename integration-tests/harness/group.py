@@ -4,12 +4,12 @@ A member gets its configuration as one JSON object (`Member.config`), commits af
 when a line or the end comes on its standard input, and prints one JSON object per line:
 
     {"event": "owned", "partitions": [0, 2], "generation": 3}               after each call back of an assignment: all it has now
-    {"event": "records", "records": [[partition, offset, value], …], "generation": 3}
+    {"event": "records", "records": [[partition, offset, sum], …], "generation": 3}
     {"event": "committed", "offsets": {"0": 17}}                             acknowledged by the broker; sarama can't say it
     {"event": "error", "text": …}                                            its client's own words; it goes on
     {"event": "closed"}                                                      it has left
 
-The generation, or member epoch, is there where a client tells it.
+The sum is the CRC-32 of key and value. The generation, or member epoch, is there where a client tells it.
 """
 
 import json
@@ -71,7 +71,12 @@ class Member:
     @property
     def records(self) -> list[tuple[int, int]]:
         """(partition, offset) of each record in the order in which it was read."""
-        return [(partition, offset) for e in self.of("records") for partition, offset, _ in e["records"]]
+        return [(partition, offset) for partition, offset, _ in self.sums]
+
+    @property
+    def sums(self) -> list[tuple[int, int, int]]:
+        """(partition, offset, CRC-32 of key and value), likewise."""
+        return [tuple(r) for e in self.of("records") for r in e["records"]]
 
     @property
     def generations(self) -> set[int]:
@@ -146,8 +151,13 @@ class Group:
             raise AssertionError(f"{error}: {self.members}, {len(set(self.read))} read; {errors}") from None
 
     def committed(self, partitions) -> dict[int, int]:
-        with wire.Connection(self.broker.port) as connection:
-            return committed(connection, self.name, self.topic, partitions)
+        """The committed offset of each partition, once the coordinator has loaded the group."""
+
+        def ask():
+            with wire.Connection(self.broker.port) as connection:
+                return committed(connection, self.name, self.topic, partitions)
+
+        return wait_until(ask, 10, f"the offsets of {self.name}")
 
     def wait_committed(self, counts: dict[int, int], timeout_s=10.0):
         wait_until(lambda: self.committed(len(counts)) == counts, timeout_s, f"{self.name} to commit {counts}")
@@ -169,7 +179,7 @@ def committed(connection, group, topic, partitions) -> dict[int, int]:
         assert reader.unpack("h") == 0
         return index, offset
 
-    [found] = reader.array(lambda: (reader.string(), reader.array(partition))[1])
+    found = reader.array(lambda: (reader.string(), reader.array(partition))[1])
     error = reader.unpack("h")
     assert error == 0, f"OffsetFetch: error {error}"
-    return dict(found)
+    return dict(found[0])

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"hash/crc32"
 	"os"
 	"slices"
 	"sync"
@@ -38,6 +39,10 @@ func emit(event string, fields map[string]any) {
 	}
 	fields["event"] = event
 	_ = json.NewEncoder(os.Stdout).Encode(fields)
+}
+
+func sum(key, value []byte) uint32 {
+	return crc32.Update(crc32.ChecksumIEEE(key), crc32.IEEETable, value)
 }
 
 func emitOwned(partitions []int32, generation int32) {
@@ -114,7 +119,7 @@ func franzMember(ctx context.Context, config memberConfig) error {
 			records := [][]any{}
 			offsets := map[int32]int64{}
 			for _, r := range found {
-				records = append(records, []any{r.Partition, r.Offset, string(r.Value)})
+				records = append(records, []any{r.Partition, r.Offset, sum(r.Key, r.Value)})
 				offsets[r.Partition] = r.Offset + 1
 			}
 			_, generation := client.GroupMetadata()
@@ -162,7 +167,7 @@ func (h saramaHandler) ConsumeClaim(session sarama.ConsumerGroupSession, claim s
 			if !open {
 				return nil
 			}
-			emit("records", map[string]any{"records": [][]any{{r.Partition, r.Offset, string(r.Value)}}, "generation": session.GenerationID()})
+			emit("records", map[string]any{"records": [][]any{{r.Partition, r.Offset, sum(r.Key, r.Value)}}, "generation": session.GenerationID()})
 			session.MarkMessage(r, "")
 			session.Commit() // says nothing of its success
 		}

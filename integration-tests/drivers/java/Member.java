@@ -12,6 +12,7 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeSet;
+import java.util.zip.CRC32;
 import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.ConsumerRecords;
@@ -19,7 +20,6 @@ import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
-import org.apache.kafka.common.serialization.StringDeserializer;
 
 /** A member of a consumer group: java Member CONFIG; harness/group.py says what it prints. */
 public final class Member implements ConsumerRebalanceListener {
@@ -28,7 +28,7 @@ public final class Member implements ConsumerRebalanceListener {
     private final TreeSet<Integer> owned = new TreeSet<>();
     private final JsonNode config;
     private volatile boolean stopping;
-    private KafkaConsumer<byte[], String> consumer;
+    private KafkaConsumer<byte[], byte[]> consumer;
 
     private Member(JsonNode config) {
         this.config = config;
@@ -53,11 +53,11 @@ public final class Member implements ConsumerRebalanceListener {
     }
 
     private void run() {
-        consumer = new KafkaConsumer<>(settings(), new ByteArrayDeserializer(), new StringDeserializer());
+        consumer = new KafkaConsumer<>(settings(), new ByteArrayDeserializer(), new ByteArrayDeserializer());
         consumer.subscribe(List.of(config.get("topic").asText()), this);
         boolean late = false;
         while (!stopping) {
-            ConsumerRecords<byte[], String> records = consumer.poll(Duration.ofMillis(100));
+            ConsumerRecords<byte[], byte[]> records = consumer.poll(Duration.ofMillis(100));
             if (!records.isEmpty()) {
                 show(records);
             }
@@ -95,14 +95,23 @@ public final class Member implements ConsumerRebalanceListener {
         return settings;
     }
 
-    private void show(ConsumerRecords<byte[], String> records) {
+    private void show(ConsumerRecords<byte[], byte[]> records) {
         ObjectNode event = event("records");
         ArrayNode list = event.putArray("records");
-        for (ConsumerRecord<byte[], String> record : records) {
-            list.addArray().add(record.partition()).add(record.offset()).add(record.value());
+        for (ConsumerRecord<byte[], byte[]> record : records) {
+            list.addArray().add(record.partition()).add(record.offset()).add(sum(record));
         }
         event.put("generation", consumer.groupMetadata().generationId());
         emit(event);
+    }
+
+    private static long sum(ConsumerRecord<byte[], byte[]> record) {
+        CRC32 sum = new CRC32();
+        if (record.key() != null) {
+            sum.update(record.key());
+        }
+        sum.update(record.value());
+        return sum.getValue();
     }
 
     private boolean commit() {

@@ -1,5 +1,6 @@
 // A member of a consumer group in kafkajs: node member.js CONFIG MODULES; harness/group.py says what it prints.
 const readline = require('readline')
+const { crc32 } = require('zlib')
 const { createRequire } = require('module')
 const { Kafka, logLevel, AssignerProtocol, PartitionAssigners } = createRequire(process.argv[3] + '/')('kafkajs')
 
@@ -69,7 +70,7 @@ async function main() {
   await consumer.subscribe({ topics: [config.topic], fromBeginning: true })
   await consumer.run({
     eachBatch: async ({ batch }) => {
-      const records = batch.messages.map(m => [batch.partition, Number(m.offset), m.value.toString()])
+      const records = batch.messages.map(m => [batch.partition, Number(m.offset), crc32(m.value, crc32(m.key || ''))])
       emit('records', { records })
     },
   })

@@ -5,6 +5,7 @@ import json
 import sys
 import threading
 import time
+from zlib import crc32
 
 CONFIG = json.loads(sys.argv[1])
 STOP = threading.Event()
@@ -62,7 +63,7 @@ def librdkafka():
     while not STOP.is_set():
         messages = [m for m in consumer.consume(100, 0.1) if not m.error()]
         if messages:
-            emit("records", records=[[m.partition(), m.offset(), m.value().decode()] for m in messages])
+            emit("records", records=[[m.partition(), m.offset(), crc32(m.value(), crc32(m.key() or b""))] for m in messages])
             late.update({m.partition(): m.offset() + 1 for m in messages})
         if late:
             offsets = {p: o for p, o in late.items() if p in owned}
@@ -116,7 +117,7 @@ def kafka_python():
     late = False
     while not STOP.is_set():
         found = consumer.poll(100, max_records=100)
-        records = [[r.partition, r.offset, r.value.decode()] for batch in found.values() for r in batch]
+        records = [[r.partition, r.offset, crc32(r.value, crc32(r.key or b""))] for batch in found.values() for r in batch]
         if records:
             emit("records", records=records, generation=consumer._coordinator._generation.generation_id)
         if records or late:
@@ -167,7 +168,7 @@ async def aiokafka():
     late = {}
     while not STOP.is_set():
         found = await consumer.getmany(timeout_ms=100, max_records=100)
-        records = [[r.partition, r.offset, r.value.decode()] for batch in found.values() for r in batch]
+        records = [[r.partition, r.offset, crc32(r.value, crc32(r.key or b""))] for batch in found.values() for r in batch]
         if records:
             emit("records", records=records, generation=consumer._coordinator.generation)
             late.update({place: batch[-1].offset + 1 for place, batch in found.items()})
