@@ -39,7 +39,7 @@ nightly: build deny ## full matrices and long runs
 	integration-tests/setup.sh
 	integration-tests/run.sh --nightly
 
-demo: build ## produces Debian's package index, kills the broker half-way, reads it back
+demo: build ## Debian's package index through a broker and a group of readers that are killed
 	integration-tests/setup.sh python kafka java
 	$(CACHE)/venv/bin/python integration-tests/demo.py
 

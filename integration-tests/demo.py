@@ -1,21 +1,23 @@
 #!/usr/bin/env python3
-"""A real data set through a broker that is killed half-way: Debian's package index, keyed by package name.
+"""A real data set through a broker that is killed twice: Debian's package index, keyed by package name.
 
-One client that others wrote produces it (librdkafka), the broker is killed with -9 in the middle and started again, another
-client reads it back (Java), and contents and order are compared by hash per partition. Then the objects that hold it are shown.
+One client that others wrote produces it (librdkafka), the broker is killed with -9 in the middle and started again. A group of
+three members reads it (Java, librdkafka): one member is killed with -9, then the broker. Each record is processed, with the
+contents that were sent, and committed offsets never go back. Then the objects that hold it are shown.
 
     demo.py [--broker strandline|kafka] [--records N] [--partitions 8]
 """
 
 import argparse
-import hashlib
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from pathlib import Path
+from zlib import crc32
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -23,7 +25,8 @@ from confluent_kafka import Producer  # noqa: E402
 
 from harness import broker as brokers  # noqa: E402
 from harness import wire  # noqa: E402
-from harness.clients import connect  # noqa: E402
+from harness.group import SETTINGS, Group, committed  # noqa: E402
+from harness.processes import wait_until  # noqa: E402
 
 ENOUGH = 10_000
 
@@ -51,24 +54,8 @@ def packages() -> list[tuple[bytes, bytes]]:
     raise SystemExit(f"only {len(found)} packages in the index, wanted {ENOUGH}")
 
 
-class Sums:
-    """A running hash over keys and values, per partition."""
-
-    def __init__(self, partitions):
-        self.sums = [hashlib.sha256() for _ in range(partitions)]
-        self.counts = [0] * partitions
-
-    def add(self, partition, key, value):
-        for part in (key, value):
-            self.sums[partition].update(len(part).to_bytes(4, "big") + part)
-        self.counts[partition] += 1
-
-    def shown(self):
-        return [(count, s.hexdigest()[:16]) for count, s in zip(self.counts, self.sums)]
-
-
 def produce(broker, topic, records, partitions):
-    """Sends all, kills the broker at half; the sums of what was acknowledged, in the order of its offsets."""
+    """Sends all, kills the broker at half; the sum of what was acknowledged at each partition and offset."""
     producer = Producer(
         {
             "bootstrap.servers": broker.bootstrap, "enable.idempotence": True, "compression.type": "zstd", "linger.ms": 20,
@@ -103,31 +90,76 @@ def produce(broker, topic, records, partitions):
         producer.poll(0.1)
     assert killed, "the broker was never killed"
     assert len(placed) == len(records), f"{len(placed)} of {len(records)} acknowledged"
-    sums = Sums(partitions)
-    for (partition, offset), index in sorted(placed.items()):
-        assert offset == sums.counts[partition], (
-            f"offset {offset} of partition {partition} follows {sums.counts[partition] - 1}"
-        )
-        sums.add(partition, *records[index])
-    return sums
+    ends = Counter()
+    for partition, offset in sorted(placed):
+        assert offset == ends[partition], f"offset {offset} of partition {partition} follows {ends[partition] - 1}"
+        ends[partition] += 1
+    return {place: crc32(records[index][1], crc32(records[index][0])) for place, index in placed.items()}
 
 
-def read_back(broker, topic, counts, directory):
-    reader = connect("java", broker.bootstrap, directory)
-    sums = Sums(len(counts))
+class Watch:
+    """Asks for the committed offsets again and again: none may ever go back or lie beyond what was processed."""
+
+    def __init__(self, group, partitions):
+        self.group, self.partitions = group, partitions
+        self.seen, self.looks, self.wrong = {}, 0, []
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self):
+        while not self.over.wait(0.05):
+            try:
+                with wire.Connection(self.group.broker.port, timeout_s=2) as connection:
+                    now = committed(connection, self.group.name, self.group.topic, self.partitions)
+            except (OSError, AssertionError, wire.Closed):
+                continue  # the broker is being killed or started
+            self.looks += 1
+            back = {p: (self.seen.get(p, -1), at) for p, at in now.items() if at < self.seen.get(p, -1)}
+            if back:
+                self.wrong.append(back)
+            self.seen = now
+
+    def stop(self):
+        self.over.set()
+        self.thread.join(10)
+        assert not self.wrong, f"committed offsets went back: {self.wrong}"
+
+
+def read(broker, topic, sent, partitions, directory):
+    """Three members read all of it; one is killed at a third, the broker at two thirds."""
+    group = Group(broker, topic, directory, session_ms=3000, name="readers")
     try:
-        for partition, count in enumerate(counts):
-            at = 0
-            while at < count:
-                seen = reader.fetch(topic, partition, at, min(2000, count - at))
-                assert seen, f"nothing at offset {at} of partition {partition}"
-                for record in seen:
-                    assert record.offset == at
-                    sums.add(partition, record.key, record.value)
-                    at += 1
+        for client in ("java", "librdkafka", "librdkafka"):
+            group.join(client)
+        watch = Watch(group, partitions)
+        processed = lambda: len(set(group.read))  # noqa: E731
+        wait_until(lambda: all(m.records for m in group.members) and processed() > len(sent) // 3, 60, "a third")
+        victim = group.members[1]
+        victim.kill9()
+        say(f"kill -9 of {victim.config['name']} after {processed()} records, {len(victim.records)} of them its own")
+        wait_until(lambda: processed() > len(sent) * 2 // 3, 60, "two thirds")
+        at = processed()
+        broker.kill9()
+        took = broker.restart()
+        say(f"kill -9 of the broker after {at} records; answering again after {took:.2f} s")
+        group.wait_read(len(sent), 90)
+        ends = Counter(partition for partition, _ in sent)
+        group.wait_committed({p: ends[p] for p in range(partitions)}, 20)
+        watch.stop()
+        for member in group.present:
+            member.close()
     finally:
-        reader.close()
-    return sums
+        group.close()
+    for member in group.members:
+        say(f"  {member.config['name']}: {len(member.records)} records")
+        for partition, offset, seen in member.sums:
+            assert seen == sent[partition, offset], f"{member} read something else at {partition}, {offset}"
+    again = len(group.read) - len(sent)
+    # What a member has shown and not yet committed when it dies, the next one shows again: no more than it takes at once.
+    assert again <= 100 * len(group.members), f"{again} read twice"
+    say(f"{len(sent)} records processed, none skipped, contents as sent; {again} twice: shown, not yet committed at a kill")
+    say(f"committed offsets never went back in {watch.looks} looks")
 
 
 def show_objects(directory: Path):
@@ -149,27 +181,23 @@ def run(kind="strandline", limit=None, partitions=8, directory=None):
     why = brokers.available(kind)
     if why:
         raise SystemExit(why)
-    broker = (brokers.Kafka if kind == "kafka" else brokers.Strandline)(home / "broker").start()
+    broker = (brokers.Kafka if kind == "kafka" else brokers.Strandline)(home / "broker", settings=SETTINGS).start()
     try:
         with wire.Connection(broker.port) as connection:
             connection.make_topic("packages", partitions)
         started = time.monotonic()
-        written = produce(broker, "packages", records, partitions)
+        sent = produce(broker, "packages", records, partitions)
         say(f"produced by librdkafka in {time.monotonic() - started:.1f} s, restart included")
         started = time.monotonic()
-        read = read_back(broker, "packages", written.counts, home / "reader")
-        say(f"read back by the Java client in {time.monotonic() - started:.1f} s")
-        for partition, (sent, seen) in enumerate(zip(written.shown(), read.shown())):
-            say(f"  partition {partition}: {sent[0]} records, sha256 {sent[1]} sent, {seen[1]} read")
-        assert written.shown() == read.shown(), "what was read is not what was sent"
-        say("equal: contents, and order of keys in each partition")
+        read(broker, "packages", sent, partitions, home / "readers")
+        say(f"read by the group in {time.monotonic() - started:.1f} s, both kills included")
         if kind == "strandline":
             show_objects(broker.data / "bucket")
     finally:
         broker.kill9()
         if directory is None:
             shutil.rmtree(home, ignore_errors=True)
-    return written
+    return len(sent)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ class Member:
 
     def _listen(self):
         for line in self.child.process.stdout:
+            if not line.endswith(b"\n"):
+                break  # killed in the middle of it
             self.events.append({"at": time.monotonic(), **json.loads(line)})
 
     def __repr__(self):
