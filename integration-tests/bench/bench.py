@@ -64,11 +64,12 @@ class Sizes:
     fill_bytes: int  # record bytes of the runs that a snapshot holds
     idle_seconds: float
     consumers: tuple
+    commit_seconds: int
     long_lived: bool  # brokers live through all rounds
 
 
-QUICK = Sizes(3, 384 * MIB, 48 * MIB, 2.0, 0.7, 150, 32 * MIB, 1.0, (1,), True)
-FULL = Sizes(5, 2048 * MIB, 384 * MIB, 15.0, 5.0, 1500, 256 * MIB, 10.0, (1, 8), False)
+QUICK = Sizes(3, 384 * MIB, 48 * MIB, 2.0, 0.7, 150, 32 * MIB, 1.0, (1,), 5, True)
+FULL = Sizes(5, 2048 * MIB, 384 * MIB, 15.0, 5.0, 1500, 256 * MIB, 10.0, (1, 8), 20, False)
 
 
 @dataclass
@@ -154,6 +155,22 @@ class Run:
                 raise RuntimeError(f"{written} snapshots were written on the {name} broker")
         self.note(arm, "trip_snapshot", **measured, written=written, snapshot_bytes=size)
 
+    def groups(self, arm, broker):
+        """A large group that forms, changes and is restarted; and many consumers that commit all the time. The delay before
+        a new group's first assignment is the default on both sides, 3 s."""
+        for protocol in ("classic", "consumer"):
+            topic = ["--topic", "crowded", "--partitions", "1000", "--create"]
+            words = ["--protocol", protocol, "--members", "300", "--group", f"{protocol}-{self.round}"]
+            self.note(arm, f"group_{protocol}", **self.tool(broker, "group-rebalance", *topic, *words))
+        settle()
+        words = ["--topic", "committed", "--create", "--consumers", "500", "--every-ms", "100"]
+        before = broker.journal_appends()
+        result = self.timed(broker, "group-commit", *words, "--seconds", self.sizes.commit_seconds)
+        appends = (broker.journal_appends() - before) / result["seconds"]
+        self.note(arm, "group_commit", **result, appends_per_s=appends)
+        for name in ("crowded", "committed"):
+            self.tool(broker, "delete", "--topic", name)
+
     def trip(self, broker, topic, disturb=None):
         """Single records on an otherwise idle broker, while `disturb` is called again and again."""
         settle()
@@ -223,6 +240,7 @@ class KafkaArms:
         self.run.latency(table.KAFKA, self.broker)
         self.run.produce_and_consume(table.KAFKA, self.broker)
         self.run.loaded(table.KAFKA, self.broker)
+        self.run.groups(table.KAFKA, self.broker)
         # Reading does not flush, so this arm only writes.
         self.run.latency(table.FLUSH, self.broker, FLUSHED)
         self.run.produce_and_consume(table.FLUSH, self.broker, FLUSHED, consumers=())
@@ -242,6 +260,7 @@ class StrandlineArm:
         self.run.latency(self.name, self.broker)
         self.run.produce_and_consume(self.name, self.broker)
         self.run.loaded(self.name, self.broker)
+        self.run.groups(self.name, self.broker)
         self.run.latency_while_creating(self.name, self.broker)
         self.run.latency_while_snapshots_are_written(self.name, self.calm, self.busy)
 

@@ -34,6 +34,10 @@ class Broker:
     def environment(self):
         return {}
 
+    def journal_appends(self):
+        """Appends so far; none where there is no journal."""
+        return 0
+
     @property
     def address(self):
         return f"127.0.0.1:{self.port}"
@@ -131,6 +135,9 @@ class Strandline(Broker):
 
     def environment(self):
         return {"STRANDLINE_ADMIN__ADDRESS": f"127.0.0.1:{self.admin_port}", **self.settings}
+
+    def journal_appends(self):
+        return self.metric("strandline_journal_append_seconds_count")
 
     def metric(self, name):
         """The value of a metric that has no labels."""

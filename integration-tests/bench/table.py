@@ -37,6 +37,16 @@ def lines():
     for row, words in (("trip_create", "topics of 10,000 partitions are created"), ("trip_snapshot", "snapshots are written")):
         yield Line(f"ack p99 while {words}, ms", row, lambda m: m["during"]["p99_ms"])
         yield Line(f"ack p99 while {words} / calm", row, lambda m: m["during"]["p99_ms"] / m["calm"]["p99_ms"], at_most=1.2)
+    for protocol in ("classic", "consumer"):
+        row, what = f"group_{protocol}", f"300 members, 1,000 partitions, {protocol} protocol"
+        for key, words in (
+            ("mass_join_s", "all join"), ("one_leaves_s", "one leaves"), ("one_joins_s", "one joins"),
+            ("rolling_restart_of_20_s", "20 restart one by one"),
+        ):  # fmt: skip
+            yield Line(f"{what}: {words}, s", row, lambda m, key=key: m[key], ratio_at_most=1.0)
+    yield Line("500 consumers commit each 100 ms: commit p99, ms", "group_commit", lambda m: m["commit"]["p99_ms"], at_most=25)
+    yield Line("500 consumers commit each 100 ms: journal appends/s", "group_commit", lambda m: m["appends_per_s"], at_most=100)
+    yield Line("500 consumers commit each 100 ms: broker CPU-s", "group_commit", lambda m: m["broker_cpu_s"])
     for verb, clients in (("produce", "producers"), ("consume", "consumers")):
         for shape, words in (("big", "1 KiB records, 128 KiB batches"), ("small", "100 B records, 16 a batch")):
             for count in (1, 8):
