@@ -43,7 +43,7 @@ demo: build ## Debian's package index through a broker and a group of readers th
 	integration-tests/setup.sh python kafka java
 	$(CACHE)/venv/bin/python integration-tests/demo.py
 
-bench: build ## Strandline beside Apache Kafka (QUICK=1: three minutes)
+bench: build ## Strandline beside Apache Kafka (QUICK=1: six minutes)
 	integration-tests/setup.sh kafka
 	$(CARGO) build $(LOAD) --release
 	python3 integration-tests/bench/bench.py $(if $(QUICK),--quick)
