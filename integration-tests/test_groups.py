@@ -1,5 +1,6 @@
 """Consumer groups of real clients: two share a topic, one goes, the other goes on; several kinds in one group; kill -9 of the broker."""
 
+import random
 import time
 from zlib import crc32
 
@@ -191,3 +192,74 @@ def test_members_go_on_after_kill9_of_the_broker(launch, group, client, protocol
     writer.all_read()
     assert sorted(group.read) == writer.places
     assert [(m.of("owned"), m.generations) for m in members] == before, [m.events for m in members]
+
+
+@pytest.mark.parametrize("client", ["java", "librdkafka"])
+def test_a_static_member_that_comes_back_disturbs_nobody(group, client):
+    """It is killed, so it does not leave; under its instance's name it gets what it had (KIP-345)."""
+    group = group(session_ms=30_000)
+    stays, goes = group.join(client, instance="one"), group.join(client, instance="two")
+    group.settle(PARTITIONS)
+    writer = Writer(group)
+    writer.write(2)
+    writer.all_read()
+    before, share = stays.of("owned"), goes.owned
+    goes.kill9()
+    back = group.join(client, instance="two")
+    group.settle(PARTITIONS)
+    writer.write(2)
+    writer.all_read()
+    assert sorted(group.read) == writer.places
+    assert (back.owned, stays.of("owned")) == (share, before)
+
+
+def test_a_group_moves_to_the_new_protocol_and_back(group):
+    """Its members are replaced one by one, and it reads all the time (KIP-848's online upgrade and downgrade). As in Kafka not
+    from every assignor: Java's cooperative one adds data of its own to what it assigns, which would be lost."""
+    group = group(assignor="range")
+    writer = Writer(group)
+    present = [group.join("java"), group.join("librdkafka")]
+    group.settle(PARTITIONS)
+    for protocol, assignor in (("consumer", "uniform"), ("classic", "range")):
+        for client in ("java", "librdkafka"):
+            writer.write(2)
+            present.append(group.join(client, protocol=protocol, assignor=assignor))
+            group.settle(PARTITIONS)
+            writer.write(2)
+            present.pop(0).close()
+            group.settle(PARTITIONS)
+            writer.all_read()
+    assert sorted(set(group.read)) == writer.places
+    writer.check_contents()
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("repetition", range(10))
+def test_churn(group, repetition):
+    """Every half second a member comes or goes, for 30 s; afterwards the group settles, and nothing was skipped."""
+    chance = random.Random(repetition)
+    protocol, clients, assignor = [
+        ("classic", ("librdkafka", "franz-go", "sarama"), "range"),
+        ("consumer", ("librdkafka", "franz-go"), "uniform"),
+    ][repetition % 2]
+    group = group(protocol=protocol, assignor=assignor)
+    writer = Writer(group)
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        staying = [m for m in group.present if not m.child.process.stdin.closed]
+        if len(staying) < 2 or (len(staying) < PARTITIONS and chance.random() < 0.5):
+            group.join(chance.choice(clients))
+        else:
+            chance.choice(staying).ask_to_close()
+        writer.write(1, size=2)
+        time.sleep(0.5)
+    for member in group.present:
+        if member.child.process.stdin.closed:
+            member.child.wait(20)
+    group.settle(PARTITIONS)
+    writer.all_read()
+    assert sorted(set(group.read)) == writer.places, "skipped"
+    writer.check_contents()
+    for member in group.members:
+        assert member.child.alive() or member.of("closed"), f"{member}: {member.child.log_tail()}"

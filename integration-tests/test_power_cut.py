@@ -76,7 +76,10 @@ def test_directories_whose_maker_was_killed(program, place, unsynced):
     command = [program, "check", place / "cut", *where]
     found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
     whole = {line.split()[2] for line in found if line.startswith("entry") and line.endswith("whole")}
-    assert promises.entries and set(promises.entries.values()) <= whole
+    first = next(int(line.split()[1]) for line in found if line.startswith("first"))
+    assert first <= max(promises.trimming, 1)
+    kept = {token for position, token in promises.entries.items() if position >= first}
+    assert kept and kept <= whole
 
 
 @pytest.mark.nightly

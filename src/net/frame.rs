@@ -10,7 +10,7 @@ use super::{Budget, Limits};
 use crate::world::World;
 
 /// How long a frame that has begun waits for more memory. Several that wait for each other's would wait for ever.
-const MEMORY_PATIENCE: Duration = Duration::from_secs(10);
+const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A connection's own buffer: small requests are read into it, many at a time, and copied out of it.
 const OWN_BYTES: usize = 4 << 10;
