@@ -1,7 +1,9 @@
 //! The only door to time, chance and tasks. Everything that decides by a clock, a random number or a task asks a
 //! [`World`], so that a whole broker can run from one seed on a virtual clock. It promises that two worlds of the same
 //! seed give the same numbers and, on a paused single-threaded runtime, the same times. It never reads the system clock
-//! for a seeded world. Tests are at the end of this file; `tests/determinism.rs` runs a broker in it.
+//! for a seeded world. Tests are at the end of this file; `integration-tests/sim` runs clusters in it.
+mod host;
+
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 use std::future::Future;
@@ -9,6 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub use tokio::task::JoinHandle;
 pub use tokio::time::Instant;
+
+pub use host::{Host, Pace};
 
 use crate::types::TimestampMs;
 
@@ -27,7 +31,7 @@ struct Inner {
 
 enum Wall {
     System,
-    Seeded { start: Instant },
+    Seeded { start: Instant, host: Host },
 }
 
 impl World {
@@ -44,7 +48,14 @@ impl World {
     /// A world that follows from `seed` and the runtime's (paused) clock. Must be called inside a runtime.
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
-        let wall = Wall::Seeded { start: Instant::now() };
+        Self::on(Host::new(seed, Pace::default()), Instant::now(), seed)
+    }
+
+    /// A seeded world on a machine that can be made to die, to stand still and to have a wrong clock. `start` is when
+    /// the wall clocks of all machines stood at the same time.
+    #[must_use]
+    pub fn on(host: Host, start: Instant, seed: u64) -> Self {
+        let wall = Wall::Seeded { start, host };
         Self(Arc::new(Inner { wall, rng: Mutex::new(StdRng::seed_from_u64(seed)) }))
     }
 
@@ -57,14 +68,15 @@ impl World {
     /// Wall-clock time in ms, for timestamps that people or clients see. May jump.
     #[must_use]
     pub fn wall_ms(&self) -> TimestampMs {
-        TimestampMs(match self.0.wall {
+        TimestampMs(match &self.0.wall {
             Wall::System => {
                 #[expect(clippy::disallowed_methods, reason = "this is the door")]
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
             }
-            Wall::Seeded { start } => {
-                SEEDED_EPOCH_MS.saturating_add_unsigned(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX))
+            Wall::Seeded { start, host } => {
+                let since = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+                SEEDED_EPOCH_MS.saturating_add_unsigned(since).saturating_add(host.wall_offset_ms())
             }
         })
     }
@@ -110,8 +122,11 @@ impl World {
         F::Output: Send + 'static,
     {
         let _ = name;
-        #[expect(clippy::disallowed_methods, reason = "this is the door")]
-        tokio::spawn(future)
+        match &self.0.wall {
+            #[expect(clippy::disallowed_methods, reason = "this is the door")]
+            Wall::System => tokio::spawn(future),
+            Wall::Seeded { host, .. } => host.spawn(future),
+        }
     }
 
     /// Runs `work`, which computes for long or blocks, beside the async threads; in a seeded world right here, so that

@@ -1,0 +1,189 @@
+//! A history: what each client asked for, when, and what came of it. Times are microseconds of one monotonic clock.
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use super::payload::Value;
+
+/// Everything that the clients of one run did, in the order in which they began it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// The run that its values name.
+    pub run: u64,
+    pub operations: Vec<Operation>,
+    /// When the last fault was over; operations that begin later are the final phase.
+    pub healed_us: Option<u64>,
+}
+
+/// One call of one logical client. Retries that a client makes by itself are inside one operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    /// Rises by the order of the beginnings.
+    pub id: u64,
+    /// The logical client; it may have several operations under way (a producer's pipeline).
+    pub process: u32,
+    pub start_us: u64,
+    /// `None` where the client never learnt how it ended.
+    pub end_us: Option<u64>,
+    /// The broker that answered.
+    pub broker: Option<i32>,
+    pub end: End,
+    pub what: What,
+}
+
+/// How an operation ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum End {
+    Ok,
+    /// It certainly did not happen and will not happen.
+    Fail(String),
+    /// It may have happened, or may happen later.
+    Info(String),
+}
+
+/// One partition of one topic. A topic that is deleted and made again has another id.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Log {
+    pub topic: String,
+    /// The topic's id as text; `None` where the client named the topic only.
+    pub id: Option<String>,
+    pub partition: i32,
+}
+
+/// A partition's committed offset; `None` where there is none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    pub log: Log,
+    pub offset: Option<i64>,
+}
+
+/// A record as a reader got it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    pub offset: i64,
+    pub timestamp_ms: i64,
+    pub value: Result<Value, Broken>,
+}
+
+/// A record that is not as anybody wrote it: what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Broken(pub String);
+
+/// What was asked for, and what was answered where the end is `Ok`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum What {
+    /// One batch to one partition.
+    Send {
+        log: Log,
+        values: Vec<Value>,
+        /// The producer was idempotent, so that its own retries may not make it twice.
+        idempotent: bool,
+        /// The client asked to be told (acks is not 0).
+        acked: bool,
+        /// The first record's offset.
+        offset: Option<i64>,
+    },
+    /// One partition's share of one fetch.
+    Poll {
+        log: Log,
+        /// Equal for polls that follow each other without a seek or a new assignment in between.
+        position_of: u64,
+        /// Where the poll began to read.
+        from: i64,
+        /// Where the next one would go on.
+        next: i64,
+        records: Vec<Seen>,
+        high_watermark: i64,
+        last_stable_offset: i64,
+        log_start_offset: i64,
+        read_committed: bool,
+    },
+    /// ListOffsets: `timestamp` as on the wire (-1 latest, -2 earliest, -3 the largest timestamp, else a time in ms).
+    ListOffsets {
+        log: Log,
+        timestamp: i64,
+        offset: i64,
+        found_timestamp: i64,
+    },
+    /// OffsetForLeaderEpoch.
+    EpochEnd {
+        log: Log,
+        epoch: i32,
+        end_offset: i64,
+    },
+    DeleteRecords {
+        log: Log,
+        before: i64,
+        low_watermark: i64,
+    },
+    CreateTopic {
+        topic: String,
+        id: Option<String>,
+        partitions: i32,
+    },
+    DeleteTopic {
+        topic: String,
+        id: Option<String>,
+    },
+    /// CreatePartitions: the new count.
+    Grow {
+        topic: String,
+        partitions: i32,
+    },
+    /// One setting of a topic or a group.
+    AlterConfig {
+        name: String,
+        key: String,
+        value: String,
+    },
+    /// DescribeConfigs of one topic's or group's settings, those that were set.
+    DescribeConfig {
+        name: String,
+        values: BTreeMap<String, String>,
+    },
+    /// Metadata of one topic: `None` where it was said not to exist.
+    Describe {
+        topic: String,
+        found: Option<(String, i32)>,
+    },
+    InitProducer {
+        transactional_id: Option<String>,
+        producer_id: i64,
+        epoch: i16,
+    },
+    /// A member took over an assignment, from this operation's end until its next `Assigned`, `Left` or until it was
+    /// told that it is a member no longer (`Expelled`).
+    Assigned {
+        group: String,
+        member: String,
+        instance: Option<String>,
+        generation: i32,
+        logs: Vec<Log>,
+    },
+    /// A member let go of everything, by itself or since it was expelled.
+    Left {
+        group: String,
+        member: String,
+    },
+    Heartbeat {
+        group: String,
+        member: String,
+        generation: i32,
+    },
+    /// OffsetCommit.
+    Commit {
+        group: String,
+        member: String,
+        generation: i32,
+        offsets: Vec<Commit>,
+    },
+    /// OffsetFetch.
+    Committed {
+        group: String,
+        offsets: Vec<Commit>,
+    },
+    DeleteGroup {
+        group: String,
+    },
+    /// A broker died, was paused, or came back: for people who read the history.
+    Note(String),
+}

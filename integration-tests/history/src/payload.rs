@@ -1,0 +1,85 @@
+//! The values that test clients write. A value says who wrote it and where to, and carries a checksum, so that a reader
+//! can tell a record that was damaged, sent elsewhere or never sent. It is plain text, which clients in any language can
+//! make: `run|process|counter|topic|partition|timestamp_ms|padding|crc`, the CRC-32 (ISO-HDLC, as in zlib) of all that
+//! stands before the last bar, in eight hexadecimal digits.
+use serde::{Deserialize, Serialize};
+
+/// One value of one run; (process, counter) is written once.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Value {
+    /// The run, so that what an earlier one left is recognised.
+    pub run: u64,
+    /// The logical client that wrote it.
+    pub process: u32,
+    /// Rises with each value of the process.
+    pub counter: u64,
+    pub topic: String,
+    pub partition: i32,
+    /// The record's timestamp, in ms since 1970.
+    pub timestamp_ms: i64,
+}
+
+impl Value {
+    /// The record's value, at least `bytes_min` long.
+    #[must_use]
+    pub fn encode(&self, bytes_min: usize) -> Vec<u8> {
+        let Self { run, process, counter, topic, partition, timestamp_ms } = self;
+        let mut text = format!("{run}|{process}|{counter}|{topic}|{partition}|{timestamp_ms}|");
+        let padding = bytes_min.saturating_sub(text.len() + 9);
+        text.extend(std::iter::repeat_n('x', padding));
+        let crc = crc32fast::hash(text.as_bytes());
+        text.push_str(&format!("|{crc:08x}"));
+        text.into_bytes()
+    }
+
+    /// The value that `bytes` were made of; `None` if they are not as they were made.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (text, crc) = std::str::from_utf8(bytes).ok()?.rsplit_once('|')?;
+        if crc != format!("{:08x}", crc32fast::hash(text.as_bytes())) {
+            return None;
+        }
+        let mut fields = text.splitn(7, '|');
+        let value = Self {
+            run: fields.next()?.parse().ok()?,
+            process: fields.next()?.parse().ok()?,
+            counter: fields.next()?.parse().ok()?,
+            topic: fields.next()?.to_owned(),
+            partition: fields.next()?.parse().ok()?,
+            timestamp_ms: fields.next()?.parse().ok()?,
+        };
+        fields.next().map(|_| value)
+    }
+
+    /// The record's key: clients write it and readers compare it.
+    #[must_use]
+    pub fn key(&self) -> String {
+        format!("{}-{}", self.process, self.counter % 7)
+    }
+
+    /// The value of the record's one header, named `counter`.
+    #[must_use]
+    pub fn header(&self) -> String {
+        self.counter.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_read_as_it_was_made_and_every_flipped_bit_is_seen() {
+        let value = Value { run: 1, process: 2, counter: 3, topic: "a.b-c".into(), partition: 4, timestamp_ms: 5 };
+        for bytes_min in [0, 60, 1000] {
+            let bytes = value.encode(bytes_min);
+            assert!(bytes.len() >= bytes_min);
+            assert_eq!(Value::decode(&bytes), Some(value.clone()));
+            for bit in 0..bytes.len() * 8 {
+                let mut damaged = bytes.clone();
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                assert_ne!(Value::decode(&damaged), Some(value.clone()));
+            }
+        }
+    }
+}
