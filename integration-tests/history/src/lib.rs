@@ -3,5 +3,5 @@
 pub mod operation;
 pub mod payload;
 
-pub use operation::{Broken, Commit, End, History, Log, Operation, Seen, What};
+pub use operation::{Broken, Commit, End, GroupProtocol, History, Log, Operation, Seen, What};
 pub use payload::Value;

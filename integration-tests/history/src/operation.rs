@@ -30,7 +30,8 @@ pub struct Operation {
     pub what: What,
 }
 
-/// How an operation ended.
+/// How an operation ended. The texts begin with Kafka's name of the error where there is one (`NOT_LEADER_OR_FOLLOWER`);
+/// more may follow after a space or a colon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
     Ok,
@@ -40,7 +41,29 @@ pub enum End {
     Info(String),
 }
 
-/// One partition of one topic. A topic that is deleted and made again has another id.
+impl End {
+    /// Kafka's name of the error, or the first word of what the client wrote; empty where it ended well.
+    #[must_use]
+    pub fn error(&self) -> &str {
+        match self {
+            Self::Ok => "",
+            Self::Fail(text) | Self::Info(text) => text.split([' ', ':']).next().unwrap_or_default(),
+        }
+    }
+}
+
+/// Which of Kafka's group protocols a member speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GroupProtocol {
+    /// JoinGroup and SyncGroup: all members share one generation.
+    #[default]
+    Classic,
+    /// ConsumerGroupHeartbeat (KIP-848): each member has an epoch of its own, which is what `generation` holds.
+    Consumer,
+}
+
+/// One partition of one topic. A topic that is deleted and made again has another id. The id is there only where the
+/// request or its answer named it: a request by name may reach a newer topic of that name than the client knows of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Log {
     pub topic: String,
@@ -68,7 +91,8 @@ pub struct Seen {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Broken(pub String);
 
-/// What was asked for, and what was answered where the end is `Ok`.
+/// What was asked for, and what was answered where the end is `Ok` (elsewhere the fields of the answer mean nothing). An
+/// answer that a client library does not show is -1 or `None`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum What {
     /// One batch to one partition.
@@ -79,13 +103,15 @@ pub enum What {
         idempotent: bool,
         /// The client asked to be told (acks is not 0).
         acked: bool,
-        /// The first record's offset.
+        /// The first record's offset; `None` where the answer had none (acks is 0, or the broker knew the batch as a
+        /// duplicate without its offset).
         offset: Option<i64>,
     },
     /// One partition's share of one fetch.
     Poll {
         log: Log,
-        /// Equal for polls that follow each other without a seek or a new assignment in between.
+        /// Equal for polls of this process and log that follow each other without a seek, a reset or a new assignment in
+        /// between.
         position_of: u64,
         /// Where the poll began to read.
         from: i64,
@@ -150,16 +176,19 @@ pub enum What {
         producer_id: i64,
         epoch: i16,
     },
-    /// A member took over an assignment, from this operation's end until its next `Assigned`, `Left` or until it was
-    /// told that it is a member no longer (`Expelled`).
+    /// A member took over an assignment, from this operation's end until its next `Assigned` or `Left` begins.
+    /// The operation begins with the join, or with the first heartbeat of a member that has none yet.
     Assigned {
         group: String,
         member: String,
         instance: Option<String>,
+        #[serde(default)]
+        protocol: GroupProtocol,
         generation: i32,
         logs: Vec<Log>,
     },
-    /// A member let go of everything, by itself or since it was expelled.
+    /// A member let go of everything. `Ok`: the group answered its leave, or told it that it is no member; `Info`: it went
+    /// without a word, or without an answer.
     Left {
         group: String,
         member: String,
@@ -169,7 +198,8 @@ pub enum What {
         member: String,
         generation: i32,
     },
-    /// OffsetCommit.
+    /// OffsetCommit: those of its partitions that ended alike (others make an operation of their own). A commit from
+    /// outside has an empty member and the generation -1.
     Commit {
         group: String,
         member: String,
