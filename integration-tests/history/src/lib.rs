@@ -1,5 +1,7 @@
 //! What clients of a broker saw, as one list of operations, and a checker that says whether a correct broker can have
-//! shown it. It knows nothing of how the broker works: histories come from the simulation and from real clients alike.
+//! shown it. It knows nothing of how the broker works: histories come from the simulation, in memory, and from real
+//! clients, as JSON lines (`json` describes them).
+pub mod json;
 pub mod operation;
 pub mod payload;
 
