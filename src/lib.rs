@@ -10,6 +10,7 @@ pub mod group; // consumer groups: a machine and an owner task each
 pub mod journal; // the ordered log of opaque entries
 pub mod metadata; // the running replica of State: append queue, outcomes, barrier, snapshots
 pub mod net; // listeners, connections, the request pipeline: sockets ⇄ frames
+pub mod planted; // defects on purpose, for the simulation only
 pub mod produce; // batches of many partitions → one object → one commit
 pub mod protocol; // frames, verifier, headers, versions, messages: bytes ⇄ requests
 pub mod records; // record batches: views, validation, codecs (pure)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use super::Context;
 use crate::fetch::TopicKey;
 use crate::metadata::Unavailable;
+use crate::planted::{Defect, planted};
 use crate::state::{OFFSETS_TOPIC, State, Topic};
 use crate::types::{KafkaError, PartitionIndex, Slot};
 
@@ -14,7 +15,8 @@ pub(super) async fn state_with<'a>(
     mut keys: impl Iterator<Item = &'a TopicKey>,
 ) -> Result<Arc<State>, Unavailable> {
     let state = ctx.replica.state();
-    if keys.all(|key| topic(&state, key).is_some()) { Ok(state) } else { ctx.replica.barrier().await }
+    let known = keys.all(|key| topic(&state, key).is_some()) || planted(Defect::StaleUnknownTopic);
+    if known { Ok(state) } else { ctx.replica.barrier().await }
 }
 
 pub(super) fn topic<'a>(state: &'a State, key: &TopicKey) -> Option<&'a Arc<Topic>> {

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use super::{ProposeError, Proposed, Shared};
 use crate::journal::{Appended, Journal, JournalError, Proposal, Stored};
+use crate::planted::{Defect, planted};
 use crate::state::{BatchOutcome, Command, CommandKind, Entry, OFFSETS_TOPIC, Outcome, RunSpec, RunsReader, State};
 use crate::telemetry::Metrics;
 use crate::types::{BrokerId, Head, Incarnation, Position, Slot, Token};
@@ -129,7 +130,7 @@ impl Owner {
 
     /// Appends the commands as one entry and answers their proposers.
     pub(super) async fn append(&mut self, batch: Vec<Proposed>) -> Result<(), Fatal> {
-        let (commands, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|p| (p.command, p.reply)).unzip();
+        let (commands, mut replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|p| (p.command, p.reply)).unzip();
         self.metrics.journal.entry_commands.observe(commands.len() as f64);
         let (entry, proposal) = self.freeze(commands);
         // H15: a defect in `apply` shows here, before the entry can reach any other broker.
@@ -137,6 +138,10 @@ impl Owner {
         let begun = self.world.now();
         let foreseen = overlay.apply(overlay.head().position.next(), &entry);
         self.metrics.state.apply_seconds.observe((self.world.now() - begun).as_secs_f64());
+        let is_produce = |command: &Command| matches!(command.kind, Some(CommandKind::CommitRuns(_)));
+        if planted(Defect::AckBeforeCommit) && entry.commands.iter().all(is_produce) {
+            replies.drain(..).zip(&foreseen).for_each(|(reply, outcome)| drop(reply.send(Ok(outcome.clone()))));
+        }
         let appended = match self.append_until_known(proposal).await? {
             Ok(appended) => appended,
             Err(reason) => {

@@ -15,6 +15,7 @@ use super::put::{PutPolicy, Putter, Stored, fresh_header};
 use super::{BatchResult, PartBatch, Placed, ProduceError, Producer, QUEUE_MAX, Submission};
 use crate::cache::ObjectCache;
 use crate::metadata::{ProposeError, Replica};
+use crate::planted::{Defect, planted};
 use crate::segment::ObjectName;
 use crate::state::{BatchOutcome, BatchSequence, CommitRuns, Outcome, RunSpec, RunsWriter};
 use crate::store::Bucket;
@@ -286,8 +287,14 @@ impl Owner {
         body: Vec<Bytes>,
         pinned_bytes: usize,
     ) -> JoinHandle<Result<ObjectName, String>> {
-        let (putter, cache) = (self.putter.clone(), self.batcher.cache.clone());
+        let (putter, cache, world) = (self.putter.clone(), self.batcher.cache.clone(), self.batcher.world.clone());
         self.batcher.world.spawn("put", async move {
+            if planted(Defect::DroppedSync) {
+                let behind = body.clone();
+                world.spawn("put", async move { putter.put(since, name, behind).await });
+                cache.insert_written(name, body.into(), pinned_bytes).await;
+                return Ok(name);
+            }
             let Stored { name, body } = putter.put(since, name, body).await?;
             cache.insert_written(name, body.into(), pinned_bytes).await;
             Ok(name)
@@ -343,7 +350,7 @@ impl Owner {
         }
         let chains = &self.chains;
         let (free, blocked): (Vec<_>, Vec<_>) =
-            flight.waiting.drain(..).partition(|b| chains.is_first(b.held.link(), flush));
+            flight.waiting.drain(..).partition(|b| chains.is_first(b.held.link(), flush) || planted(Defect::PutOrder));
         flight.waiting = blocked;
         if free.is_empty() {
             return;

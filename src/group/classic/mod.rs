@@ -24,6 +24,7 @@ use std::time::Duration;
 use super::consumer::ConsumerGroup;
 use super::machine::{Phase, RequestId, Step, View};
 use super::message::{DescribedMember, Description, Identity};
+use crate::planted::{Defect, planted};
 use crate::state::{ChangeGroup, Group, GroupHeader, GroupProtocol, MemberRecord};
 use crate::types::KafkaError;
 use crate::world::Instant;
@@ -135,7 +136,9 @@ impl ClassicGroup {
         if identity.generation < 0 && !is_member {
             return Err(KafkaError::UnknownMemberId);
         }
-        self.members.check_generation(identity, self.header.epoch)?;
+        let is_late = identity.generation < self.header.epoch && planted(Defect::StaleGeneration);
+        let generation = if is_late { identity.generation } else { self.header.epoch };
+        self.members.check_generation(identity, generation)?;
         if self.phase == Phase::CompletingRebalance {
             return Err(KafkaError::RebalanceInProgress);
         }
