@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::barrier::{self, Barrier};
 use super::owner::{Fatal, Identity, OutcomeHashes, Owner, fold};
 use super::snapshots::{SNAPSHOT_PREFIX, SnapshotPolicy, Snapshotter, parse_key};
-use super::{Proposed, QUEUE_MAX, Replica, Shared, expiry};
+use super::{ProposeError, Proposed, QUEUE_MAX, Replica, Shared, expiry};
 use crate::journal::{Journal, JournalError};
 use crate::segment::ObjectName;
 use crate::state::{Bootstrap, Command, FEATURE_LEVEL_MAX, Outcome, RegisterBroker, SetSettings, Settings, State};
@@ -87,13 +87,14 @@ pub enum StartError {
 /// # Errors
 /// Every reason for which going on could lose or mix up data.
 pub async fn start(parts: Parts) -> Result<Started, StartError> {
-    let head = parts.journal.head().await?;
-    refuse_newer_bucket(&parts, head).await?;
+    // Before the journal is read: a cluster is in its journal before it is in its bucket.
+    let marked = peek(&*parts.bucket).await?;
+    let head = refuse_newer_bucket(&parts).await?;
     let (mut state, mut hashes) = (load_snapshot(&parts, head).await?, OutcomeHashes::default());
     hashes.remember(&state);
     replay(&parts, &mut state, &mut hashes).await?;
     refuse_forked_objects(&parts, state.head()).await?;
-    let cluster_id = match (state.cluster_id(), peek(&*parts.bucket).await?) {
+    let cluster_id = match (state.cluster_id(), marked) {
         (Some(journal), Some(bucket)) if **journal != *bucket => {
             return Err(StartError::OtherCluster { bucket, journal: journal.to_string() });
         }
@@ -106,7 +107,7 @@ pub async fn start(parts: Parts) -> Result<Started, StartError> {
         parts.metrics.snapshot_newest(newest.taken_ms);
     }
     let (started, mut owner, queue) = build(&parts, state, hashes);
-    register(&mut owner, &parts, cluster_id.clone()).await?;
+    let cluster_id = register(&mut owner, &parts, cluster_id).await?;
     if let Claim::BelongsTo(other) = claim(&*parts.bucket, &cluster_id).await? {
         return Err(StartError::OtherCluster { bucket: other, journal: cluster_id });
     }
@@ -124,18 +125,23 @@ pub async fn start(parts: Parts) -> Result<Started, StartError> {
     Ok(Started { replica: started, owner })
 }
 
-/// An empty or older journal in front of a used bucket would give offsets twice.
-async fn refuse_newer_bucket(parts: &Parts, head: Head) -> Result<(), StartError> {
+/// The journal's head; an empty or older journal in front of a used bucket would give offsets twice.
+async fn refuse_newer_bucket(parts: &Parts) -> Result<Head, StartError> {
+    let head = parts.journal.head().await?;
     let newest = list_snapshots(&*parts.bucket).await?.pop();
-    if let Some((at, key)) = newest.filter(|(at, _)| at.position > head.position) {
-        let what = format!("snapshot {key} of position {}", at.position);
-        return Err(StartError::JournalTooOld { what, head: head.position });
-    }
-    if let Some(object) = objects_from(&*parts.bucket, head.position.next(), 1).await?.first() {
-        let what = format!("object {}", object.key);
-        return Err(StartError::JournalTooOld { what, head: head.position });
-    }
-    Ok(())
+    let snapshot = newest.filter(|(at, _)| at.position > head.position);
+    let found = match snapshot {
+        Some((at, key)) => Some((at.position, format!("snapshot {key} of position {}", at.position))),
+        None => {
+            let objects = objects_from(&*parts.bucket, head.position.next(), 1).await?;
+            let applied = |key: &str| ObjectName::parse(key).map_or(Position(u64::MAX), |name| name.applied.position);
+            objects.first().map(|object| (applied(&object.key), format!("object {}", object.key)))
+        }
+    };
+    let Some((position, what)) = found else { return Ok(head) };
+    // Another broker may have gone on while we looked; then the journal has what it built on by now.
+    let head = parts.journal.head().await?;
+    if head.position < position { Err(StartError::JournalTooOld { what, head: head.position }) } else { Ok(head) }
 }
 
 /// Objects whose writer had applied exactly our head must name its token.
@@ -267,32 +273,36 @@ fn build(parts: &Parts, state: State, hashes: OutcomeHashes) -> (Replica, Owner,
     (Replica { shared, queue, barriers }, owner, proposed)
 }
 
-/// The broker's first entry: it founds the cluster if there is none, and begins this incarnation.
-async fn register(owner: &mut Owner, parts: &Parts, cluster_id: String) -> Result<(), StartError> {
+/// The broker's first entry: it founds the cluster if there is none, and begins this incarnation. Gives the cluster's
+/// id, which is another broker's choice where that one was faster.
+async fn register(owner: &mut Owner, parts: &Parts, cluster_id: String) -> Result<String, StartError> {
     let identity = owner.shared.identity;
-    let mut commands: Vec<Command> = Vec::new();
     if owner.state.cluster_id().is_none() {
-        commands.push(Bootstrap { cluster_id, settings: parts.settings }.into());
+        // Refused if another broker founds it at the same time; then the cluster is that one's.
+        let found = Bootstrap { cluster_id, settings: parts.settings };
+        accepted(owner.append_directly(vec![found.into(), registration(identity)]).await?.split_off(1))?;
+    } else {
+        accepted(owner.append_directly(vec![registration(identity)]).await?)?;
     }
-    commands.push(
-        RegisterBroker {
-            broker: identity.broker.0,
-            incarnation: identity.incarnation.0,
-            feature_level_max: FEATURE_LEVEL_MAX,
-        }
-        .into(),
-    );
-    if owner.state.cluster_id().is_some() && *owner.state.settings() != parts.settings {
-        commands.push(SetSettings { settings: parts.settings }.into());
+    if *owner.state.settings() != parts.settings {
+        let settings = SetSettings { settings: parts.settings };
+        accepted(owner.append_directly(vec![settings.into()]).await?)?;
     }
-    for outcome in owner.append_directly(commands).await? {
-        match outcome {
-            Ok(Outcome::Done) => {}
-            Ok(Outcome::Refused(refusal)) => return Err(StartError::Refused(refusal.message)),
-            other => return Err(StartError::Refused(format!("{other:?}"))),
-        }
-    }
-    Ok(())
+    let cluster_id = owner.state.cluster_id().map(ToString::to_string);
+    cluster_id.ok_or_else(|| StartError::Refused("the cluster was not founded".to_owned()))
+}
+
+fn registration(identity: Identity) -> Command {
+    let (broker, incarnation) = (identity.broker.0, identity.incarnation.0);
+    RegisterBroker { broker, incarnation, feature_level_max: FEATURE_LEVEL_MAX }.into()
+}
+
+fn accepted(outcomes: Vec<Result<Outcome, ProposeError>>) -> Result<(), StartError> {
+    outcomes.into_iter().try_for_each(|outcome| match outcome {
+        Ok(Outcome::Done) => Ok(()),
+        Ok(Outcome::Refused(refusal)) => Err(StartError::Refused(refusal.message)),
+        other => Err(StartError::Refused(format!("{other:?}"))),
+    })
 }
 
 /// 16 random bytes in URL-safe Base64, as Kafka's cluster ids are.

@@ -208,3 +208,31 @@ async fn settings_of_the_configuration_reach_state() {
     let broker = start(Parts { settings, ..site.parts(1) }).await.unwrap();
     assert_eq!(*broker.replica.state().settings(), settings);
 }
+
+#[tokio::test(start_paused = true)]
+async fn two_brokers_that_found_a_cluster_at_once_found_one() {
+    let site = Site::new(14);
+    let late = Troubled::new(Arc::new(site.journal.clone()), site.world.clone());
+    late.script([End::Done.after(Duration::from_secs(1))]);
+    let slow = start(Parts { journal: Arc::new(late), ..site.parts(2) });
+    let (quick, slow) = futures::join!(site.start(1), slow);
+    let (quick, slow) = (quick.replica.barrier().await.unwrap(), slow.unwrap().replica.barrier().await.unwrap());
+    assert_eq!(bytes_of(&quick), bytes_of(&slow));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bucket_that_others_write_to_during_a_start_is_not_newer() {
+    let site = Site::new(15);
+    let busy = site.start(1).await;
+    let late = Troubled::new(Arc::new(site.journal.clone()), site.world.clone());
+    late.slow_heads(Duration::from_secs(1));
+    let slow = start(Parts { journal: Arc::new(late), ..site.parts(2) });
+    let write = async {
+        // The head was read, and its answer is under way.
+        site.world.sleep(Duration::from_millis(500)).await;
+        busy.replica.propose(ids(1)).await.unwrap();
+        object(&site, busy.replica.applied()).await;
+    };
+    let (started, ()) = futures::join!(slow, write);
+    started.unwrap();
+}
