@@ -6,6 +6,7 @@ mod gauges;
 mod stop;
 
 pub use build::{Broker, assemble};
+pub use stop::finish;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -23,7 +23,7 @@ pub(super) fn signals() -> std::io::Result<impl Future<Output = &'static str>> {
 }
 
 /// Ends what no client can reach any more: the last flush, then the registration as the very last entry (H8).
-pub(super) async fn finish(
+pub async fn finish(
     context: Arc<Context>,
     batcher: JoinHandle<()>,
     owner: JoinHandle<Result<(), Fatal>>,

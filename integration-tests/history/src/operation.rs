@@ -217,3 +217,31 @@ pub enum What {
     /// A broker died, was paused, or came back: for people who read the history.
     Note(String),
 }
+
+impl What {
+    /// The kind of operation, for reports.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Send { .. } => "send",
+            Self::Poll { .. } => "poll",
+            Self::ListOffsets { .. } => "list offsets",
+            Self::EpochEnd { .. } => "epoch end",
+            Self::DeleteRecords { .. } => "delete records",
+            Self::CreateTopic { .. } => "create topic",
+            Self::DeleteTopic { .. } => "delete topic",
+            Self::Grow { .. } => "grow",
+            Self::AlterConfig { .. } => "alter config",
+            Self::DescribeConfig { .. } => "describe config",
+            Self::Describe { .. } => "describe",
+            Self::InitProducer { .. } => "init producer",
+            Self::Assigned { .. } => "assigned",
+            Self::Left { .. } => "left",
+            Self::Heartbeat { .. } => "heartbeat",
+            Self::Commit { .. } => "commit",
+            Self::Committed { .. } => "committed",
+            Self::DeleteGroup { .. } => "delete group",
+            Self::Note(..) => "note",
+        }
+    }
+}

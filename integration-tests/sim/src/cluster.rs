@@ -1,31 +1,347 @@
-//! The brokers of one run, and the journal and bucket that they share.
-use std::sync::Arc;
+//! The brokers of one run, and the journal and bucket that they share. Each broker has a keeper that starts it again
+//! when it has died, as a supervisor does.
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use strandline::api::Context;
 use strandline::config::{Config, HostPort};
 use strandline::journal::MemoryJournal;
-use strandline::server::assemble;
-use strandline::store::MemoryBucket;
+use strandline::metadata::Replica;
+use strandline::server::{self, Broker, assemble};
+use strandline::store::object::ObjectBucket;
 use strandline::telemetry::Metrics;
 use strandline::types::TimestampMs;
-use strandline::world::{Host, Pace, World};
-use tokio::sync::watch;
+use strandline::world::{Host, Instant, Pace, World};
+use tokio::sync::{mpsc, watch};
 
+use crate::faults::Faults;
 use crate::network::{Listener, Network};
+use crate::plan::Plan;
+use crate::{bucket, journal};
 
-/// Starts one broker.
-///
-/// # Panics
-/// If it does not start.
-pub async fn start(network: &Network, outside: &World, seed: u64) -> HostPort {
-    let world = World::on(Host::new(seed, Pace::default()), outside.now(), seed);
-    let yaml = "journal:\n  kind: memory\nbucket:\n  url: \"memory:\"\n";
-    let config = Arc::new(Config::from_yaml(yaml).expect("it is right"));
-    let metrics = Arc::new(Metrics::new(TimestampMs(0)));
-    let journal = Arc::new(MemoryJournal::new());
-    let broker = assemble(&config, &world, &metrics, journal, Arc::new(MemoryBucket::new())).await;
-    let broker = Arc::new(broker.expect("nothing fails yet"));
-    let address = HostPort { host: "broker-1".into(), port: 9092 };
-    let (stop, stopping) = watch::channel(false);
-    std::mem::forget(stop);
-    network.listen(Listener { broker, world, address: Arc::new(address.clone()), stop: stopping });
-    address
+/// The cluster; clones are the same one.
+#[derive(Clone)]
+pub struct Cluster(Arc<Inner>);
+
+struct Inner {
+    seed: u64,
+    plan: Plan,
+    world: World,
+    start: Instant,
+    network: Network,
+    faults: Faults,
+    journal: MemoryJournal,
+    objects: bucket::Objects,
+    brokers: BTreeMap<i32, Keeper>,
+    /// What brokers did that none should do.
+    troubles: Mutex<Vec<String>>,
+    /// Nothing is down any more on purpose.
+    healed: watch::Sender<bool>,
+}
+
+/// What the others know of a broker's keeper.
+struct Keeper {
+    orders: mpsc::Sender<Order>,
+    now: Mutex<Now>,
+}
+
+/// A broker's present life.
+#[derive(Default)]
+struct Now {
+    host: Option<Host>,
+    replica: Option<Replica>,
+    lives: u64,
+    wall_offset_ms: i64,
+}
+
+/// What a keeper is told to do with its broker.
+#[derive(Clone, Copy, Debug)]
+pub enum Order {
+    /// Ends it at once; it is started again after the time. `dark`: its connections are not closed.
+    Kill { dark: bool, down: Duration },
+    /// Ends it in order, and starts it again after the time.
+    Stop { down: Duration },
+    /// Stops its machine, starts another of the same id, and lets the first go on after the time.
+    Replace { after: Duration },
+}
+
+/// How long an orderly stop may take.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long a broker that was replaced goes on beside the one that replaced it.
+const ZOMBIE_TIME: Duration = Duration::from_secs(15);
+
+impl Cluster {
+    /// Starts the brokers of `plan`; they may not be ready yet.
+    #[must_use]
+    pub fn start(seed: u64, plan: &Plan, world: &World, network: &Network, faults: &Faults) -> Self {
+        let mut orders = BTreeMap::new();
+        let mut brokers = BTreeMap::new();
+        for id in 1..=plan.brokers {
+            let (send, receive) = mpsc::channel(16);
+            orders.insert(id, receive);
+            brokers.insert(id, Keeper { orders: send, now: Mutex::default() });
+        }
+        let cluster = Self(Arc::new(Inner {
+            seed,
+            plan: plan.clone(),
+            world: world.clone(),
+            start: world.now(),
+            network: network.clone(),
+            faults: faults.clone(),
+            journal: MemoryJournal::new(),
+            objects: bucket::Objects::default(),
+            brokers,
+            troubles: Mutex::default(),
+            healed: watch::Sender::new(false),
+        }));
+        for (id, orders) in orders {
+            world.spawn("keeper", cluster.clone().keep(id, orders));
+        }
+        cluster
+    }
+
+    #[must_use]
+    pub fn ids(&self) -> Vec<i32> {
+        self.0.brokers.keys().copied().collect()
+    }
+
+    /// Where broker `id` listens.
+    #[must_use]
+    pub fn address(id: i32) -> HostPort {
+        HostPort { host: format!("broker-{id}"), port: 9092 }
+    }
+
+    /// Tells a broker's keeper what to do, unless it has much to do already.
+    pub fn order(&self, id: i32, order: Order) {
+        if let Some(keeper) = self.0.brokers.get(&id) {
+            // A keeper that has no room is in the middle of the same.
+            let _ = keeper.orders.try_send(order);
+        }
+    }
+
+    /// The machine that broker `id` runs on now.
+    #[must_use]
+    pub fn host(&self, id: i32) -> Option<Host> {
+        self.now(id).host.clone()
+    }
+
+    /// Sets a broker's wall clock, in this life and the next ones.
+    pub fn set_wall_offset_ms(&self, id: i32, offset_ms: i64) {
+        let mut now = self.now(id);
+        now.wall_offset_ms = offset_ms;
+        if let Some(host) = &now.host {
+            host.set_wall_offset_ms(offset_ms);
+        }
+    }
+
+    /// A replica of every broker that runs.
+    #[must_use]
+    pub fn replicas(&self) -> Vec<(i32, Replica)> {
+        self.ids().into_iter().filter_map(|id| Some((id, self.now(id).replica.clone()?))).collect()
+    }
+
+    #[must_use]
+    pub fn objects(&self) -> &bucket::Objects {
+        &self.0.objects
+    }
+
+    #[must_use]
+    pub fn journal(&self) -> &MemoryJournal {
+        &self.0.journal
+    }
+
+    /// Lets everything go on that is down or stands still; true when all brokers are ready within `patience`.
+    pub async fn heal(&self, patience: Duration) -> bool {
+        self.0.healed.send_replace(true);
+        for id in self.ids() {
+            if let Some(host) = self.host(id) {
+                host.resume();
+            }
+        }
+        self.ready(patience).await
+    }
+
+    /// Whether all brokers are ready within `patience`.
+    pub async fn ready(&self, patience: Duration) -> bool {
+        let world = &self.0.world;
+        let ready = async {
+            while self.replicas().len() < self.0.brokers.len() {
+                world.sleep(Duration::from_millis(50)).await;
+            }
+        };
+        world.timeout(patience, ready).await.is_some()
+    }
+
+    /// Passes `time`, or less when everything is healed.
+    async fn rest(&self, time: Duration) {
+        let mut healed = self.0.healed.subscribe();
+        self.0.world.timeout(time, healed.wait_for(|healed| *healed)).await;
+    }
+
+    /// What brokers did that none should do.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<String> {
+        self.0.troubles.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn trouble(&self, what: String) {
+        tracing::debug!(what, "trouble");
+        self.0.troubles.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+    }
+
+    fn now(&self, id: i32) -> MutexGuard<'_, Now> {
+        self.0.brokers[&id].now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn keep(self, id: i32, mut orders: mpsc::Receiver<Order>) {
+        loop {
+            let Some(life) = self.live(id).await else {
+                self.0.world.sleep(Duration::from_millis(500)).await;
+                continue;
+            };
+            self.keep_alive(id, life, &mut orders).await;
+        }
+    }
+
+    /// Serves one life and what replaces it while it goes on, until there is none.
+    async fn keep_alive(&self, id: i32, mut life: Life, orders: &mut mpsc::Receiver<Order>) {
+        let world = &self.0.world;
+        loop {
+            let order = tokio::select! {
+                biased;
+                ended = &mut life.owner => {
+                    if let Ok(Err(fatal)) = ended {
+                        self.trouble(format!("broker {id} stopped itself: {fatal}"));
+                    }
+                    self.bury(id, &life, false);
+                    world.sleep(Duration::from_secs(1)).await;
+                    return;
+                }
+                order = orders.recv() => order,
+            };
+            match order {
+                None => return std::future::pending().await,
+                Some(Order::Kill { dark, down }) => {
+                    self.bury(id, &life, dark);
+                    self.rest(down).await;
+                    return;
+                }
+                Some(Order::Stop { down }) => {
+                    self.stop(id, life).await;
+                    self.rest(down).await;
+                    return;
+                }
+                Some(Order::Replace { after }) => {
+                    life.host.pause();
+                    let Some(next) = self.live(id).await else {
+                        life.host.resume();
+                        continue;
+                    };
+                    let (zombie, cluster) = (std::mem::replace(&mut life, next), self.clone());
+                    world.spawn("zombie", async move {
+                        cluster.rest(after).await;
+                        zombie.host.resume();
+                        cluster.0.world.sleep(ZOMBIE_TIME).await;
+                        zombie.host.crash();
+                    });
+                }
+            }
+        }
+    }
+
+    fn bury(&self, id: i32, life: &Life, dark: bool) {
+        self.0.network.leave(&Self::address(id).host, dark);
+        life.host.crash();
+        let mut now = self.now(id);
+        now.host = None;
+        now.replica = None;
+    }
+
+    async fn stop(&self, id: i32, life: Life) {
+        self.0.network.leave(&Self::address(id).host, false);
+        self.now(id).replica = None;
+        let Life { host, stop, context, batcher, owner } = life;
+        stop.send_replace(true);
+        let finished = self.0.world.timeout(STOP_PATIENCE, server::finish(context, batcher, owner)).await;
+        if let Some(Err(error)) = finished {
+            self.trouble(format!("broker {id} did not stop in order: {error}"));
+        }
+        host.crash();
+        self.now(id).host = None;
+    }
+
+    /// Starts a broker; none if it does not start, which faults may cause.
+    async fn live(&self, id: i32) -> Option<Life> {
+        let Inner { seed, plan, world, start, network, faults, journal, objects, .. } = &*self.0;
+        let (life, wall_offset_ms) = {
+            let mut now = self.now(id);
+            now.lives += 1;
+            (now.lives, now.wall_offset_ms)
+        };
+        let seed = seed << 16 | (id as u64) << 12 | life << 1 | 1;
+        let host = Host::new(seed, Pace { yields: plan.yields });
+        host.set_wall_offset_ms(wall_offset_ms);
+        let inside = World::on(host.clone(), *start, seed);
+        let yaml = format!("broker_id: {id}\n{}", plan.yaml);
+        let config = Arc::new(Config::from_yaml(&yaml).unwrap_or_else(|e| panic!("{e}\n{yaml}")));
+        let bucket = bucket::Access {
+            objects: objects.clone(),
+            world: world.clone(),
+            faults: faults.clone(),
+            network: network.clone(),
+            broker: id,
+            delay_ms: plan.bucket_delay_ms,
+        };
+        let journal = journal::Access {
+            journal: journal.clone(),
+            world: world.clone(),
+            faults: faults.clone(),
+            network: network.clone(),
+            broker: id,
+            delay_ms: plan.journal_delay_ms,
+        };
+        let metrics = Arc::new(Metrics::new(TimestampMs(0)));
+        let starting = inside.clone();
+        let started = inside.spawn("start", async move {
+            let bucket = ObjectBucket::s3_over(bucket, starting.clone()).map_err(|e| e.to_string())?;
+            let broker = assemble(&config, &starting, &metrics, Arc::new(journal), Arc::new(bucket)).await;
+            broker.map_err(|e| e.to_string())
+        });
+        let broker = match started.await {
+            Ok(Ok(broker)) => broker,
+            Ok(Err(error)) => {
+                if is_alarm(&error) {
+                    self.trouble(format!("broker {id} does not start: {error}"));
+                }
+                host.crash();
+                return None;
+            }
+            Err(_) => return None,
+        };
+        let Broker { context, limits, owner, batcher } = broker;
+        let (stop, stopping) = watch::channel(false);
+        let address = Arc::new(Self::address(id));
+        network.note("start", &address.host, &[]);
+        let replica = context.replica.clone();
+        network.listen(Listener { context: context.clone(), limits, id, world: inside, address, stop: stopping });
+        let mut now = self.now(id);
+        now.host = Some(host.clone());
+        now.replica = Some(replica);
+        Some(Life { host, stop, context, batcher, owner })
+    }
+}
+
+/// Whether a start failed for a reason that no fault here can cause: it says that data is lost or mixed up.
+fn is_alarm(error: &str) -> bool {
+    !(error.contains("simulation") || error.contains("answer") || error.contains("refused"))
+}
+
+/// One life of one broker.
+struct Life {
+    host: Host,
+    stop: watch::Sender<bool>,
+    context: Arc<Context>,
+    batcher: strandline::world::JoinHandle<()>,
+    owner: strandline::world::JoinHandle<Result<(), strandline::metadata::Fatal>>,
 }

@@ -1,8 +1,13 @@
 //! A whole cluster in one thread: real brokers from their frame decoding to their journal and bucket, clients that
 //! behave as real ones do, and faults, all from one seed on a virtual clock. One seed twice is one history.
+pub mod bucket;
 pub mod clients;
 pub mod cluster;
+pub mod faults;
+pub mod journal;
+pub mod nemesis;
 pub mod network;
+pub mod plan;
 pub mod recorder;
 pub mod run;
 

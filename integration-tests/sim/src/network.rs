@@ -1,29 +1,82 @@
-//! Connections between clients and brokers.
-use std::collections::BTreeMap;
+//! What lies between the parties: connections whose bytes are late, held up, swallowed or cut, and links that a fault
+//! blocks. Everything that passes is noted in the trace.
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use strandline::api::Context;
 use strandline::config::HostPort;
 use strandline::net;
-use strandline::server::Broker;
-use strandline::world::World;
-use tokio::io::DuplexStream;
+use strandline::world::{Instant, World};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
 use tokio::sync::watch;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::faults::{Fault, Faults};
+
+/// A way between two parties that a fault may block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Link {
+    /// Between a client, by its number, and a broker.
+    Client(u32, i32),
+    Journal(i32),
+    Bucket(i32),
+}
 
 /// The network that all parties share; clones are the same one.
 #[derive(Clone)]
-pub struct Network(Arc<Mutex<Inner>>);
+pub struct Network(Arc<Inner>);
 
 struct Inner {
+    world: World,
+    faults: Faults,
+    start: Instant,
+    /// How long a chunk of bytes travels at most, in ms.
+    delay_ms: u64,
+    state: Mutex<State>,
+    /// Counts changes of what is blocked.
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
     /// Who listens, by host name.
     listeners: BTreeMap<String, Listener>,
+    /// Hosts that answer nothing at all.
+    dark: BTreeSet<String>,
+    blocked: BTreeSet<Link>,
+    connections: BTreeMap<u64, Connection>,
+    next: u64,
+    trace: u64,
+    events: u64,
 }
 
 /// A broker that takes connections.
 pub(crate) struct Listener {
-    pub(crate) broker: Arc<Broker>,
+    pub(crate) context: Arc<Context>,
+    pub(crate) limits: net::Limits,
+    pub(crate) id: i32,
+    /// The machine it runs on.
     pub(crate) world: World,
     pub(crate) address: Arc<HostPort>,
     pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// A connection as the network knows it.
+struct Connection {
+    broker: i32,
+    fate: watch::Sender<Fate>,
+}
+
+/// What becomes of what is sent over a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Passes,
+    /// The broker's bytes vanish.
+    AnswersVanish,
+    /// Everybody's bytes vanish.
+    AllVanishes,
+    Cut,
 }
 
 /// Bytes that lie in a connection's buffers, each way.
@@ -31,12 +84,84 @@ const BUFFER_BYTES: usize = 64 << 10;
 
 impl Network {
     #[must_use]
-    pub fn new() -> Self {
-        Self(Arc::new(Mutex::new(Inner { listeners: BTreeMap::new() })))
+    pub fn new(world: &World, faults: &Faults, delay_ms: u64) -> Self {
+        let (world, faults) = (world.clone(), faults.clone());
+        let start = world.now();
+        let state = Mutex::default();
+        Self(Arc::new(Inner { world, faults, start, delay_ms, state, changes: watch::Sender::new(0) }))
     }
 
     pub(crate) fn listen(&self, listener: Listener) {
-        self.inner().listeners.insert(listener.address.host.clone(), listener);
+        let mut state = self.state();
+        state.dark.remove(&listener.address.host);
+        state.listeners.insert(listener.address.host.clone(), listener);
+    }
+
+    /// Nobody listens at `host` any more. `dark`: who tries to connect is not even refused, and connections that there
+    /// are stay open without a word.
+    pub(crate) fn leave(&self, host: &str, dark: bool) {
+        let mut state = self.state();
+        let gone = state.listeners.remove(host);
+        if dark {
+            state.dark.insert(host.to_owned());
+            let gone = gone.map(|listener| listener.id);
+            for connection in state.connections.values().filter(|c| Some(c.broker) == gone) {
+                connection.fate.send_replace(Fate::AllVanishes);
+            }
+        }
+    }
+
+    /// Blocks a link, or lets it pass again.
+    pub fn block(&self, link: Link, blocked: bool) {
+        let mut state = self.state();
+        if blocked {
+            state.blocked.insert(link);
+        } else {
+            state.blocked.remove(&link);
+        }
+        drop(state);
+        self.0.changes.send_modify(|n| *n += 1);
+    }
+
+    /// Resolves when nothing blocks `link`.
+    pub async fn passable(&self, link: Link) {
+        let mut changes = self.0.changes.subscribe();
+        while self.state().blocked.contains(&link) {
+            // The sender lives as long as the network.
+            let _ = changes.changed().await;
+        }
+    }
+
+    /// Ends all faults of the network: what was held up passes, what was silent is cut.
+    pub fn heal(&self) {
+        let mut state = self.state();
+        state.blocked.clear();
+        state.dark.clear();
+        for connection in state.connections.values() {
+            if *connection.fate.borrow() != Fate::Passes {
+                connection.fate.send_replace(Fate::Cut);
+            }
+        }
+        drop(state);
+        self.0.changes.send_modify(|n| *n += 1);
+    }
+
+    /// Writes down something that happened, so that two runs can be compared.
+    pub fn note(&self, what: &str, name: &str, bytes: &[u8]) {
+        let at = (self.0.world.now() - self.0.start).as_micros() as u64;
+        let mut state = self.state();
+        let mut hash = xxh3_64_with_seed(bytes, state.trace ^ at);
+        hash = xxh3_64_with_seed(name.as_bytes(), hash);
+        state.trace = xxh3_64_with_seed(what.as_bytes(), hash);
+        state.events += 1;
+        tracing::trace!(at, what, name, bytes = bytes.len(), hash = state.trace);
+    }
+
+    /// The hash over all that was noted, and how much it was.
+    #[must_use]
+    pub fn trace(&self) -> (u64, u64) {
+        let state = self.state();
+        (state.trace, state.events)
     }
 
     /// A connection of client `process` to whoever listens at `address`.
@@ -44,32 +169,112 @@ impl Network {
     /// # Errors
     /// As a socket's.
     pub async fn connect(&self, process: u32, address: &HostPort) -> io::Result<DuplexStream> {
-        let _ = process;
-        let (ours, theirs) = tokio::io::duplex(BUFFER_BYTES);
-        let (read, write) = tokio::io::split(theirs);
-        let inner = self.inner();
-        let Listener { broker, world, address, stop } =
-            inner.listeners.get(&address.host).ok_or(io::ErrorKind::ConnectionRefused)?;
-        let serve = net::attach(
-            broker.context.clone(),
-            broker.limits.clone(),
-            read,
-            write,
-            None,
-            address.clone(),
-            stop.clone(),
-        );
+        let Inner { world, faults, .. } = &*self.0;
+        self.travel().await;
+        if self.state().dark.contains(&address.host) || faults.happens(Fault::ConnectHangs) {
+            std::future::pending::<()>().await;
+        }
+        let id = self.state().listeners.get(&address.host).map(|l| l.id).ok_or(io::ErrorKind::ConnectionRefused)?;
+        let link = Link::Client(process, id);
+        self.passable(link).await;
+        self.travel().await;
+        let (client, ours) = tokio::io::duplex(BUFFER_BYTES);
+        let (theirs, broker) = tokio::io::duplex(BUFFER_BYTES);
+        let (number, fate) = self.accept(address, broker)?;
+        let (from_client, to_client) = tokio::io::split(ours);
+        let (from_broker, to_broker) = tokio::io::split(theirs);
+        let there = self.clone().pump(fate.clone(), link, true, from_client, to_broker);
+        let back = self.clone().pump(fate, link, false, from_broker, to_client);
+        let network = self.clone();
+        world.spawn("connection's bytes", async move {
+            tokio::join!(there, back);
+            network.state().connections.remove(&number);
+        });
+        Ok(client)
+    }
+
+    fn accept(&self, address: &HostPort, stream: DuplexStream) -> io::Result<(u64, watch::Receiver<Fate>)> {
+        let mut state = self.state();
+        let listener = state.listeners.get(&address.host).ok_or(io::ErrorKind::ConnectionRefused)?;
+        let (read, write) = tokio::io::split(stream);
+        let Listener { context, limits, id, world, address, stop } = listener;
+        let (context, limits) = (context.clone(), limits.clone());
+        let serve = net::attach(context, limits, read, write, None, address.clone(), stop.clone());
         world.spawn("connection", serve);
-        Ok(ours)
+        let (fate, told) = watch::channel(Fate::Passes);
+        let connection = Connection { broker: *id, fate };
+        state.next += 1;
+        let number = state.next;
+        state.connections.insert(number, connection);
+        Ok((number, told))
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Carries one direction of a connection until it ends or is cut.
+    async fn pump(
+        self,
+        mut fate: watch::Receiver<Fate>,
+        link: Link,
+        request: bool,
+        mut from: ReadHalf<DuplexStream>,
+        mut to: WriteHalf<DuplexStream>,
+    ) {
+        let mut buffer = vec![0; 16 << 10];
+        loop {
+            let read = tokio::select! {
+                biased;
+                _ = fate.wait_for(|fate| *fate == Fate::Cut) => break,
+                read = from.read(&mut buffer) => read.unwrap_or(0),
+            };
+            if read == 0 {
+                break;
+            }
+            let bytes = &buffer[..read];
+            self.travel().await;
+            let passable = self.passable(link);
+            tokio::select! {
+                biased;
+                _ = fate.wait_for(|fate| *fate == Fate::Cut) => break,
+                () = passable => {}
+            }
+            self.strike(&fate);
+            let now = *fate.borrow();
+            match now {
+                Fate::Cut => break,
+                Fate::AllVanishes => continue,
+                Fate::AnswersVanish if !request => continue,
+                Fate::Passes | Fate::AnswersVanish => {}
+            }
+            self.note(if request { "request" } else { "answer" }, &format!("{link:?}"), bytes);
+            if to.write_all(bytes).await.is_err() {
+                break;
+            }
+        }
+        // The other side may be gone.
+        let _ = to.shutdown().await;
     }
-}
 
-impl Default for Network {
-    fn default() -> Self {
-        Self::new()
+    /// Perhaps something befalls the connection that carries bytes just now.
+    fn strike(&self, fate: &watch::Receiver<Fate>) {
+        let faults = &self.0.faults;
+        let new = match faults.first_of(&[Fault::ConnectionCut, Fault::HalfOpen]) {
+            Some(Fault::ConnectionCut) => Fate::Cut,
+            Some(_) if self.0.world.random_below(2) == 0 => Fate::AnswersVanish,
+            Some(_) => Fate::AllVanishes,
+            None => return,
+        };
+        let state = self.state();
+        let connection = state.connections.values().find(|c| c.fate.subscribe().same_channel(fate));
+        if let Some(connection) = connection {
+            connection.fate.send_replace(new);
+        }
+    }
+
+    async fn travel(&self) {
+        let delay = self.0.world.random_below(self.0.delay_ms.saturating_mul(1000).max(1));
+        self.0.world.sleep(Duration::from_micros(delay)).await;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,5 @@
 //! Writes down what clients do, in the order in which they do it.
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use strandline::world::{Instant, World};
 use strandline_history::{End, History, Operation, What};
@@ -6,9 +7,16 @@ use strandline_history::{End, History, Operation, What};
 /// The history of one run; clones write into one.
 #[derive(Clone)]
 pub struct Recorder {
-    history: Arc<Mutex<History>>,
+    book: Arc<Mutex<Book>>,
     world: World,
     start: Instant,
+}
+
+#[derive(Default)]
+struct Book {
+    history: History,
+    /// Operations that have begun and not ended.
+    open: BTreeSet<usize>,
 }
 
 /// An operation that was begun.
@@ -19,47 +27,58 @@ impl Recorder {
     #[must_use]
     pub fn new(world: &World, run: u64) -> Self {
         let history = History { run, ..History::default() };
-        Self { history: Arc::new(Mutex::new(history)), world: world.clone(), start: world.now() }
+        let book = Book { history, open: BTreeSet::new() };
+        Self { book: Arc::new(Mutex::new(book)), world: world.clone(), start: world.now() }
     }
 
     /// Must be called before the first byte of it is sent. Until [`Recorder::end`] it is `Info`.
     pub fn begin(&self, process: u32, what: What) -> Begun {
         let start_us = self.now_us();
-        let mut history = self.history();
-        let id = history.operations.len();
+        let mut book = self.book();
+        let id = book.history.operations.len();
         let end = End::Info("it never ended".into());
-        history.operations.push(Operation { id: id as u64, process, start_us, end_us: None, broker: None, end, what });
+        let operation = Operation { id: id as u64, process, start_us, end_us: None, broker: None, end, what };
+        book.history.operations.push(operation);
+        book.open.insert(id);
         Begun(id)
     }
 
     /// How it ended, as `broker` said; `what` is what was asked, with what was answered.
     pub fn end(&self, begun: Begun, broker: Option<i32>, end: End, what: What) {
         let end_us = Some(self.now_us());
-        let mut history = self.history();
-        let operation = &mut history.operations[begun.0];
+        let mut book = self.book();
+        book.open.remove(&begun.0);
+        let operation = &mut book.history.operations[begun.0];
         operation.end_us = end_us;
         operation.broker = broker;
         operation.end = end;
         operation.what = what;
     }
 
+    /// The kinds of operations that have begun and not ended.
+    #[must_use]
+    pub fn under_way(&self) -> BTreeSet<&'static str> {
+        let book = self.book();
+        book.open.iter().map(|id| book.history.operations[*id].what.name()).collect()
+    }
+
     /// From now on there are no faults.
     pub fn healed(&self) {
         let now = self.now_us();
-        self.history().healed_us = Some(now);
+        self.book().history.healed_us = Some(now);
     }
 
     /// What was written down so far.
     #[must_use]
     pub fn take(&self) -> History {
-        std::mem::take(&mut *self.history())
+        std::mem::take(&mut *self.book()).history
     }
 
     fn now_us(&self) -> u64 {
         u64::try_from((self.world.now() - self.start).as_micros()).unwrap_or(u64::MAX)
     }
 
-    fn history(&self) -> MutexGuard<'_, History> {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

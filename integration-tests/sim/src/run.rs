@@ -1,42 +1,138 @@
 //! One run: a cluster, its clients, its faults, and what the clients saw.
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use strandline::world::World;
 use strandline_history::History;
 
+use crate::cluster::Cluster;
+use crate::faults::{Fault, Faults};
+use crate::nemesis::Nemesis;
 use crate::network::Network;
+use crate::plan::Plan;
 use crate::recorder::Recorder;
-use crate::{Site, clients, cluster};
+use crate::{Site, clients};
 
 /// What a run leaves behind.
 pub struct Ran {
     pub history: History,
+    pub faults: BTreeMap<Fault, u64>,
+    /// Which faults met which operations.
+    pub met: BTreeSet<(Fault, &'static str)>,
+    /// The hash over everything that passed the network and the stores, and how much it was.
+    pub trace: (u64, u64),
+    pub virtual_time: Duration,
+    /// What went wrong beside what clients saw: panics, brokers that stopped themselves, hangs.
+    pub troubles: Vec<String>,
 }
 
-/// Runs one seed, on a runtime of its own.
+/// A number of clients that no run has.
+const CLIENTS_MAX: u32 = 64;
+
+/// How long brokers may take to be ready when nothing goes wrong (any more).
+const READY_PATIENCE: Duration = Duration::from_secs(90);
+
+/// How long clients go on after the last fault.
+const CALM: Duration = Duration::from_secs(5);
+
+/// How long clients may take to stop, and to read everything back.
+const END_PATIENCE: Duration = Duration::from_secs(240);
+
+thread_local! {
+    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Panics of a run's tasks become its troubles instead of text on the screen.
+pub fn catch_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let backtrace = match std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0") {
+            true => format!("\n{}", std::backtrace::Backtrace::force_capture()),
+            false => String::new(),
+        };
+        PANICS.with_borrow_mut(|panics| panics.push(format!("{panic}{backtrace}")));
+    }));
+}
+
+/// Runs one seed with its faults, or without any if `calm`, on a runtime of its own.
 ///
 /// # Panics
 /// If no runtime can be made.
 #[must_use]
-pub fn run(seed: u64) -> Ran {
+pub fn run(seed: u64, plan: &Plan) -> Ran {
+    PANICS.with_borrow_mut(Vec::clear);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("it needs no resource of the system").block_on(run_inside(seed))
+    let runtime = runtime.expect("it needs no resource of the system");
+    let mut ran = runtime.block_on(run_inside(seed, plan));
+    // Tasks that are dropped now may panic too.
+    drop(runtime);
+    let panics = PANICS.with_borrow_mut(std::mem::take);
+    ran.troubles.extend(panics.into_iter().map(|panic| format!("panic: {panic}")));
+    ran
 }
 
-async fn run_inside(seed: u64) -> Ran {
+async fn run_inside(seed: u64, plan: &Plan) -> Ran {
     let world = World::seeded(seed);
-    let network = Network::new();
-    let address = cluster::start(&network, &world, seed).await;
+    let start = world.now();
     let recorder = Recorder::new(&world, seed);
-    let site = Site {
-        world: world.clone(),
-        network,
-        recorder: recorder.clone(),
-        run: seed,
-        process: 0,
-        bootstrap: vec![address],
+    let faults = Faults::new(world.clone(), recorder.clone());
+    let network = Network::new(&world, &faults, plan.network_delay_ms);
+    let cluster = Cluster::start(seed, plan, &world, &network, &faults);
+    let mut troubles = Vec::new();
+    if !cluster.ready(READY_PATIENCE).await {
+        troubles.push("the brokers were not ready at the beginning".to_owned());
+    }
+    let bootstrap = cluster.ids().into_iter().map(Cluster::address).collect();
+    let site = Site { world, network, recorder, run: seed, process: 0, bootstrap };
+    let nemesis = Nemesis {
+        world: site.world.clone(),
+        plan: plan.clone(),
+        cluster: cluster.clone(),
+        network: site.network.clone(),
+        faults: faults.clone(),
+        clients: CLIENTS_MAX,
     };
+    let nemesis = site.world.spawn("nemesis", nemesis.run());
     let clients = clients::start(&site, seed);
-    clients.stop().await;
-    recorder.healed();
-    clients::read_back(&site).await;
-    Ran { history: recorder.take() }
+    site.world.sleep(plan.length).await;
+    nemesis.abort();
+    faults.end();
+    site.network.heal();
+    if !cluster.heal(READY_PATIENCE).await {
+        troubles.push("the brokers were not ready after the last fault".to_owned());
+    }
+    site.recorder.healed();
+    site.world.sleep(CALM).await;
+    if site.world.timeout(END_PATIENCE, clients.stop()).await.is_none() {
+        troubles.push("the clients did not stop".to_owned());
+    }
+    if site.world.timeout(END_PATIENCE, clients::read_back(&site)).await.is_none() {
+        troubles.push("what was written could not be read back".to_owned());
+    }
+    troubles.extend(agree(&cluster).await);
+    troubles.extend(cluster.troubles());
+    Ran {
+        history: site.recorder.take(),
+        faults: faults.counts(),
+        met: faults.met(),
+        trace: site.network.trace(),
+        virtual_time: site.world.now() - start,
+        troubles,
+    }
+}
+
+/// All brokers have the same State at the end, byte for byte.
+async fn agree(cluster: &Cluster) -> Vec<String> {
+    let mut states: BTreeMap<u64, BTreeMap<u64, Vec<i32>>> = BTreeMap::new();
+    for (id, replica) in cluster.replicas() {
+        match replica.barrier().await {
+            Ok(state) => {
+                let (header, _) = state.encode_snapshot();
+                let position = header.at.position.0;
+                states.entry(position).or_default().entry(header.state_hash).or_default().push(id);
+            }
+            Err(unavailable) => return vec![format!("broker {id} has no State at the end: {unavailable}")],
+        }
+    }
+    let differ = states.into_iter().filter(|(_, hashes)| hashes.len() > 1);
+    differ.map(|(position, hashes)| format!("brokers differ at position {position}: {hashes:?}")).collect()
 }

@@ -147,14 +147,7 @@ const OURS: &[u8] = b"our bytes with a nonce";
 fn case(script: &[Fault]) -> Case {
     let s3 = FakeS3::default();
     s3.0.lock().unwrap().script = script.iter().copied().collect();
-    let settings = BucketSettings {
-        region: Some("us-east-1".into()),
-        access_key_id: Some("id".into()),
-        secret_access_key: Some("secret".into()),
-        ..BucketSettings::default()
-    };
-    let clients = s3_with(&settings, "bucket", |b| b.with_http_connector(s3.clone())).unwrap();
-    let bucket = ObjectBucket::new(clients, "prefix", World::seeded(1), Counter::default());
+    let bucket = ObjectBucket::s3_over(s3.clone(), World::seeded(1)).unwrap();
     Case { s3, bucket }
 }
 
@@ -194,7 +187,7 @@ impl Case {
 
 impl State {
     fn path(&self) -> String {
-        format!("/bucket/prefix/{KEY}")
+        format!("/bucket/{KEY}")
     }
 }
 

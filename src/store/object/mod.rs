@@ -17,7 +17,7 @@ mod faults;
 mod gcs_emulator;
 
 use super::deadline::Tries;
-use super::{Body, Bucket, CreateOutcome, Key, Listed, Purpose, StoreError, key};
+use super::{Body, Bucket, BucketSettings, CreateOutcome, Key, Listed, Purpose, StoreError, key};
 use crate::telemetry::metrics::Counter;
 use crate::world::World;
 use answer::{Failure, failure};
@@ -25,6 +25,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 pub use connect::{ConnectError, azure, gcs, s3};
 use futures::{StreamExt, TryStreamExt};
+use object_store::client::HttpConnector;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use std::collections::BTreeMap;
@@ -49,6 +50,21 @@ impl ObjectBucket {
         let prefix = prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         Self { data: clients.data, control: clients.control, prefix, sorted: clients.sorted, world, repeated }
+    }
+
+    /// An S3 bucket behind `connector` in place of a network, for simulations.
+    ///
+    /// # Errors
+    /// None that depends on the connector.
+    pub fn s3_over<C: HttpConnector + Clone>(connector: C, world: World) -> Result<Self, ConnectError> {
+        let settings = BucketSettings {
+            region: Some("us-east-1".into()),
+            access_key_id: Some("id".into()),
+            secret_access_key: Some("secret".into()),
+            ..BucketSettings::default()
+        };
+        let clients = connect::s3_with(&settings, "bucket", |b| b.with_http_connector(connector.clone()))?;
+        Ok(Self::new(clients, "", world, Counter::default()))
     }
 
     fn client(&self, purpose: Purpose) -> &Arc<dyn ObjectStore> {

@@ -1,0 +1,135 @@
+//! One broker's way to the journal that all share. Appends that were sent go on when their sender dies.
+use async_trait::async_trait;
+use std::time::Duration;
+use strandline::journal::{Appended, Journal, JournalError, MemoryJournal, Proposal, Stored};
+use strandline::types::{Head, Position};
+use strandline::world::World;
+use tokio::sync::oneshot;
+
+use crate::faults::{Fault, Faults};
+use crate::network::{Link, Network};
+
+/// See the module.
+#[derive(Clone)]
+pub struct Access {
+    pub journal: MemoryJournal,
+    pub world: World,
+    pub faults: Faults,
+    pub network: Network,
+    pub broker: i32,
+    /// How long a call takes at most when nothing is wrong, in ms.
+    pub delay_ms: u64,
+}
+
+const APPEND_FAULTS: [Fault; 6] = [
+    Fault::JournalFull,
+    Fault::JournalNotDone,
+    Fault::JournalLost,
+    Fault::JournalReplyLost,
+    Fault::JournalDoneLater,
+    Fault::JournalHangs,
+];
+
+impl Access {
+    /// The way there.
+    async fn travel(&self) {
+        let mut delay = self.world.random_below(self.delay_ms.max(1));
+        if self.faults.happens(Fault::JournalSlow) {
+            delay += 200 + self.world.random_below(3_000);
+        }
+        self.world.sleep(Duration::from_millis(delay)).await;
+        self.network.passable(Link::Journal(self.broker)).await;
+    }
+
+    async fn served(&self, proposal: Proposal, after: Head) -> Option<Result<Appended, JournalError>> {
+        let unknown = || Some(Err(JournalError::Unknown("a fault of the simulation".into())));
+        self.travel().await;
+        let fault = self.faults.first_of(&APPEND_FAULTS);
+        let result = match fault {
+            None => self.append_now(proposal, after).await,
+            Some(Fault::JournalFull | Fault::JournalNotDone) => {
+                return Some(Err(JournalError::NotDone("a fault of the simulation".into())));
+            }
+            Some(Fault::JournalLost) => return unknown(),
+            Some(Fault::JournalReplyLost) => {
+                let _ = self.append_now(proposal, after).await;
+                return unknown();
+            }
+            Some(Fault::JournalDoneLater) => {
+                self.world.sleep(Duration::from_millis(200 + self.world.random_below(20_000))).await;
+                let _ = self.append_now(proposal, after).await;
+                return None;
+            }
+            Some(_) => {
+                if self.world.random_below(2) == 0 {
+                    let _ = self.append_now(proposal, after).await;
+                }
+                return None;
+            }
+        };
+        self.world.sleep(Duration::from_millis(self.world.random_below(self.delay_ms.max(1)))).await;
+        self.network.passable(Link::Journal(self.broker)).await;
+        Some(result)
+    }
+
+    async fn append_now(&self, proposal: Proposal, after: Head) -> Result<Appended, JournalError> {
+        self.network.note("append", &proposal.counter.to_string(), &proposal.payload);
+        self.journal.append(proposal, after).await
+    }
+
+    async fn fails(&self, fault: Fault) -> Result<(), JournalError> {
+        self.travel().await;
+        if self.faults.happens(fault) {
+            if self.world.random_below(3) == 0 {
+                std::future::pending::<()>().await;
+            }
+            return Err(JournalError::Unknown("a fault of the simulation".into()));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Journal for Access {
+    async fn append(&self, proposal: Proposal, after: Head) -> Result<Appended, JournalError> {
+        let (answer, answered) = oneshot::channel();
+        let access = self.clone();
+        self.world.spawn("append", async move {
+            if let Some(result) = access.served(proposal, after).await {
+                // A sender that died or gave up needs no answer.
+                let _ = answer.send(result);
+            }
+        });
+        match answered.await {
+            Ok(result) => result,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    async fn read(&self, from: Position) -> Result<Vec<Stored>, JournalError> {
+        self.fails(Fault::JournalReadFails).await?;
+        self.journal.read(from).await
+    }
+
+    async fn head(&self) -> Result<Head, JournalError> {
+        // What is answered was so at some time between the question and the answer.
+        self.fails(Fault::JournalHeadFails).await?;
+        let head = self.journal.head().await;
+        self.world.sleep(Duration::from_millis(self.world.random_below(self.delay_ms.max(1)))).await;
+        head
+    }
+
+    async fn changed(&self, beyond: Position) {
+        self.journal.changed(beyond).await;
+        if self.faults.happens(Fault::JournalNoticeLate) {
+            self.world.sleep(Duration::from_millis(self.world.random_below(3_000))).await;
+        }
+        self.network.passable(Link::Journal(self.broker)).await;
+    }
+
+    async fn trim(&self, below: Position) -> Result<(), JournalError> {
+        self.fails(Fault::JournalNotDone).await?;
+        self.network.note("trim", &below.0.to_string(), &[]);
+        self.journal.trim(below).await
+    }
+}

@@ -1,0 +1,147 @@
+//! What a seed decides about a run: how many brokers, how they are set up, how far apart everything is, and what may go
+//! wrong how often.
+use std::collections::BTreeMap;
+use std::time::Duration;
+use strandline::world::World;
+
+use crate::faults::Fault;
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub brokers: i32,
+    /// How long clients work under faults.
+    pub length: Duration,
+    pub network_delay_ms: u64,
+    pub bucket_delay_ms: u64,
+    pub journal_delay_ms: u64,
+    /// Chances of 1,000 that a task that could go on lets others go first.
+    pub yields: u32,
+    /// Chances of 10,000 per opportunity: for what happens to requests and bytes.
+    pub rates: BTreeMap<Fault, u64>,
+    /// What is done to brokers and links now and then, and the mean time between two such events.
+    pub events: Vec<Fault>,
+    pub between_events: Duration,
+    /// The brokers' configuration, but for who they are.
+    pub yaml: String,
+}
+
+/// What may befall a request, an answer or a connection, and the highest chance in 10,000 that a seed gives it.
+const BY_CHANCE: [(Fault, u64); 22] = [
+    (Fault::ConnectionCut, 60),
+    (Fault::HalfOpen, 20),
+    (Fault::ConnectHangs, 300),
+    (Fault::BucketSlow, 300),
+    (Fault::BucketConflict, 200),
+    (Fault::BucketPrecondition, 200),
+    (Fault::BucketError, 300),
+    (Fault::BucketBusy, 400),
+    (Fault::BucketDoneThenBusy, 300),
+    (Fault::BucketDoneThenConflict, 200),
+    (Fault::BucketReset, 200),
+    (Fault::BucketReplyLost, 300),
+    (Fault::BucketDoneLater, 100),
+    (Fault::BucketHangs, 60),
+    (Fault::BucketCut, 200),
+    (Fault::BucketNoConnection, 300),
+    (Fault::JournalSlow, 200),
+    (Fault::JournalNotDone, 200),
+    (Fault::JournalLost, 150),
+    (Fault::JournalReplyLost, 200),
+    (Fault::JournalDoneLater, 150),
+    (Fault::JournalHangs, 60),
+];
+
+/// The same, for what is about reading.
+const READS_BY_CHANCE: [(Fault, u64); 4] = [
+    (Fault::JournalReadFails, 300),
+    (Fault::JournalHeadFails, 200),
+    (Fault::JournalNoticeLate, 2_000),
+    (Fault::BucketCorrupt, 200),
+];
+
+/// What is done to brokers and links.
+const EVENTS: [Fault; 10] = [
+    Fault::Crash,
+    Fault::PowerLoss,
+    Fault::Stop,
+    Fault::Pause,
+    Fault::Replaced,
+    Fault::ClientPartition,
+    Fault::JournalPartition,
+    Fault::BucketPartition,
+    Fault::ClockJump,
+    Fault::BucketFull,
+];
+
+impl Plan {
+    /// The plan of `seed`.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        // A world of its own: what a plan draws must not shift what the run draws.
+        let chance = World::seeded(seed ^ 0x5eed);
+        let draw = |bound| chance.random_below(bound);
+        let pick = |choices: &[u64]| choices[draw(choices.len() as u64) as usize];
+        let mut rates = BTreeMap::new();
+        for (fault, highest) in BY_CHANCE.iter().chain(&READS_BY_CHANCE) {
+            // Half of them are on, most of them mildly, so that the system gets somewhere.
+            if draw(2) == 0 {
+                rates.insert(*fault, 1 + draw(pick(&[*highest / 8, *highest / 3, *highest]).max(1)));
+            }
+        }
+        let mut events: Vec<Fault> = EVENTS.into_iter().filter(|_| draw(2) == 0).collect();
+        // Every run has a crash.
+        if !events.contains(&Fault::Crash) {
+            events.push(Fault::Crash);
+        }
+        if draw(3) == 0 {
+            events.push(Fault::JournalFull);
+        }
+        if draw(3) == 0 {
+            events.push(Fault::ClockSkew);
+        }
+        Self {
+            brokers: pick(&[1, 2, 2, 3, 3]) as i32,
+            length: Duration::from_secs(62 + draw(20)),
+            network_delay_ms: pick(&[1, 2, 10, 40]),
+            bucket_delay_ms: pick(&[2, 20, 60, 200]),
+            journal_delay_ms: pick(&[1, 5, 20]),
+            yields: pick(&[0, 20, 200]) as u32,
+            rates,
+            events,
+            between_events: Duration::from_millis(pick(&[4_000, 8_000, 14_000])),
+            yaml: yaml(&pick, &draw),
+        }
+    }
+
+    /// A plan in which nothing goes wrong.
+    #[must_use]
+    pub fn calm(seed: u64) -> Self {
+        Self { rates: BTreeMap::new(), events: Vec::new(), ..Self::of(seed) }
+    }
+}
+
+/// Stores near and far, limits that are reached, and snapshots and trims all the time.
+fn yaml(pick: &impl Fn(&[u64]) -> u64, draw: &impl Fn(u64) -> u64) -> String {
+    format!(
+        "journal:\n  kind: memory\n  append_deadline_ms: {append}\n\
+         bucket:\n  url: \"memory:\"\n\
+         produce:\n  flush_interval_ms: {flush}\n  deadline_ms: {produce}\n  object_bytes_max: {object}\n\
+         fetch:\n  cache_bytes_max: {cache}\n  answer_bytes_max: 1100000\n  response_bytes_max: 1100000\n\
+         snapshot:\n  entries_between: {entries}\n  kept_hours: 0\n\
+         kafka:\n  group.min.session.timeout.ms: 1000\n  group.initial.rebalance.delay.ms: {delay}\n  \
+         group.consumer.min.session.timeout.ms: 1000\n  group.consumer.session.timeout.ms: {session}\n  \
+         group.consumer.min.heartbeat.interval.ms: 200\n  group.consumer.heartbeat.interval.ms: {heartbeat}\n  \
+         producer.id.expiration.ms: {expiry}\n",
+        append = pick(&[500, 1_000, 5_000]),
+        flush = pick(&[0, 20, 250]),
+        produce = pick(&[5_000, 15_000]),
+        object = pick(&[65_536, 1 << 20, 8 << 20]),
+        cache = pick(&[2 << 20, 64 << 20]),
+        entries = 20 + draw(200),
+        delay = pick(&[0, 500]),
+        session = pick(&[3_000, 8_000]),
+        heartbeat = pick(&[300, 1_000]),
+        expiry = pick(&[15_000, 86_400_000]),
+    )
+}
