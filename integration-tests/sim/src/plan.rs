@@ -136,7 +136,7 @@ fn yaml(pick: &impl Fn(&[u64]) -> u64, draw: &impl Fn(u64) -> u64) -> String {
         append = pick(&[500, 1_000, 5_000]),
         flush = pick(&[0, 20, 250]),
         produce = pick(&[5_000, 15_000]),
-        object = pick(&[65_536, 1 << 20, 8 << 20]),
+        object = pick(&[65_536, 256 << 10, 1 << 20]),
         cache = pick(&[2 << 20, 64 << 20]),
         entries = 20 + draw(200),
         delay = pick(&[0, 500]),

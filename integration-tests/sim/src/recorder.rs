@@ -23,6 +23,9 @@ struct Book {
 #[derive(Clone, Copy, Debug)]
 pub struct Begun(usize);
 
+/// What stands in place of an operation that is left out.
+const FORGOTTEN: &str = "forgotten";
+
 impl Recorder {
     #[must_use]
     pub fn new(world: &World, run: u64) -> Self {
@@ -62,6 +65,13 @@ impl Recorder {
         book.open.iter().map(|id| book.history.operations[*id].what.name()).collect()
     }
 
+    /// There was nothing to tell: it will not be in the history.
+    pub fn forget(&self, begun: Begun) {
+        let mut book = self.book();
+        book.open.remove(&begun.0);
+        book.history.operations[begun.0].what = What::Note(FORGOTTEN.into());
+    }
+
     /// From now on there are no faults.
     pub fn healed(&self) {
         let now = self.now_us();
@@ -71,7 +81,12 @@ impl Recorder {
     /// What was written down so far.
     #[must_use]
     pub fn take(&self) -> History {
-        std::mem::take(&mut *self.book()).history
+        let mut history = std::mem::take(&mut *self.book()).history;
+        history.operations.retain(|operation| !matches!(&operation.what, What::Note(text) if text == FORGOTTEN));
+        for (id, operation) in (0..).zip(&mut history.operations) {
+            operation.id = id;
+        }
+        history
     }
 
     fn now_us(&self) -> u64 {

@@ -1,28 +1,134 @@
-//! The clients of one run.
-use strandline::world::World;
+//! The clients of one run: producers, consumers and administrators that speak the wire protocol as Java's and
+//! librdkafka's do, with their retries and time-outs, and write down what they asked for and what they were told. How
+//! many there are and how each is set up follows from the seed. Values are checked where they are read; what it all
+//! means is for the checker to say.
+#[expect(dead_code, reason = "members and administrators come next")]
+mod client;
+mod connection;
+mod consumer;
+mod lane;
+mod offsets;
+mod producer;
+mod read_back;
+mod reader;
+mod records;
+mod session;
+mod topics;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use strandline::world::{JoinHandle, World};
+use strandline_history::End;
+use tokio::sync::watch;
 
 use crate::Site;
+use client::{Client, error_name};
 
 /// Clients at work.
 pub struct Clients {
     world: World,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
 }
+
+/// What a client is.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Idempotent,
+    Plain,
+    Assigned,
+}
+
+/// How long clients may finish what they are at; then they are cut off.
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Starts clients of all kinds; how many of each, and how they are set up, follows from `seed`.
 #[must_use]
 pub fn start(site: &Site, seed: u64) -> Clients {
-    let _ = seed;
-    Clients { world: site.world.clone() }
+    let chance = World::seeded(seed ^ 0x0063_6c69_656e_7473);
+    let (stop, stopping) = watch::channel(false);
+    let crowd = Crowd { site: site.clone(), seed, stopping, next: Arc::new(AtomicU32::new(site.process + 1)) };
+    let mut kinds = Vec::new();
+    for (kind, from, to) in [(Kind::Idempotent, 1, 3), (Kind::Plain, 0, 2), (Kind::Assigned, 1, 3)] {
+        let count = from + chance.random_below(to - from + 1);
+        kinds.extend((0..count).map(|_| kind));
+    }
+    let mut tasks = vec![site.world.spawn("topics", topics::make_stable(crowd.client()))];
+    for kind in kinds {
+        // Some live as long as the run, others are thrown away and followed by fresh ones.
+        let life_ms =
+            if chance.random_below(2) == 0 { u64::from(u32::MAX) } else { 8_000 + chance.random_below(30_000) };
+        tasks.push(site.world.spawn("client", crowd.clone().live(kind, life_ms)));
+    }
+    Clients { world: site.world.clone(), stop, tasks }
+}
+
+/// Where clients come from.
+#[derive(Clone)]
+struct Crowd {
+    site: Site,
+    seed: u64,
+    stopping: watch::Receiver<bool>,
+    next: Arc<AtomicU32>,
+}
+
+impl Crowd {
+    /// A client that nobody has seen before.
+    fn client(&self) -> Client {
+        let site = Site { process: self.next.fetch_add(1, Ordering::Relaxed), ..self.site.clone() };
+        Client::new(&site, self.seed, self.stopping.clone())
+    }
+
+    /// One client after the other.
+    async fn live(self, kind: Kind, life_ms: u64) {
+        while !*self.stopping.borrow() {
+            let client = self.client();
+            let life = Duration::from_millis(life_ms / 2 + client.draw(life_ms));
+            let mut stopping = self.stopping.clone();
+            match kind {
+                Kind::Idempotent => producer::run(client, true, life).await,
+                Kind::Plain => producer::run(client, false, life).await,
+                Kind::Assigned => consumer::run(client, life).await,
+            }
+            drop(self.site.world.timeout(Duration::from_millis(100), stopping.wait_for(|stop| *stop)).await);
+        }
+    }
 }
 
 impl Clients {
     /// Lets them finish what they are at, and waits until all have ended.
+    ///
+    /// # Panics
+    /// If one of them did.
     pub async fn stop(self) {
-        self.world.sleep(std::time::Duration::from_secs(1)).await;
+        self.stop.send_replace(true);
+        let until = self.world.now() + STOP_PATIENCE;
+        for mut task in self.tasks {
+            let left = until.saturating_duration_since(self.world.now());
+            match self.world.timeout(left, &mut task).await {
+                Some(Err(failed)) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
+                Some(_) => {}
+                None => task.abort(),
+            }
+        }
     }
 }
 
 /// The final phase: fresh readers read everything from the beginning.
 pub async fn read_back(site: &Site) {
-    let _ = site;
+    read_back::run(site).await;
+}
+
+/// How a call that changes something ended, by its error: those that a broker gives when it has begun something and does
+/// not know how it ended leave it open.
+fn admin_end(code: i16) -> End {
+    const UNKNOWN_SERVER_ERROR: i16 = -1;
+    const REQUEST_TIMED_OUT: i16 = 7;
+    const NETWORK_EXCEPTION: i16 = 13;
+    match code {
+        0 => End::Ok,
+        UNKNOWN_SERVER_ERROR | REQUEST_TIMED_OUT | NETWORK_EXCEPTION => End::Info(error_name(code)),
+        _ => End::Fail(error_name(code)),
+    }
 }

@@ -1,0 +1,259 @@
+//! The final phase: fresh clients without faults read everything that is there, from each broker, and write once more.
+//! Each operation is tried again until it is well; one that never is stays without an end.
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::{FetchRequest, InitProducerIdRequest, MetadataResponse, ProduceRequest};
+use std::time::Duration;
+use strandline::config::HostPort;
+use strandline::records::Codec;
+use strandline::types::Uuid;
+use strandline_history::{End, Value, What};
+use tokio::sync::watch;
+
+use super::client::{Client, Lane, Topic, all_topics, read_metadata, topic_name};
+use super::offsets;
+use super::reader::{At, EARLIEST, LATEST};
+use super::records::{self, Form, Numbered};
+use crate::Site;
+
+/// Numbers of clients in this phase begin here.
+const PROCESSES: u32 = 1_000_000;
+/// How long one operation may be tried.
+const PATIENCE: Duration = Duration::from_secs(60);
+const MAX_TIMESTAMP: i64 = -3;
+
+/// See the module.
+pub(super) async fn run(site: &Site) {
+    let (_stop, stopping) = watch::channel(false);
+    let client = |n: u32| {
+        let site = Site { process: PROCESSES + n, ..site.clone() };
+        Client::new(&site, site.run, stopping.clone())
+    };
+    let mut readers = Vec::new();
+    for (n, address) in (0..).zip(&site.bootstrap) {
+        let reader = client(n);
+        reader.await_topics().await;
+        let Some(topics) = describe(&reader, address).await else { continue };
+        readers.push((reader, topics));
+    }
+    let Some((first, topics)) = readers.first() else { return };
+    let mut ends = Vec::new();
+    for (at, topic) in partitions(topics) {
+        for timestamp in [MAX_TIMESTAMP, first.site().world.wall_ms().0 - first.between(0, 60_000)] {
+            list(first, &at, timestamp).await;
+        }
+        let node = topic.leaders[&at.1].node;
+        ends.push((at.clone(), topic, read_log(first, node, &at, topic.id, None, false).await));
+    }
+    for (reader, topics) in readers.iter().skip(1) {
+        read_once(reader, topics).await;
+    }
+    write_once(&client(100), first, ends).await;
+}
+
+fn partitions(topics: &[(String, Topic)]) -> Vec<(At, &Topic)> {
+    let of = |(name, topic): &(String, Topic)| topic.leaders.keys().map(|p| (name.clone(), *p)).collect::<Vec<_>>();
+    topics.iter().flat_map(|topic| of(topic).into_iter().map(move |at| (at, &topic.1))).collect()
+}
+
+/// Reads one partition of the broker that `reader` began with, as that one sees it: one that it leads, if any.
+async fn read_once(reader: &Client, topics: &[(String, Topic)]) {
+    let Some((node, _)) = reader.view().brokers.into_iter().find(|(_, address)| *address == reader.site().bootstrap[0])
+    else {
+        return;
+    };
+    let all = partitions(topics);
+    let led: Vec<_> = all.iter().filter(|(at, topic)| topic.leaders[&at.1].node == node).collect();
+    let Some((at, topic)) = reader.pick(&led).copied().or_else(|| all.first()) else { return };
+    let node = if led.is_empty() { topic.leaders[&at.1].node } else { node };
+    read_log(reader, node, at, topic.id, None, true).await;
+}
+
+/// What the broker at `address` says that there is, each topic as one operation.
+async fn describe(client: &Client, address: &HostPort) -> Option<Vec<(String, Topic)>> {
+    let site = client.site();
+    let until = client.now() + PATIENCE;
+    let what = |topic: &str, found| What::Describe { topic: topic.to_owned(), found };
+    let begun = site.recorder.begin(site.process, what("", None));
+    let answer: MetadataResponse = loop {
+        let asked = async { client.connect(address, Lane::Data).await?.ask(0..=13, all_topics).await };
+        match asked.await {
+            Ok(answer) if answer.topics.iter().all(|topic| topic.error_code == 0) => break answer,
+            _ if client.now() > until => return None,
+            _ => client.back_off().await,
+        }
+    };
+    site.recorder.forget(begun);
+    let (_, topics) = read_metadata(answer);
+    for (name, topic) in &topics {
+        let begun = site.recorder.begin(site.process, what(name, None));
+        let id = topic.id.map(|id| id.to_string()).unwrap_or_default();
+        let partitions = i32::try_from(topic.leaders.len()).unwrap_or(0);
+        site.recorder.end(begun, None, End::Ok, what(name, Some((id, partitions))));
+    }
+    Some(topics.into_iter().collect())
+}
+
+async fn list(client: &Client, at: &At, timestamp: i64) -> Option<i64> {
+    offsets::list_offset_until(client, at, timestamp, client.now() + PATIENCE).await
+}
+
+/// Reads from `from`, or the log's start, to its end; gives the end.
+async fn read_log(
+    client: &Client,
+    node: i32,
+    at: &At,
+    id: Option<Uuid>,
+    from: Option<i64>,
+    read_committed: bool,
+) -> Option<i64> {
+    let mut from = match from {
+        Some(from) => from,
+        None => list(client, at, EARLIEST).await?,
+    };
+    let end = list(client, at, LATEST).await?;
+    let position_of = 1_000 + client.draw(1 << 40);
+    while from < end {
+        from = poll(client, node, at, id, from, position_of, read_committed).await?;
+    }
+    Some(from)
+}
+
+/// One fetch that brings something, tried until it does.
+async fn poll(
+    client: &Client,
+    mut node: i32,
+    at: &At,
+    id: Option<Uuid>,
+    from: i64,
+    position_of: u64,
+    read_committed: bool,
+) -> Option<i64> {
+    let site = client.site();
+    let log = client.log(&at.0, id, at.1);
+    let empty = What::Poll {
+        log: log.clone(),
+        position_of,
+        from,
+        next: from,
+        records: Vec::new(),
+        high_watermark: -1,
+        last_stable_offset: -1,
+        log_start_offset: -1,
+        read_committed,
+    };
+    let begun = site.recorder.begin(site.process, empty);
+    let until = client.now() + PATIENCE;
+    loop {
+        let asked = async {
+            let connection = client.node(node, Lane::Data).await?;
+            connection.ask(if id.is_some() { 4..=18 } else { 4..=12 }, |_| fetch(at, id, from, read_committed)).await
+        };
+        let answer = asked.await.ok();
+        let data = answer.as_ref().and_then(|answer| answer.responses.first()?.partitions.first());
+        if let Some(data) = data.filter(|data| data.error_code == 0) {
+            let got = records::read(&data.records.clone().unwrap_or_default(), &log, site.run, from);
+            if let Some(next) = got.next.filter(|next| *next > from) {
+                let what = What::Poll {
+                    log,
+                    position_of,
+                    from,
+                    next,
+                    records: got.records,
+                    high_watermark: data.high_watermark,
+                    last_stable_offset: data.last_stable_offset,
+                    log_start_offset: data.log_start_offset,
+                    read_committed,
+                };
+                site.recorder.end(begun, Some(node), End::Ok, what);
+                return Some(next);
+            }
+        }
+        if client.now() > until {
+            return None;
+        }
+        client.back_off().await;
+        client.refresh().await;
+        node = client.view().topics.get(&at.0).and_then(|topic| topic.leaders.get(&at.1)).map_or(node, |l| l.node);
+    }
+}
+
+fn fetch(at: &At, id: Option<Uuid>, from: i64, read_committed: bool) -> FetchRequest {
+    let one = FetchPartition::default().with_partition(at.1).with_fetch_offset(from).with_partition_max_bytes(1 << 20);
+    let topic = FetchTopic::default().with_topic(topic_name(&at.0)).with_topic_id(id.unwrap_or_default());
+    FetchRequest::default()
+        .with_max_wait_ms(100)
+        .with_min_bytes(1)
+        .with_max_bytes(1 << 20)
+        .with_session_epoch(-1)
+        .with_isolation_level(i8::from(read_committed))
+        .with_topics(vec![topic.with_partitions(vec![one])])
+}
+
+/// A fresh producer writes one batch to each partition, and what it wrote is read.
+async fn write_once(writer: &Client, reader: &Client, logs: Vec<(At, &Topic, Option<i64>)>) {
+    writer.await_topics().await;
+    let Some((producer, epoch)) = init(writer).await else { return };
+    for (counter, (at, topic, end)) in (1..).zip(logs) {
+        if write(writer, &at, topic, counter, (producer, epoch, 0)).await.is_some() && end.is_some() {
+            let node = topic.leaders[&at.1].node;
+            read_log(reader, node, &at, topic.id, end, false).await;
+        }
+    }
+}
+
+async fn init(client: &Client) -> Option<(i64, i16)> {
+    let (site, until) = (client.site(), client.now() + PATIENCE);
+    let what = |producer_id, epoch| What::InitProducer { transactional_id: None, producer_id, epoch };
+    let begun = site.recorder.begin(site.process, what(-1, -1));
+    while client.now() < until {
+        let request =
+            |_| InitProducerIdRequest::default().with_transactional_id(None).with_transaction_timeout_ms(1_000);
+        if let Ok(answer) = client.ask_any(0..=5, request).await
+            && answer.error_code == 0
+        {
+            let (id, epoch) = (answer.producer_id.0, answer.producer_epoch);
+            site.recorder.end(begun, None, End::Ok, what(id, epoch));
+            return Some((id, epoch));
+        }
+        client.back_off().await;
+    }
+    None
+}
+
+async fn write(client: &Client, at: &At, topic: &Topic, counter: u64, numbered: Numbered) -> Option<i64> {
+    let (site, until) = (client.site(), client.now() + PATIENCE);
+    let timestamp_ms = site.world.wall_ms().0;
+    let value =
+        Value { run: site.run, process: site.process, counter, topic: at.0.clone(), partition: at.1, timestamp_ms };
+    let values = vec![value];
+    let batch = records::make(&values, Form { codec: Codec::None, bytes_min: 0 }, Some(numbered));
+    let log = client.log(&at.0, topic.id, at.1);
+    let what = |offset| What::Send { log: log.clone(), values: values.clone(), idempotent: true, acked: true, offset };
+    let begun = site.recorder.begin(site.process, what(None));
+    let usable = if topic.id.is_some() { 3..=13 } else { 3..=12 };
+    while client.now() < until {
+        let asked = async {
+            let node =
+                client.view().topics.get(&at.0).and_then(|topic| topic.leaders.get(&at.1)).map_or(-1, |l| l.node);
+            let connection = client.node(node, Lane::Data).await?;
+            let answer = connection.ask(usable.clone(), |_| {
+                let data = PartitionProduceData::default().with_index(at.1).with_records(Some(batch.clone()));
+                let data = TopicProduceData::default().with_name(topic_name(&at.0)).with_partition_data(vec![data]);
+                let data = data.with_topic_id(topic.id.unwrap_or_default());
+                ProduceRequest::default().with_acks(-1).with_timeout_ms(5_000).with_topic_data(vec![data])
+            });
+            answer.await.map(|answer| (node, answer))
+        };
+        if let Ok((node, answer)) = asked.await
+            && let Some(part) = answer.responses.first().and_then(|topic| topic.partition_responses.first())
+            && part.error_code == 0
+        {
+            site.recorder.end(begun, Some(node), End::Ok, what((part.base_offset >= 0).then_some(part.base_offset)));
+            return Some(part.base_offset);
+        }
+        client.back_off().await;
+        client.refresh().await;
+    }
+    None
+}

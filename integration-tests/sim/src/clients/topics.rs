@@ -1,0 +1,47 @@
+//! Topics made at the beginning.
+use kafka_protocol::messages::CreateTopicsRequest;
+use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use strandline_history::{End, What};
+
+use super::client::{Client, STABLE, topic_name};
+
+const TOPIC_ALREADY_EXISTS: i16 = 36;
+
+/// Makes the topic that stays, and does not rest before it is there.
+pub(super) async fn make_stable(client: Client) {
+    let partitions = i32::try_from(client.between(2, 5)).unwrap_or(2);
+    while !client.is_stopping() {
+        if let None | Some(0 | TOPIC_ALREADY_EXISTS) = create(&client, STABLE, partitions).await
+            && client.refresh().await
+            && client.view().topics.contains_key(STABLE)
+        {
+            return;
+        }
+        client.back_off().await;
+    }
+}
+
+/// Creates a topic, once; gives the error code that was answered.
+pub(super) async fn create(client: &Client, name: &str, partitions: i32) -> Option<i16> {
+    let site = client.site();
+    let what = |id| What::CreateTopic { topic: name.to_owned(), id, partitions };
+    let begun = site.recorder.begin(site.process, what(None));
+    let answer = client.ask_any(2..=7, |_| {
+        let one = CreatableTopic::default().with_name(topic_name(name)).with_num_partitions(partitions);
+        let request = CreateTopicsRequest::default().with_topics(vec![one.with_replication_factor(1)]);
+        request.with_timeout_ms(5_000)
+    });
+    let answer = answer.await;
+    let answered = answer.as_ref().ok().and_then(|answer| answer.topics.first());
+    let id = answered.map(|topic| topic.topic_id).filter(|id| !id.is_nil()).map(|id| id.to_string());
+    let code = answered.map(|topic| topic.error_code);
+    let end = match (code, answer) {
+        (Some(0), _) => End::Ok,
+        (Some(code), _) => super::admin_end(code),
+        (None, Err(fault)) if !fault.sent => End::Fail(fault.why),
+        (None, Err(fault)) => End::Info(fault.why),
+        (None, Ok(_)) => End::Info("no answer for the topic".into()),
+    };
+    site.recorder.end(begun, None, end, what(id));
+    code
+}
