@@ -1,0 +1,450 @@
+//! What the rules look things up in: which operation concerns which log, what stood at which offset, and the bounds that
+//! hold in real time.
+//!
+//! A topic may be deleted and made again, and an operation may name it by its name only. The deletions of a name divide
+//! time into eras; what begins and ends within one era concerns the one topic of that era. An operation by name that
+//! overlaps a deletion, or follows one whose end nobody knows, is left out: it may concern either.
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::Options;
+use super::bounds::{Ceiling, Rising};
+use crate::operation::{End, History, Log, Operation, Seen, What};
+use crate::payload::Value;
+
+/// Stands for no log, no value.
+pub(super) const NONE: u32 = u32::MAX;
+/// The value of a record that is broken or that nobody sent.
+pub(super) const UNKNOWN: u32 = u32::MAX - 1;
+
+pub(super) struct Facts<'a> {
+    /// In the order in which they began.
+    pub(super) operations: Vec<&'a Operation>,
+    pub(super) healed_us: Option<u64>,
+    pub(super) options: &'a Options,
+    pub(super) deletions: HashMap<&'a str, Spans>,
+    pub(super) logs: Vec<LogFacts<'a>>,
+    /// Of each operation, the index of its log, or `NONE`.
+    pub(super) placed: Vec<u32>,
+    /// Of each value, the operation that sent it, and where in the batch.
+    pub(super) sent: Vec<(u32, u32)>,
+    /// Of each value, whether some reader got it.
+    pub(super) read: Vec<bool>,
+    /// Topics whose records carry the broker's times.
+    pub(super) broker_time: BTreeSet<&'a str>,
+    values: HashMap<(u32, u64), u32>,
+}
+
+/// One log, as the operations on it show it. Operations are given by their index in the history.
+pub(super) struct LogFacts<'a> {
+    pub(super) topic: &'a str,
+    /// `None` where no operation told it.
+    pub(super) id: Option<&'a str>,
+    pub(super) partition: i32,
+    pub(super) sends: Vec<u32>,
+    pub(super) polls: Vec<u32>,
+    pub(super) lookups: Vec<u32>,
+    pub(super) epoch_ends: Vec<u32>,
+    pub(super) trims: Vec<u32>,
+    /// Sorted by offset, then value; each pair once.
+    pub(super) contents: Vec<Entry>,
+    /// The log's end, by all answers.
+    pub(super) ends: Rising,
+    /// The log's end, by what producers were answered.
+    pub(super) acked: Rising,
+    /// The log start, by all answers.
+    pub(super) starts: Rising,
+    /// What DeleteRecords asked for, by when.
+    trims_asked: Rising,
+    starts_later: Ceiling,
+}
+
+/// One value at one offset.
+#[derive(Clone, Copy)]
+pub(super) struct Entry {
+    pub(super) offset: i64,
+    pub(super) value: u32,
+    /// The operation that told of it: a poll if there is one.
+    pub(super) operation: u32,
+    pub(super) read: bool,
+    /// `i64::MIN` where it is not known.
+    pub(super) timestamp_ms: i64,
+}
+
+/// When something was, or may have been, under way: the deletions of a topic's name, its creations.
+#[derive(Default)]
+pub(super) struct Spans {
+    /// Begin, and the latest end of those that began up to then (`u64::MAX` where it is not known). Sorted once sealed.
+    spans: Vec<(u64, u64)>,
+}
+
+impl Spans {
+    pub(super) fn tell(&mut self, start_us: u64, end_us: u64) {
+        self.spans.push((start_us, end_us));
+    }
+
+    pub(super) fn seal(&mut self) {
+        self.spans.sort_unstable();
+        let mut latest = 0;
+        for (_, over) in &mut self.spans {
+            latest = latest.max(*over);
+            *over = latest;
+        }
+    }
+
+    /// The number of those that were over by `start_us`, if none may have been under way up to `end_us`.
+    fn era(&self, start_us: u64, end_us: u64) -> Option<usize> {
+        let begun = self.spans.partition_point(|(start, _)| *start <= end_us);
+        let over = begun.checked_sub(1).is_none_or(|last| self.spans[last].1 < start_us);
+        over.then_some(begun)
+    }
+
+    /// Whether one may have been under way at some time from `from_us` to `to_us`.
+    pub(super) fn touch(&self, from_us: u64, to_us: u64) -> bool {
+        let begun = self.spans.partition_point(|(start, _)| *start <= to_us);
+        begun.checked_sub(1).is_some_and(|last| self.spans[last].1 >= from_us)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Place<'a> {
+    Id(&'a str),
+    Era(usize),
+}
+
+/// When the operation's answer came; `u64::MAX` if never.
+pub(super) fn end_of(operation: &Operation) -> u64 {
+    operation.end_us.unwrap_or(u64::MAX)
+}
+
+pub(super) fn log_of(what: &What) -> Option<&Log> {
+    match what {
+        What::Send { log, .. }
+        | What::Poll { log, .. }
+        | What::ListOffsets { log, .. }
+        | What::EpochEnd { log, .. }
+        | What::DeleteRecords { log, .. } => Some(log),
+        _ => None,
+    }
+}
+
+fn index(at: usize) -> u32 {
+    u32::try_from(at).expect("fewer than four thousand million of anything")
+}
+
+impl<'a> Facts<'a> {
+    pub(super) fn gather(history: &'a History, options: &'a Options) -> Self {
+        let mut operations: Vec<&Operation> = history.operations.iter().collect();
+        operations.sort_by_key(|operation| (operation.start_us, operation.id));
+        let mut facts = Self {
+            healed_us: history.healed_us,
+            options,
+            deletions: deletions(&operations),
+            logs: Vec::new(),
+            placed: Vec::new(),
+            sent: Vec::new(),
+            read: Vec::new(),
+            broker_time: broker_time(&operations),
+            values: HashMap::new(),
+            operations,
+        };
+        facts.place();
+        facts.know_values();
+        for at in 0..facts.logs.len() {
+            facts.fill(at);
+        }
+        facts
+    }
+
+    /// The operation's number in reports.
+    pub(super) fn id(&self, operation: u32) -> u64 {
+        self.operations[operation as usize].id
+    }
+
+    pub(super) fn op(&self, operation: u32) -> &'a Operation {
+        self.operations[operation as usize]
+    }
+
+    /// The value's number, `UNKNOWN` if the record is broken or nobody sent it.
+    pub(super) fn value_of(&self, seen: &Seen) -> u32 {
+        let Ok(value) = &seen.value else { return UNKNOWN };
+        let Some(at) = self.values.get(&(value.process, value.counter)) else { return UNKNOWN };
+        let (operation, position) = self.sent[*at as usize];
+        match &self.op(operation).what {
+            What::Send { values, .. } if values[position as usize] == *value => *at,
+            _ => UNKNOWN,
+        }
+    }
+
+    /// Whether some reader got it.
+    pub(super) fn was_read(&self, value: &Value) -> bool {
+        let number = self.values.get(&(value.process, value.counter));
+        number.and_then(|number| self.read.get(*number as usize)).is_some_and(|read| *read)
+    }
+
+    /// The value as people read it.
+    pub(super) fn name(&self, value: u32) -> String {
+        let Some((operation, position)) = self.sent.get(value as usize) else { return "a foreign record".into() };
+        let What::Send { values, .. } = &self.op(*operation).what else { return String::new() };
+        let value = &values[*position as usize];
+        format!("value {}/{}", value.process, value.counter)
+    }
+
+    fn place(&mut self) {
+        let era = |operation: &Operation, topic: &str| {
+            // A fetch by name may be answered by a broker that has not yet heard of a deletion.
+            let lag = if matches!(operation.what, What::Poll { .. }) { self.options.poll_lag_us } else { 0 };
+            let start_us = operation.start_us.saturating_sub(lag);
+            self.deletions.get(topic).map_or(Some(0), |deletions| deletions.era(start_us, end_of(operation)))
+        };
+        let ids = ids_of_eras(&self.operations, &era);
+        let mut known: HashMap<(&str, Place<'_>, i32), u32> = HashMap::new();
+        let (mut logs, mut placed) = (Vec::new(), Vec::with_capacity(self.operations.len()));
+        for (at, operation) in self.operations.iter().enumerate() {
+            let Some(log) = log_of(&operation.what) else {
+                placed.push(NONE);
+                continue;
+            };
+            let place = match &log.id {
+                Some(id) => Some(Place::Id(id)),
+                None => era(operation, &log.topic).map(|era| match ids.get(&(log.topic.as_str(), era)) {
+                    Some(Some(id)) => Place::Id(id),
+                    _ => Place::Era(era),
+                }),
+            };
+            let Some(place) = place else {
+                placed.push(NONE);
+                continue;
+            };
+            let number = *known.entry((&log.topic, place, log.partition)).or_insert_with(|| {
+                logs.push(LogFacts::new(log, place));
+                index(logs.len() - 1)
+            });
+            placed.push(number);
+            let (log, at) = (&mut logs[number as usize], index(at));
+            match operation.what {
+                What::Send { .. } => log.sends.push(at),
+                What::Poll { .. } => log.polls.push(at),
+                What::ListOffsets { .. } => log.lookups.push(at),
+                What::EpochEnd { .. } => log.epoch_ends.push(at),
+                _ => log.trims.push(at),
+            }
+        }
+        (self.logs, self.placed) = (logs, placed);
+    }
+
+    fn know_values(&mut self) {
+        for (at, operation) in self.operations.iter().enumerate() {
+            let What::Send { values, .. } = &operation.what else { continue };
+            for (position, value) in values.iter().enumerate() {
+                let number = index(self.sent.len());
+                self.values.entry((value.process, value.counter)).or_insert(number);
+                self.sent.push((index(at), index(position)));
+            }
+        }
+        self.read = vec![false; self.sent.len()];
+        for operation in self.operations.iter().filter(|operation| operation.end == End::Ok) {
+            let What::Poll { records, .. } = &operation.what else { continue };
+            for seen in records {
+                let value = self.value_of(seen);
+                if let Some(read) = self.read.get_mut(value as usize) {
+                    *read = true;
+                }
+            }
+        }
+    }
+
+    /// Contents and bounds of one log.
+    fn fill(&mut self, at: usize) {
+        let mut log = std::mem::replace(&mut self.logs[at], LogFacts::empty());
+        let mut entries = Vec::new();
+        for list in [&log.sends, &log.polls] {
+            for &operation in list {
+                self.entries(operation, &mut entries);
+            }
+        }
+        entries.sort_unstable_by_key(|entry: &Entry| (entry.offset, entry.value, !entry.read, entry.operation));
+        entries.dedup_by_key(|entry| (entry.offset, entry.value));
+        entries.shrink_to_fit();
+        log.contents = entries;
+        let lists = [&log.sends, &log.polls, &log.lookups, &log.epoch_ends, &log.trims];
+        let all: Vec<u32> = lists.into_iter().flatten().copied().collect();
+        for operation in all {
+            self.bound(operation, &mut log);
+        }
+        for rising in [&mut log.ends, &mut log.acked, &mut log.starts, &mut log.trims_asked] {
+            rising.seal();
+        }
+        log.starts_later.seal();
+        self.logs[at] = log;
+    }
+
+    fn entries(&self, number: u32, entries: &mut Vec<Entry>) {
+        let operation = self.op(number);
+        match &operation.what {
+            What::Send { log, values, offset: Some(offset @ 0..), .. } if operation.end == End::Ok => {
+                let by_broker = self.options.log_append_time || self.broker_time.contains(log.topic.as_str());
+                for (offset, value) in (*offset..).zip(values) {
+                    let timestamp_ms = if by_broker { i64::MIN } else { value.timestamp_ms };
+                    let value = self.values[&(value.process, value.counter)];
+                    entries.push(Entry { offset, value, operation: number, read: false, timestamp_ms });
+                }
+            }
+            What::Poll { records, .. } if operation.end == End::Ok => {
+                entries.extend(records.iter().map(|seen| Entry {
+                    offset: seen.offset,
+                    value: self.value_of(seen),
+                    operation: number,
+                    read: true,
+                    timestamp_ms: seen.timestamp_ms,
+                }));
+            }
+            _ => {}
+        }
+    }
+
+    fn bound(&self, number: u32, log: &mut LogFacts<'a>) {
+        let operation = self.op(number);
+        let (start, end) = (operation.start_us, end_of(operation));
+        if let What::DeleteRecords { before, low_watermark, .. } = &operation.what {
+            let asked = match operation.end {
+                End::Fail(_) => return,
+                End::Ok => (*before).max(*low_watermark),
+                End::Info(_) if *before < 0 => i64::MAX,
+                End::Info(_) => *before,
+            };
+            log.trims_asked.tell(start, asked, number);
+        }
+        if operation.end != End::Ok {
+            return;
+        }
+        match &operation.what {
+            What::Send { values, offset: Some(offset @ 0..), .. } => {
+                let next = offset.saturating_add(i64::try_from(values.len()).unwrap_or(i64::MAX));
+                log.ends.tell(end, next, number);
+                log.acked.tell(end, next, number);
+            }
+            What::Poll { records, high_watermark, log_start_offset, .. } => {
+                let last = records.last().map_or(0, |seen| seen.offset.saturating_add(1));
+                log.ends.tell(end, last.max(*high_watermark), number);
+                if *log_start_offset >= 0 {
+                    log.starts.tell(end, *log_start_offset, number);
+                    log.starts_later.tell(start.saturating_sub(self.options.poll_lag_us), *log_start_offset);
+                }
+            }
+            What::ListOffsets { timestamp: -1, offset, .. } => log.ends.tell(end, *offset, number),
+            What::ListOffsets { timestamp: -2, offset, .. } => {
+                log.starts.tell(end, *offset, number);
+                log.starts_later.tell(start, *offset);
+            }
+            What::ListOffsets { offset: offset @ 0.., .. } => log.ends.tell(end, offset.saturating_add(1), number),
+            What::EpochEnd { end_offset, .. } => log.ends.tell(end, *end_offset, number),
+            What::DeleteRecords { low_watermark, .. } => {
+                log.ends.tell(end, *low_watermark, number);
+                log.starts.tell(end, *low_watermark, number);
+                log.starts_later.tell(start, *low_watermark);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl<'a> LogFacts<'a> {
+    fn empty() -> Self {
+        Self {
+            topic: "",
+            id: None,
+            partition: 0,
+            sends: Vec::new(),
+            polls: Vec::new(),
+            lookups: Vec::new(),
+            epoch_ends: Vec::new(),
+            trims: Vec::new(),
+            contents: Vec::new(),
+            ends: Rising::default(),
+            acked: Rising::default(),
+            starts: Rising::default(),
+            trims_asked: Rising::default(),
+            starts_later: Ceiling::default(),
+        }
+    }
+
+    fn new(log: &'a Log, place: Place<'a>) -> Self {
+        let id = if let Place::Id(id) = place { Some(id) } else { None };
+        Self { topic: &log.topic, id, partition: log.partition, ..Self::empty() }
+    }
+
+    pub(super) fn name(&self) -> String {
+        format!("{}-{}", self.topic, self.partition)
+    }
+
+    /// The highest that the log start can have been at any time up to then; `i64::MAX` where anything is possible.
+    pub(super) fn start_possible(&self, until_us: u64, options: &Options) -> i64 {
+        let later = self.starts_later.from(until_us);
+        if options.retention {
+            return later;
+        }
+        self.trims_asked.before(until_us.saturating_add(1)).map_or(0, |(asked, _)| asked).min(later)
+    }
+
+    /// Where in `contents` the first entry at or behind that offset is.
+    pub(super) fn position(&self, offset: i64) -> usize {
+        self.contents.partition_point(|entry| entry.offset < offset)
+    }
+}
+
+fn deletions<'a>(operations: &[&'a Operation]) -> HashMap<&'a str, Spans> {
+    let mut found: HashMap<&str, Spans> = HashMap::new();
+    for operation in operations {
+        let What::DeleteTopic { topic, .. } = &operation.what else { continue };
+        let over = match operation.end {
+            End::Ok => end_of(operation),
+            End::Info(_) => u64::MAX,
+            End::Fail(_) => continue,
+        };
+        found.entry(topic).or_default().tell(operation.start_us, over);
+    }
+    found.values_mut().for_each(Spans::seal);
+    found
+}
+
+/// The id of the topic that had a name in an era; `None` where there seem to be several. An id belongs to the first era in
+/// which it was seen: a lagging broker may show it later too.
+fn ids_of_eras<'a>(
+    operations: &[&'a Operation],
+    era: &impl Fn(&Operation, &str) -> Option<usize>,
+) -> HashMap<(&'a str, usize), Option<&'a str>> {
+    let mut first: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for operation in operations.iter().filter(|operation| operation.end == End::Ok) {
+        let (topic, id) = match &operation.what {
+            What::CreateTopic { topic, id: Some(id), .. } => (topic, id),
+            What::Describe { topic, found: Some((id, _)) } if !id.is_empty() => (topic, id),
+            what => match log_of(what) {
+                Some(Log { topic, id: Some(id), .. }) => (topic, id),
+                _ => continue,
+            },
+        };
+        if let Some(era) = era(operation, topic) {
+            let earliest = first.entry((topic, id)).or_insert(era);
+            *earliest = era.min(*earliest);
+        }
+    }
+    let mut ids: HashMap<(&str, usize), Option<&str>> = HashMap::new();
+    for ((topic, id), era) in first {
+        ids.entry((topic, era)).and_modify(|known| *known = None).or_insert(Some(id));
+    }
+    ids
+}
+
+fn broker_time<'a>(operations: &[&'a Operation]) -> BTreeSet<&'a str> {
+    let mut topics = BTreeSet::new();
+    for operation in operations {
+        match &operation.what {
+            What::AlterConfig { name, key, .. } if key == "message.timestamp.type" => topics.insert(name.as_str()),
+            What::DescribeConfig { name, values } if values.contains_key("message.timestamp.type") => {
+                topics.insert(name.as_str())
+            }
+            _ => false,
+        };
+    }
+    topics
+}

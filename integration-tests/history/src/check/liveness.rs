@@ -1,0 +1,94 @@
+//! A32: when all faults are over, every partition and group that is asked for something answers within the allowed time.
+use std::collections::BTreeMap;
+
+use super::facts::{Facts, NONE, end_of};
+use super::report::{Report, Rule};
+use super::topics::Topics;
+use crate::operation::{End, Operation, What};
+
+/// Errors that say "not now": with them, a question counts as unanswered.
+const NOT_NOW: &[&str] = &[
+    "BROKER_NOT_AVAILABLE",
+    "CONCURRENT_TRANSACTIONS",
+    "COORDINATOR_LOAD_IN_PROGRESS",
+    "COORDINATOR_NOT_AVAILABLE",
+    "KAFKA_STORAGE_ERROR",
+    "LEADER_NOT_AVAILABLE",
+    "NETWORK_EXCEPTION",
+    "NOT_COORDINATOR",
+    "NOT_ENOUGH_REPLICAS",
+    "NOT_ENOUGH_REPLICAS_AFTER_APPEND",
+    "NOT_LEADER_OR_FOLLOWER",
+    "REQUEST_TIMED_OUT",
+    "UNKNOWN_LEADER_EPOCH",
+    "UNSTABLE_OFFSET_COMMIT",
+];
+
+#[derive(Clone, Copy)]
+struct Asked {
+    first: u32,
+    first_us: u64,
+    answered_us: u64,
+}
+
+pub(super) fn check(facts: &Facts<'_>, report: &mut Report) {
+    let Some(healed_us) = facts.healed_us else { return };
+    let last_us = facts.operations.iter().map(|operation| operation.start_us.max(operation.end_us.unwrap_or(0))).max();
+    let last_us = last_us.unwrap_or(0);
+    let topics = Topics::gather(facts);
+    let mut asked: BTreeMap<(&str, String), Asked> = BTreeMap::new();
+    for (number, operation) in (0u32..).zip(&facts.operations) {
+        if operation.start_us < healed_us {
+            continue;
+        }
+        let subject = match group_of(&operation.what) {
+            Some((group, kind)) => (kind, format!("group {group}")),
+            None if facts.placed[number as usize] != NONE => {
+                let log = &facts.logs[facts.placed[number as usize] as usize];
+                let there = || topics.certain(facts, log.topic, log.partition, operation).is_some();
+                if operation.end != End::Ok && facts.deletions.contains_key(log.topic) && !there() {
+                    continue;
+                }
+                let kind = if matches!(operation.what, What::Send { .. }) { "writes" } else { "reads" };
+                (kind, log.name())
+            }
+            None => continue,
+        };
+        if !counts(operation) {
+            continue;
+        }
+        let first_us = operation.start_us;
+        let entry = asked.entry(subject).or_insert(Asked { first: number, first_us, answered_us: u64::MAX });
+        if operation.end == End::Ok {
+            entry.answered_us = entry.answered_us.min(end_of(operation));
+        }
+    }
+    for ((kind, name), asked) in asked {
+        let due = asked.first_us.saturating_add(facts.options.liveness_us);
+        // A history that ends before the answer was due says nothing.
+        if asked.answered_us == u64::MAX && last_us < due {
+            continue;
+        }
+        report.expect(Rule::A32, asked.answered_us <= due, &[facts.id(asked.first)], || {
+            let seconds = facts.options.liveness_us / 1_000_000;
+            format!("{name}: {kind} had no answer for {seconds} s after all faults were over")
+        });
+    }
+}
+
+/// A definite refusal for the question's own sake is neither an answer nor a missing one.
+fn counts(operation: &Operation) -> bool {
+    match &operation.end {
+        End::Ok | End::Info(_) => true,
+        End::Fail(_) => NOT_NOW.contains(&operation.end.error()),
+    }
+}
+
+fn group_of(what: &What) -> Option<(&str, &'static str)> {
+    match what {
+        What::Assigned { group, .. } => Some((group, "joins")),
+        What::Commit { group, .. } => Some((group, "commits")),
+        What::Committed { group, .. } => Some((group, "committed offsets")),
+        _ => None,
+    }
+}
