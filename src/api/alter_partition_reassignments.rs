@@ -45,11 +45,12 @@ pub(super) async fn handle(
 }
 
 fn judge(ctx: &Context, state: &State, key: &TopicKey, asked: &ReassignablePartition) -> Result<(), Refusal> {
-    slot(state, key, PartitionIndex(asked.partition_index))
-        .map_err(|error| refusal(error, "Unable to find the topic or partition."))?;
+    let index = PartitionIndex(asked.partition_index);
+    let slot = slot(state, key, index).map_err(|error| refusal(error, "Unable to find the topic or partition."))?;
+    let leader = state.partition(slot).map(|partition| ctx.members.leader(partition.topic, index).0);
     match &asked.replicas {
         None => Err(refusal(KafkaError::NoReassignmentInProgress, "")),
-        Some(replicas) if replicas.len() == 1 && replicas[0].0 == ctx.config.broker_id => Ok(()),
+        Some(replicas) if replicas.len() == 1 && Some(replicas[0].0) == leader => Ok(()),
         Some(_) => Err(refusal(
             KafkaError::InvalidReplicaAssignment,
             "The bucket replicates: partitions have no replicas that could be moved.",

@@ -1,5 +1,5 @@
 //! DescribeCluster (60): the cluster's id and its brokers, as Metadata has them. There are no controllers to describe:
-//! every broker is one.
+//! every broker is one, and names itself.
 use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use kafka_protocol::messages::{ApiKey, BrokerId, DescribeClusterRequest, DescribeClusterResponse};
 
@@ -23,16 +23,17 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: DescribeClusterR
     if version >= 1 && request.endpoint_type != BROKERS {
         return refuse(request.endpoint_type);
     }
-    let me = BrokerId(ctx.config.broker_id);
-    let broker = DescribeClusterBroker::default()
-        .with_broker_id(me)
-        .with_host(text(call.advertised.host.clone()))
-        .with_port(i32::from(call.advertised.port));
+    let brokers = ctx.members.brokers(&call.advertised).map(|(id, at)| {
+        DescribeClusterBroker::default()
+            .with_broker_id(BrokerId(id.0))
+            .with_host(text(at.host.clone()))
+            .with_port(i32::from(at.port))
+    });
     let cluster_id = ctx.replica.state().cluster_id().map_or_else(String::new, ToString::to_string);
     let response = DescribeClusterResponse::default()
         .with_cluster_id(text(cluster_id))
-        .with_controller_id(me)
-        .with_brokers(vec![broker])
+        .with_controller_id(BrokerId(ctx.members.me().0))
+        .with_brokers(brokers.collect())
         .with_error_message(None);
     if request.include_cluster_authorized_operations {
         response.with_cluster_authorized_operations(CLUSTER_OPERATIONS)

@@ -1,4 +1,5 @@
-//! DescribeLogDirs (35): how large partitions are. There is one log directory, the bucket, without a known size.
+//! DescribeLogDirs (35): how large partitions are. There is one log directory, the bucket, without a known
+//! size; as each partition is one broker's replica, each broker shows those that it leads.
 use kafka_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
@@ -24,13 +25,13 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: DescribeLogDirsR
         }
     };
     let topics = match request.topics {
-        None => state.topics().map(|topic| describe(&state, topic, |_| true)).collect(),
+        None => state.topics().map(|topic| describe(ctx, &state, topic, |_| true)).collect(),
         Some(asked) => {
             let mut wanted = BTreeMap::<String, BTreeSet<i32>>::new();
             asked.into_iter().for_each(|t| wanted.entry(t.topic.to_string()).or_default().extend(t.partitions));
             // As in Kafka, what does not exist is left out.
             let known = wanted.iter().filter_map(|(name, partitions)| Some((state.topic_by_name(name)?, partitions)));
-            known.map(|(topic, wanted)| describe(&state, topic, |index| wanted.contains(&index))).collect()
+            known.map(|(topic, wanted)| describe(ctx, &state, topic, |index| wanted.contains(&index))).collect()
         }
     };
     let mut dir = DescribeLogDirsResult::default().with_log_dir(text(ctx.config.bucket_url())).with_topics(topics);
@@ -40,8 +41,10 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: DescribeLogDirsR
     response.with_results(vec![dir])
 }
 
-fn describe(state: &State, topic: &Topic, wanted: impl Fn(i32) -> bool) -> DescribeLogDirsTopic {
-    let partitions = topic.slots.iter().filter_map(|slot| state.partition(*slot)).filter(|p| wanted(p.index.0));
+fn describe(ctx: &Context, state: &State, topic: &Topic, wanted: impl Fn(i32) -> bool) -> DescribeLogDirsTopic {
+    let partitions = topic.slots.iter().filter_map(|slot| state.partition(*slot));
+    let led = |index| ctx.members.leader(topic.id, index) == ctx.members.me();
+    let partitions = partitions.filter(|p| wanted(p.index.0) && led(p.index));
     let partitions = partitions.map(|partition| {
         DescribeLogDirsPartition::default()
             .with_partition_index(partition.index.0)

@@ -14,8 +14,9 @@ use super::propose::{default_deadline, state, text};
 use super::resolve::{check_topic_name, is_internal};
 use super::table::Offered;
 use super::{Call, Context};
+use crate::cluster::Members;
 use crate::state::{State, Topic};
-use crate::types::KafkaError;
+use crate::types::{KafkaError, PartitionIndex};
 
 pub(super) const OFFERED: Offered = Offered::new(ApiKey::DescribeTopicPartitions, 0, 0);
 
@@ -44,7 +45,7 @@ pub(super) async fn handle(
         Err(_) if asked.is_empty() => ctx.replica.state(),
         Err(error) => return fail(error.error),
     };
-    let page = Page { leader: BrokerId(ctx.config.broker_id), from: &from, first };
+    let page = Page { members: &ctx.members, from: &from, first };
     if asked.is_empty() {
         let known = state.topics().filter(|topic| *topic.name >= *from);
         page.fill(limit, known.map(|topic| Ok(topic.clone())))
@@ -66,7 +67,7 @@ fn find(state: &State, name: &str) -> Found {
 
 /// Where a page begins: at partition `first` of topic `from`.
 struct Page<'a> {
-    leader: BrokerId,
+    members: &'a Members,
     from: &'a str,
     first: usize,
 }
@@ -104,12 +105,13 @@ impl Page<'_> {
 
     fn describe(&self, topic: &Topic, partitions: std::ops::Range<usize>) -> DescribeTopicPartitionsResponseTopic {
         let partition = |at: usize| {
+            let leader = BrokerId(self.members.leader(topic.id, PartitionIndex(index(at))).0);
             DescribeTopicPartitionsResponsePartition::default()
                 .with_partition_index(index(at))
-                .with_leader_id(self.leader)
+                .with_leader_id(leader)
                 .with_leader_epoch(LEADER_EPOCH)
-                .with_replica_nodes(vec![self.leader])
-                .with_isr_nodes(vec![self.leader])
+                .with_replica_nodes(vec![leader])
+                .with_isr_nodes(vec![leader])
                 .with_eligible_leader_replicas(Some(Vec::new()))
                 .with_last_known_elr(Some(Vec::new()))
         };

@@ -1,4 +1,4 @@
-//! FindCoordinator (10): the coordinator of every group is this broker. Transactions have none yet, and share groups are
+//! FindCoordinator (10): which broker coordinates a group. Transactions have none yet, and share groups are
 //! refused as by a Kafka without them.
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::{ApiKey, BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
@@ -8,6 +8,7 @@ use super::groups::check_group_length;
 use super::propose::{refusal, text};
 use super::table::Offered;
 use super::{Call, Context};
+use crate::config::HostPort;
 use crate::state::Refusal;
 use crate::types::KafkaError;
 
@@ -23,11 +24,11 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: FindCoordinatorR
     }
     let coordinator = |key: StrBytes| {
         let coordinator = Coordinator::default();
-        let coordinator = match check(ctx, request.key_type, &key) {
-            Ok(()) => coordinator
-                .with_node_id(BrokerId(ctx.config.broker_id))
-                .with_host(text(call.advertised.host.clone()))
-                .with_port(i32::from(call.advertised.port))
+        let coordinator = match find(ctx, call, request.key_type, &key) {
+            Ok((id, at)) => coordinator
+                .with_node_id(BrokerId(id.0))
+                .with_host(text(at.host.clone()))
+                .with_port(i32::from(at.port))
                 .with_error_message(Some(StrBytes::default())),
             Err(refused) => coordinator
                 .with_node_id(BrokerId(-1))
@@ -44,11 +45,10 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: FindCoordinatorR
 /// Before version 4 there is one key, and a word in any case.
 fn one(ctx: &Context, call: &Call, request: &FindCoordinatorRequest) -> FindCoordinatorResponse {
     let response = FindCoordinatorResponse::default();
-    let (response, message) = match check(ctx, request.key_type, &request.key) {
-        Ok(()) => {
-            let host = text(call.advertised.host.clone());
-            let response = response.with_node_id(BrokerId(ctx.config.broker_id)).with_host(host);
-            (response.with_port(i32::from(call.advertised.port)), "NONE".to_owned())
+    let (response, message) = match find(ctx, call, request.key_type, &request.key) {
+        Ok((id, at)) => {
+            let response = response.with_node_id(BrokerId(id.0)).with_host(text(at.host.clone()));
+            (response.with_port(i32::from(at.port)), "NONE".to_owned())
         }
         Err(refused) => {
             let response = response.with_node_id(BrokerId(-1)).with_port(-1);
@@ -58,9 +58,17 @@ fn one(ctx: &Context, call: &Call, request: &FindCoordinatorRequest) -> FindCoor
     if call.header.version >= 1 { response.with_error_message(Some(text(message))) } else { response }
 }
 
-fn check(ctx: &Context, key_type: i8, key: &str) -> Result<(), Refusal> {
+fn find<'a>(
+    ctx: &'a Context,
+    call: &'a Call,
+    key_type: i8,
+    key: &str,
+) -> Result<(crate::types::BrokerId, &'a HostPort), Refusal> {
     match key_type {
-        GROUP => check_group_length(ctx, key).map_err(|e| refusal(e.error, "The group id is too long.")),
+        GROUP => {
+            check_group_length(ctx, key).map_err(|e| refusal(e.error, "The group id is too long."))?;
+            Ok(ctx.members.coordinator_at(key, &call.advertised))
+        }
         TRANSACTION => {
             let message = "This version of Strandline has no transactions yet.";
             Err(refusal(KafkaError::CoordinatorNotAvailable, message))

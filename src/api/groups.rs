@@ -58,8 +58,9 @@ pub(super) fn identity(member_id: &str, instance_id: Option<&str>, generation: i
 /// air cost nothing. A "no" comes after a read barrier (invariant 5).
 ///
 /// # Errors
-/// `COORDINATOR_NOT_AVAILABLE`, while the journal does not answer.
+/// `NOT_COORDINATOR`, if it is another broker's; `COORDINATOR_NOT_AVAILABLE`, while the journal does not answer.
 pub(super) async fn exists(ctx: &Context, group: &str) -> Result<bool, KafkaError> {
+    ctx.groups.check_coordinator(group).map_err(|refused| refused.error)?;
     if ctx.groups.phase(&ctx.replica.state(), group).is_some() {
         return Ok(true);
     }
@@ -101,6 +102,7 @@ pub(super) async fn describe_all(
         let known = known.as_ref().map(|state| ctx.groups.phase(state, &name).is_some());
         let described = async move {
             let described = match known {
+                _ if !ctx.members.coordinates(&name) => Err(KafkaError::NotCoordinator.into()),
                 Err(_) => Err(KafkaError::CoordinatorNotAvailable.into()),
                 Ok(false) => Err(not_found(&name)),
                 Ok(true) => describe(ctx, &name).await,

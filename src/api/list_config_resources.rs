@@ -35,7 +35,7 @@ pub(super) async fn handle(
         resources.extend(state.topics().map(|topic| resource(TOPIC, &topic.name)));
     }
     if wanted(BROKER) {
-        resources.push(resource(BROKER, &ctx.config.broker_id.to_string()));
+        resources.extend(ctx.members.brokers(&call.advertised).map(|(id, _)| resource(BROKER, &id.to_string())));
     }
     if wanted(GROUP) {
         resources.extend(state.configured_groups().map(|group| resource(GROUP, group)));

@@ -1,4 +1,4 @@
-//! ListGroups (16): all groups, or those in some states (from version 4) and of some types (from version 5), whose names
+//! ListGroups (16): all groups that this broker coordinates, or those in some states (from version 4) and of some types (from version 5), whose names
 //! may be in any case.
 use kafka_protocol::messages::list_groups_response::ListedGroup;
 use kafka_protocol::messages::{ApiKey, GroupId, ListGroupsRequest, ListGroupsResponse};
@@ -65,7 +65,7 @@ async fn all(ctx: &Context) -> Option<Vec<Listed>> {
         let (phase, protocol, protocol_type) = (described.phase, described.protocol, described.protocol_type);
         Some(Listed { name, phase, protocol, protocol_type })
     });
-    let kept = state.groups().map(|(name, group)| {
+    let kept = state.groups().filter(|(name, _)| ctx.members.coordinates(name)).map(|(name, group)| {
         let protocol = group.protocol();
         let protocol_type = match protocol {
             GroupProtocol::Consumer => "consumer".to_owned(),

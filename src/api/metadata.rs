@@ -1,5 +1,6 @@
-//! Metadata (3): brokers, topics, partitions. Every partition's leader is this broker; the bucket replicates, so replicas
-//! and ISR are the leader alone, whatever replication factor was asked for.
+//! Metadata (3): brokers, topics, partitions. The leader is who clients are sent to; the bucket replicates, so replicas
+//! and ISR are the leader alone, whatever replication factor was asked for. Every broker is a controller, so each names
+//! itself.
 use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
@@ -13,9 +14,10 @@ use super::describe_cluster::CLUSTER_OPERATIONS;
 use super::resolve::{check_topic_name, is_internal, state_with, topic};
 use super::table::Offered;
 use super::{Call, Context};
+use crate::config::HostPort;
 use crate::fetch::TopicKey;
-use crate::state::{State, Topic};
-use crate::types::{KafkaError, TopicId};
+use crate::state::Topic;
+use crate::types::{KafkaError, PartitionIndex, TopicId};
 
 pub(super) const OFFERED: Offered = Offered::new(ApiKey::Metadata, 0, 13);
 
@@ -42,9 +44,9 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: MetadataRequest)
         topics.into_iter().map(key).filter(|key| seen.insert(key.clone())).collect()
     });
     let mut response = MetadataResponse::default()
-        .with_brokers(vec![broker(ctx, call)])
+        .with_brokers(ctx.members.brokers(&call.advertised).map(broker).collect())
         .with_cluster_id(ctx.replica.state().cluster_id().map(|id| StrBytes::from_string(id.to_string())))
-        .with_controller_id(BrokerId(ctx.config.broker_id));
+        .with_controller_id(BrokerId(ctx.members.me().0));
     response.topics = match keys {
         None => all(ctx).await,
         Some(keys) => some(ctx, &keys, version < 4 || request.allow_auto_topic_creation).await,
@@ -60,11 +62,11 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: MetadataRequest)
     response
 }
 
-fn broker(ctx: &Context, call: &Call) -> MetadataResponseBroker {
+fn broker((id, at): (crate::types::BrokerId, &HostPort)) -> MetadataResponseBroker {
     MetadataResponseBroker::default()
-        .with_node_id(BrokerId(ctx.config.broker_id))
-        .with_host(StrBytes::from_string(call.advertised.host.clone()))
-        .with_port(i32::from(call.advertised.port))
+        .with_node_id(BrokerId(id.0))
+        .with_host(StrBytes::from_string(at.host.clone()))
+        .with_port(i32::from(at.port))
 }
 
 async fn all(ctx: &Context) -> Vec<MetadataResponseTopic> {
@@ -73,7 +75,7 @@ async fn all(ctx: &Context) -> Vec<MetadataResponseTopic> {
         Ok(state) => state,
         Err(_) => ctx.replica.state(),
     };
-    state.topics().map(|topic| describe(ctx, &state, topic)).collect()
+    state.topics().map(|topic| describe(ctx, topic)).collect()
 }
 
 async fn some(ctx: &Context, keys: &[TopicKey], may_create: bool) -> Vec<MetadataResponseTopic> {
@@ -92,7 +94,7 @@ async fn some(ctx: &Context, keys: &[TopicKey], may_create: bool) -> Vec<Metadat
     }
     errors.extend(bad.into_iter().map(|name| (name, KafkaError::InvalidTopicException)));
     let answer = |key: &TopicKey| match topic(&state, key) {
-        Some(topic) => describe(ctx, &state, topic),
+        Some(topic) => describe(ctx, topic),
         None => {
             let unknown = match key {
                 TopicKey::Id(_) => KafkaError::UnknownTopicId,
@@ -104,11 +106,12 @@ async fn some(ctx: &Context, keys: &[TopicKey], may_create: bool) -> Vec<Metadat
     keys.iter().map(answer).collect()
 }
 
-fn describe(ctx: &Context, _: &State, topic: &Topic) -> MetadataResponseTopic {
-    let leader = BrokerId(ctx.config.broker_id);
+fn describe(ctx: &Context, topic: &Topic) -> MetadataResponseTopic {
     let partition = |index: usize| {
+        let index = PartitionIndex(i32::try_from(index).unwrap_or(i32::MAX));
+        let leader = BrokerId(ctx.members.leader(topic.id, index).0);
         MetadataResponsePartition::default()
-            .with_partition_index(i32::try_from(index).unwrap_or(i32::MAX))
+            .with_partition_index(index.0)
             .with_leader_id(leader)
             .with_leader_epoch(LEADER_EPOCH)
             .with_replica_nodes(vec![leader])

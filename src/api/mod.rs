@@ -56,6 +56,7 @@ pub use init_producer_id::ProducerIds;
 pub use table::{API_VERSIONS_RANGE, OFFERED, Offered, serve};
 pub use topic_settings::TopicSettingsCache;
 
+use crate::cluster::Members;
 use crate::config::{Config, HostPort};
 use crate::fetch::{AnswerBudget, CachedObject, Fetcher, Reserved, Sessions};
 use crate::group::Groups;
@@ -76,6 +77,7 @@ pub struct Context {
     pub producer_ids: ProducerIds,
     pub topic_settings: TopicSettingsCache,
     pub groups: Groups,
+    pub members: Arc<Members>,
     pub config: Arc<Config>,
     pub world: World,
     pub metrics: Arc<Metrics>,

@@ -1,11 +1,14 @@
 //! How far groups are behind, for `/metrics`.
+use crate::cluster::Members;
 use crate::state::State;
 use crate::telemetry::lags::{GROUP_PARTITIONS_MAX, GroupLag, GroupLags};
 
-/// The lag of every partition that a group has committed an offset for, up to [`GROUP_PARTITIONS_MAX`].
+/// The lag of every partition that a group of this coordinator has committed an offset for, up to
+/// [`GROUP_PARTITIONS_MAX`].
 #[must_use]
-pub fn lags(state: &State) -> GroupLags {
-    let committed = state.groups().flat_map(|(name, group)| group.offsets.iter().map(move |(slot, c)| (name, slot, c)));
+pub fn lags(state: &State, members: &Members) -> GroupLags {
+    let groups = || state.groups().filter(|(name, _)| members.coordinates(name));
+    let committed = groups().flat_map(|(name, group)| group.offsets.iter().map(move |(slot, c)| (name, slot, c)));
     let known = committed.filter_map(|(name, slot, committed)| {
         let partition = state.partition(*slot)?;
         Some(GroupLag {
@@ -17,7 +20,8 @@ pub fn lags(state: &State) -> GroupLags {
         })
     });
     let partitions: Vec<GroupLag> = known.take(GROUP_PARTITIONS_MAX).collect();
-    let left_out = state.group_offset_count().saturating_sub(partitions.len() as u64);
+    let all: usize = groups().map(|(_, group)| group.offsets.len()).sum();
+    let left_out = all.saturating_sub(partitions.len()) as u64;
     GroupLags { partitions, left_out }
 }
 
@@ -53,7 +57,7 @@ mod tests {
         ];
         let mut state = State::default();
         state.apply(Position(1), &Entry { commands, ..Entry::default() });
-        let lags = lags(&state);
+        let lags = lags(&state, &Members::alone(BrokerId(1)));
         assert_eq!((lags.partitions.len(), lags.left_out), (GROUP_PARTITIONS_MAX, 2));
         let two = &lags.partitions[2];
         assert_eq!((&*two.group, &*two.topic, two.partition, two.committed_offset, two.lag), ("a", "t", 2, 2, -2));

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::{mpsc, oneshot};
 
 use super::gather::Gather;
-use super::message::{Answer, Request};
+use super::message::{Answer, GroupError, Request};
 use super::owner::{Asked, Owner};
 use super::{Phase, expiry};
+use crate::cluster::Members;
 use crate::config::KafkaSettings;
 use crate::metadata::Replica;
 use crate::state::{GroupName, State};
@@ -17,7 +18,7 @@ use crate::world::World;
 /// Requests that may wait for one group's owner; beyond it their connections wait.
 const MAILBOX_MAX: usize = 1024;
 
-/// All groups that this broker coordinates; cheap to clone. When the last handle goes, the owners end.
+/// The groups that this broker coordinates; cheap to clone. When the last handle goes, the owners end.
 #[derive(Clone)]
 pub struct Groups {
     tools: Arc<Tools>,
@@ -28,6 +29,7 @@ pub struct Groups {
 pub(super) struct Tools {
     pub(super) world: World,
     pub(super) replica: Replica,
+    pub(super) members: Arc<Members>,
     pub(super) settings: GroupSettings,
     pub(super) gather: Gather,
 }
@@ -45,9 +47,9 @@ struct Running {
 impl Groups {
     /// Begins with no owner running.
     #[must_use]
-    pub fn start(world: &World, replica: Replica, settings: GroupSettings) -> Self {
+    pub fn start(world: &World, replica: Replica, members: Arc<Members>, settings: GroupSettings) -> Self {
         let gather = Gather::start(world, replica.clone(), &settings);
-        let tools = Tools { world: world.clone(), replica, settings, gather };
+        let tools = Tools { world: world.clone(), replica, members, settings, gather };
         let groups = Self { tools: Arc::new(tools), running: Arc::default() };
         let (tools, table) = (Arc::downgrade(&groups.tools), Arc::downgrade(&groups.running));
         world.spawn("group expiry", expiry::run(world.clone(), tools, table));
@@ -70,6 +72,7 @@ impl Groups {
     /// # Errors
     /// Kafka's; `NOT_COORDINATOR` and `COORDINATOR_NOT_AVAILABLE` say nothing about what happened.
     pub async fn ask(&self, group: &str, request: Request) -> Answer {
+        self.check_coordinator(group)?;
         let (reply, answer) = oneshot::channel();
         let asked = Asked { request, reply };
         let gone = || Err(KafkaError::CoordinatorNotAvailable.into());
@@ -82,6 +85,14 @@ impl Groups {
             return gone();
         }
         answer.await.unwrap_or_else(|_| gone())
+    }
+
+    /// Whether this broker coordinates the group: only then may anything be said of it.
+    ///
+    /// # Errors
+    /// `NOT_COORDINATOR`, which sends clients to look for the one that does.
+    pub fn check_coordinator(&self, group: &str) -> Result<(), GroupError> {
+        if self.tools.members.coordinates(group) { Ok(()) } else { Err(KafkaError::NotCoordinator.into()) }
     }
 
     /// Where the group stands; what State says of it where no owner runs.

@@ -1,13 +1,15 @@
 //! Groups over a journal in memory, in a seeded world on a paused clock: what the owner and the gatherer promise. The
 //! machines have their own scripts.
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::cluster::Members;
 use crate::config::KafkaSettings;
 use crate::metadata::tests::{Site, topic};
 use crate::metadata::{Replica, Started};
 use crate::state::{ChangeGroup, OffsetSpec};
-use crate::types::{KafkaError, Slot};
+use crate::types::{BrokerId, KafkaError, Slot};
 
 fn settings() -> GroupSettings {
     let kafka = KafkaSettings { offsets_retention_minutes: 60, ..KafkaSettings::default() };
@@ -17,7 +19,7 @@ fn settings() -> GroupSettings {
 async fn broker(site: &Site) -> (Replica, Groups) {
     let Started { replica, .. } = site.start(1).await;
     replica.propose(topic("orders", 1)).await.unwrap();
-    (replica.clone(), Groups::start(&site.world, replica, settings()))
+    (replica.clone(), Groups::start(&site.world, replica, Arc::new(Members::alone(BrokerId(1))), settings()))
 }
 
 /// A commit of somebody who is no member.

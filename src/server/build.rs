@@ -7,6 +7,7 @@ use tracing::{info, warn};
 use super::ServerError;
 use crate::api::{Context, ProducerIds, TopicSettingsCache};
 use crate::cache::{CacheLimits, ObjectCache};
+use crate::cluster::Members;
 use crate::config::{Config, JournalKind};
 use crate::disk::make_durable;
 use crate::fetch::{AnswerBudget, Fetcher, Sessions};
@@ -36,26 +37,34 @@ pub(super) async fn broker(config: &Arc<Config>, world: &World, metrics: &Arc<Me
     create_data_dir(config)?;
     let journal = Arc::new(ObservedJournal::new(journal(config).await?, world.clone(), metrics.clone()));
     let bucket = bucket(config, world, metrics).await?;
-    assemble(config, world, metrics, journal, bucket).await
+    let members = Members::alone(BrokerId(config.broker_id));
+    assemble(config, world, metrics, journal, bucket, members).await
 }
 
-/// A broker over this journal and bucket, in this world; of its configuration only what is about neither is used.
+/// A broker over this journal and bucket, in this world, one of these `members`; of its configuration only what is about
+/// none of them is used.
 ///
 /// # Errors
 /// Every reason for which going on could lose or mix up data.
+///
+/// # Panics
+/// If the configuration has another id for this broker than `members`.
 pub async fn assemble(
     config: &Arc<Config>,
     world: &World,
     metrics: &Arc<Metrics>,
     journal: Arc<dyn Journal>,
     bucket: Arc<dyn Bucket>,
+    members: Members,
 ) -> Result<Broker, ServerError> {
+    assert_eq!(config.broker_id, members.me().0, "a broker has one id");
+    let members = Arc::new(members);
     let parts = Parts {
         journal,
         bucket: bucket.clone(),
         world: world.clone(),
         metrics: metrics.clone(),
-        broker: BrokerId(config.broker_id),
+        broker: members.me(),
         settings: settings(config),
         snapshots: SnapshotPolicy {
             entries: config.snapshot.entries_between,
@@ -89,7 +98,8 @@ pub async fn assemble(
         answers: AnswerBudget::new(world.clone(), size(config.fetch.answer_bytes_max)),
         producer_ids: ProducerIds::start(world, replica.clone()),
         topic_settings: TopicSettingsCache::new(config.clone()),
-        groups: Groups::start(world, replica.clone(), group_settings(config)),
+        groups: Groups::start(world, replica.clone(), members.clone(), group_settings(config)),
+        members,
         replica,
         config: config.clone(),
         world: world.clone(),

@@ -14,7 +14,7 @@ pub(super) fn show_lags(context: &Arc<Context>) {
     // Metrics outlive the broker, and must not keep it.
     let weak = Arc::downgrade(context);
     context.metrics.lags.come_from(move || match weak.upgrade() {
-        Some(context) => lags(&context.replica.state()),
+        Some(context) => lags(&context.replica.state(), &context.members),
         None => GroupLags::default(),
     });
 }

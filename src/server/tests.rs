@@ -1,6 +1,7 @@
 //! A whole broker without sockets: requests go to the API table as the network would hand them over, for what depends
 //! on State and can't be seen from outside in every version.
 mod groups;
+mod members;
 mod slow_bucket;
 
 use bytes::{Bytes, BytesMut};
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use super::build;
 use crate::api::{Answer, Call, Context, OFFERED, serve};
+use crate::cluster::Members;
 use crate::config::{Config, HostPort};
 use crate::protocol::RequestHeader;
 use crate::telemetry::Metrics;
@@ -39,6 +41,10 @@ async fn broker(settings: &str) -> Arc<Context> {
     let config = config(settings);
     let metrics = Arc::new(Metrics::new(TimestampMs(0)));
     build::broker(&config, &World::seeded(1), &metrics).await.unwrap().context
+}
+
+fn alone() -> Members {
+    Members::alone(crate::types::BrokerId(1))
 }
 
 /// Asks as a client would, over the bytes of request and response.

@@ -12,13 +12,14 @@ mod wire;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use strandline::cluster::Members;
 use strandline::config::{Config, HostPort};
 use strandline::net;
 use strandline::server::{Broker, assemble};
 use strandline::store::faulty::{Faulty, Rates};
 use strandline::store::{Bucket, MemoryBucket};
 use strandline::telemetry::Metrics;
-use strandline::types::TimestampMs;
+use strandline::types::{BrokerId, TimestampMs};
 use strandline::world::{Instant, JoinHandle, World};
 use tokio::sync::watch;
 
@@ -93,7 +94,8 @@ async fn run(seed: u64) -> Ran {
     let bucket = Faulty::new(Arc::new(memory.clone()), world.clone());
     let journal = Arc::new(Uneven::new(world.clone()));
     let (config, near): (_, Arc<dyn Bucket>) = (Arc::new(config(seed)), Arc::new(bucket.clone()));
-    let broker = assemble(&config, &world, &metrics, journal.clone(), near).await.unwrap();
+    let members = Members::alone(BrokerId(1));
+    let broker = assemble(&config, &world, &metrics, journal.clone(), near, members).await.unwrap();
     let replica = broker.context.replica.clone();
     let rates =
         Rates { not_done: 60, reply_lost: 60, done_later: 40, refused: 20, hangs: 5, delay_ms_max: 20 + seed % 5 * 30 };

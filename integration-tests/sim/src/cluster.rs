@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use strandline::api::Context;
+use strandline::cluster::Members;
 use strandline::config::{Config, HostPort};
 use strandline::journal::MemoryJournal;
 use strandline::metadata::Replica;
 use strandline::server::{self, Broker, assemble};
 use strandline::store::object::ObjectBucket;
 use strandline::telemetry::Metrics;
-use strandline::types::TimestampMs;
+use strandline::types::{BrokerId, TimestampMs};
 use strandline::world::{Host, Instant, Pace, World};
 use tokio::sync::{mpsc, watch};
 
@@ -302,10 +303,12 @@ impl Cluster {
             delay_ms: plan.journal_delay_ms,
         };
         let metrics = Arc::new(Metrics::new(TimestampMs(0)));
+        let all = self.ids().into_iter().map(|id| (BrokerId(id), Self::address(id)));
+        let members = Members::fixed(BrokerId(id), all);
         let starting = inside.clone();
         let started = inside.spawn("start", async move {
             let bucket = ObjectBucket::s3_over(bucket, starting.clone()).map_err(|e| e.to_string())?;
-            let broker = assemble(&config, &starting, &metrics, Arc::new(journal), Arc::new(bucket)).await;
+            let broker = assemble(&config, &starting, &metrics, Arc::new(journal), Arc::new(bucket), members).await;
             broker.map_err(|e| e.to_string())
         });
         let broker = match started.await {

@@ -3,13 +3,13 @@
 use super::*;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 
-fn versions(key: ApiKey) -> impl Iterator<Item = i16> {
+pub(super) fn versions(key: ApiKey) -> impl Iterator<Item = i16> {
     let offered = OFFERED.iter().find(|o| o.key == key).unwrap();
     let newest = if [ApiKey::OffsetCommit, ApiKey::OffsetFetch].contains(&key) { 9 } else { offered.max };
     offered.min..=newest
 }
 
-fn group(id: &str) -> GroupId {
+pub(super) fn group(id: &str) -> GroupId {
     GroupId(text(id))
 }
 

@@ -20,7 +20,7 @@ async fn half_cold() -> (Arc<Context>, Faulty) {
     let start = || async {
         let metrics = Arc::new(Metrics::new(TimestampMs(0)));
         let bucket = Arc::new(bucket.clone());
-        build::assemble(&config(""), &world, &metrics, journal.clone(), bucket).await.unwrap().context
+        build::assemble(&config(""), &world, &metrics, journal.clone(), bucket, alone()).await.unwrap().context
     };
     let first = start().await;
     create(&first, "t", 2).await.unwrap();
@@ -31,7 +31,7 @@ async fn half_cold() -> (Arc<Context>, Faulty) {
     (second, bucket)
 }
 
-async fn write(ctx: &Context, partition: i32) {
+pub(super) async fn write(ctx: &Context, partition: i32) {
     let record = NewRecord { timestamp: ctx.world.wall_ms(), key: None, value: Some(b"v"), headers: &[] };
     let batch = BatchBuilder::new().with(&record).build().unwrap();
     let data = PartitionProduceData::default().with_index(partition).with_records(Some(batch));
@@ -42,7 +42,7 @@ async fn write(ctx: &Context, partition: i32) {
 }
 
 /// Both partitions from their beginning, and how long the answer took.
-async fn fetch(ctx: &Context) -> (PartitionData, PartitionData, Duration) {
+pub(super) async fn fetch(ctx: &Context) -> (PartitionData, PartitionData, Duration) {
     let started = ctx.world.now();
     let of = |partition| FetchPartition::default().with_partition(partition).with_partition_max_bytes(1 << 20);
     let topic = FetchTopic::default().with_topic(name("t")).with_partitions(vec![of(0), of(1)]);
