@@ -20,7 +20,8 @@ struct Group {
     turns: HashMap<String, Vec<u32>>,
     /// It may have been deleted, or vanished while it was empty, and begun anew with the first generation.
     renewed: bool,
-    classic: bool,
+    /// It has members of the newer protocol, with epochs of their own.
+    newer: bool,
 }
 
 /// From the end of a join until the last accepted call that began before the member's next turn.
@@ -50,19 +51,19 @@ fn groups<'a>(facts: &Facts<'a>) -> BTreeMap<&'a str, Group> {
     for (number, operation) in (0..).zip(&facts.operations) {
         match &operation.what {
             What::Assigned { group, member, protocol, .. } => {
-                let group = groups.entry(group).or_insert_with(|| Group { classic: true, ..Group::default() });
-                group.classic &= *protocol == GroupProtocol::Classic;
+                let group = groups.entry(group).or_default();
+                group.newer |= *protocol == GroupProtocol::Consumer;
                 if operation.end == End::Ok {
                     group.joins.push(number);
                 }
                 group.turns.entry(member.clone()).or_default().push(number);
             }
             What::Left { group, member } => {
-                let group = groups.entry(group).or_insert_with(|| Group { classic: true, ..Group::default() });
+                let group = groups.entry(group).or_default();
                 group.turns.entry(member.clone()).or_default().push(number);
             }
             What::Heartbeat { group, .. } | What::Commit { group, .. } => {
-                let group = groups.entry(group).or_insert_with(|| Group { classic: true, ..Group::default() });
+                let group = groups.entry(group).or_default();
                 group.calls.push(number);
             }
             What::DeleteGroup { group } if !matches!(operation.end, End::Fail(_)) => {
@@ -144,7 +145,7 @@ fn stays<'a>(facts: &Facts<'a>, group: &Group) -> Vec<Stay<'a>> {
 /// Classic protocol: no call of a generation is accepted after a newer one was answered to anybody. A rebalance that is
 /// only being prepared has not answered a newer generation yet, so commits of the old one are still legal then.
 fn stale(facts: &Facts<'_>, name: &str, group: &Group, report: &mut Report) {
-    if !group.classic {
+    if group.newer {
         return;
     }
     let mut newest = Rising::default();

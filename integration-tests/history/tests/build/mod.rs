@@ -1,0 +1,233 @@
+//! Histories in a few words: one topic `t`, made at time 0 with two partitions; values are numbered by process and
+//! counter, their timestamps are 1000 + counter.
+#![allow(dead_code, reason = "each test takes what it needs")]
+use strandline_history::{
+    Broken, Commit, End, GroupProtocol, History, Inventory, Log, Operation, Options, Seen, Value, What,
+};
+
+pub(crate) struct Build {
+    pub(crate) history: History,
+    pub(crate) options: Options,
+    pub(crate) inventory: Option<Inventory>,
+}
+
+pub(crate) fn log() -> Log {
+    Log { topic: "t".into(), id: None, partition: 0 }
+}
+
+pub(crate) fn log_id(id: &str) -> Log {
+    Log { id: Some(id.into()), ..log() }
+}
+
+pub(crate) fn value(process: u32, counter: u64) -> Value {
+    let timestamp_ms = 1000 + i64::try_from(counter).unwrap();
+    Value { run: 1, process, counter, topic: "t".into(), partition: 0, timestamp_ms }
+}
+
+pub(crate) fn seen(offset: i64, process: u32, counter: u64) -> Seen {
+    let value = value(process, counter);
+    Seen { offset, timestamp_ms: value.timestamp_ms, value: Ok(value) }
+}
+
+pub(crate) fn broken(offset: i64) -> Seen {
+    Seen { offset, timestamp_ms: 0, value: Err(Broken("the checksum is wrong".into())) }
+}
+
+pub(crate) fn send(process: u32, counters: &[u64], offset: Option<i64>) -> What {
+    let values = counters.iter().map(|counter| value(process, *counter)).collect();
+    What::Send { log: log(), values, idempotent: true, acked: true, offset }
+}
+
+/// The same, to the topic with that id.
+pub(crate) fn to(what: What, to: Log) -> What {
+    match what {
+        What::Send { values, idempotent, acked, offset, .. } => {
+            What::Send { log: to, values, idempotent, acked, offset }
+        }
+        What::Poll {
+            position_of,
+            from,
+            next,
+            records,
+            high_watermark,
+            last_stable_offset,
+            log_start_offset,
+            read_committed,
+            ..
+        } => What::Poll {
+            log: to,
+            position_of,
+            from,
+            next,
+            records,
+            high_watermark,
+            last_stable_offset,
+            log_start_offset,
+            read_committed,
+        },
+        other => other,
+    }
+}
+
+pub(crate) fn plain(what: What) -> What {
+    match what {
+        What::Send { log, values, acked, offset, .. } => What::Send { log, values, idempotent: false, acked, offset },
+        other => other,
+    }
+}
+
+/// A fetch from an offset: its records are (offset, process, counter), it goes on behind the last one, and `end` is the
+/// high watermark.
+pub(crate) fn poll(from: i64, records: &[(i64, u32, u64)], end: i64) -> What {
+    poll_as(0, from, records.iter().map(|(offset, process, counter)| seen(*offset, *process, *counter)).collect(), end)
+}
+
+pub(crate) fn poll_as(position_of: u64, from: i64, records: Vec<Seen>, end: i64) -> What {
+    let next = records.last().map_or(from, |last| last.offset + 1);
+    What::Poll {
+        log: log(),
+        position_of,
+        from,
+        next,
+        records,
+        high_watermark: end,
+        last_stable_offset: end,
+        log_start_offset: -1,
+        read_committed: false,
+    }
+}
+
+pub(crate) fn starts_at(what: What, start: i64) -> What {
+    match what {
+        What::Poll { log, position_of, from, next, records, high_watermark, .. } => What::Poll {
+            log,
+            position_of,
+            from,
+            next,
+            records,
+            high_watermark,
+            last_stable_offset: high_watermark,
+            log_start_offset: start,
+            read_committed: false,
+        },
+        other => other,
+    }
+}
+
+pub(crate) fn list(timestamp: i64, offset: i64, found_timestamp: i64) -> What {
+    What::ListOffsets { log: log(), timestamp, offset, found_timestamp }
+}
+
+pub(crate) fn trim(before: i64, low_watermark: i64) -> What {
+    What::DeleteRecords { log: log(), before, low_watermark }
+}
+
+pub(crate) fn describe(found: Option<(&str, i32)>) -> What {
+    What::Describe { topic: "t".into(), found: found.map(|(id, count)| (id.to_owned(), count)) }
+}
+
+pub(crate) fn delete() -> What {
+    What::DeleteTopic { topic: "t".into(), id: None }
+}
+
+pub(crate) fn create() -> What {
+    What::CreateTopic { topic: "t".into(), id: None, partitions: 2 }
+}
+
+pub(crate) fn assigned(member: &str, generation: i32) -> What {
+    let (group, member) = ("g".into(), member.into());
+    What::Assigned { group, member, instance: None, protocol: GroupProtocol::Classic, generation, logs: vec![log()] }
+}
+
+/// The same by the newer protocol.
+pub(crate) fn newer(what: What) -> What {
+    match what {
+        What::Assigned { group, member, instance, generation, logs, .. } => {
+            What::Assigned { group, member, instance, protocol: GroupProtocol::Consumer, generation, logs }
+        }
+        other => other,
+    }
+}
+
+pub(crate) fn as_instance(what: What, instance: &str) -> What {
+    match what {
+        What::Assigned { group, member, protocol, generation, logs, .. } => {
+            What::Assigned { group, member, instance: Some(instance.into()), protocol, generation, logs }
+        }
+        other => other,
+    }
+}
+
+pub(crate) fn owning_nothing(what: What) -> What {
+    match what {
+        What::Assigned { group, member, instance, protocol, generation, .. } => {
+            What::Assigned { group, member, instance, protocol, generation, logs: Vec::new() }
+        }
+        other => other,
+    }
+}
+
+pub(crate) fn heartbeat(member: &str, generation: i32) -> What {
+    What::Heartbeat { group: "g".into(), member: member.into(), generation }
+}
+
+pub(crate) fn left(member: &str) -> What {
+    What::Left { group: "g".into(), member: member.into() }
+}
+
+pub(crate) fn commit(member: &str, generation: i32, offset: i64) -> What {
+    let offsets = vec![Commit { log: log(), offset: Some(offset) }];
+    What::Commit { group: "g".into(), member: member.into(), generation, offsets }
+}
+
+pub(crate) fn committed(offset: Option<i64>) -> What {
+    What::Committed { group: "g".into(), offsets: vec![Commit { log: log(), offset }] }
+}
+
+impl Build {
+    pub(crate) fn new() -> Self {
+        let options = Options { poll_lag_us: 100, liveness_us: 1000, ..Options::default() };
+        Self { history: History { run: 1, ..History::default() }, options, inventory: None }.ok(99, (0, 1), create())
+    }
+
+    fn push(
+        mut self,
+        process: u32,
+        start_us: u64,
+        end_us: Option<u64>,
+        broker: Option<i32>,
+        end: End,
+        what: What,
+    ) -> Self {
+        let id = self.history.operations.len() as u64;
+        self.history.operations.push(Operation { id, process, start_us, end_us, broker, end, what });
+        self
+    }
+
+    /// From and to: in microseconds.
+    pub(crate) fn ok(self, process: u32, (from, to): (u64, u64), what: What) -> Self {
+        self.push(process, from, Some(to), None, End::Ok, what)
+    }
+
+    pub(crate) fn ok_by(self, broker: i32, process: u32, (from, to): (u64, u64), what: What) -> Self {
+        self.push(process, from, Some(to), Some(broker), End::Ok, what)
+    }
+
+    pub(crate) fn fail(self, process: u32, (from, to): (u64, u64), error: &str, what: What) -> Self {
+        self.push(process, from, Some(to), None, End::Fail(error.into()), what)
+    }
+
+    pub(crate) fn info(self, process: u32, from: u64, what: What) -> Self {
+        self.push(process, from, None, None, End::Info("REQUEST_TIMED_OUT".into()), what)
+    }
+
+    pub(crate) fn healed(mut self, at: u64) -> Self {
+        self.history.healed_us = Some(at);
+        self
+    }
+
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Options)) -> Self {
+        change(&mut self.options);
+        self
+    }
+}
