@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
-use crate::segment::ObjectName;
+use crate::segment::{self, ObjectName};
 use crate::store::{Bucket, Purpose, StoreError};
 use crate::telemetry::Metrics;
 use crate::world::World;
@@ -263,13 +263,28 @@ impl ObjectCache {
     async fn load(&self, name: ObjectName, bytes: u32) -> Result<Arc<CachedObject>, StoreError> {
         let room =
             self.wait_for_room(bytes as usize).await.ok_or_else(|| no_load(name, "the cache has no room for it"))?;
+        let content = match self.read_whole(name, bytes).await {
+            // Damaged on its way, mostly: a second copy comes over another connection.
+            Err(StoreError::Damaged { .. }) => self.read_whole(name, bytes).await?,
+            read => read?,
+        };
+        let pinned = content.len();
+        Ok(Arc::new(CachedObject::new(Arc::from([content]), pinned, room)))
+    }
+
+    /// The object, as it was written: what is kept is given to every reader.
+    async fn read_whole(&self, name: ObjectName, bytes: u32) -> Result<Bytes, StoreError> {
         self.metrics.fetch.cold_reads.inc();
         self.metrics.fetch.cold_reads_in_flight.inc();
         let content = self.bucket.read(&name.key(), Some(0..u64::from(bytes)), Purpose::Cold).await;
         self.metrics.fetch.cold_reads_in_flight.dec();
         let content = content?;
-        let pinned = content.len();
-        Ok(Arc::new(CachedObject::new(Arc::from([content]), pinned, room)))
+        let damaged = |reason: String| StoreError::Damaged { key: name.key(), reason };
+        match segment::read_footer(&content) {
+            Ok((header, _)) if header.name == name => Ok(content),
+            Ok((header, _)) => Err(damaged(format!("it says that it is {}", header.name.key()))),
+            Err(error) => Err(damaged(error.to_string())),
+        }
     }
 
     /// Makes room by evicting loaded objects, then waits until readers let go of evicted ones.
@@ -297,8 +312,11 @@ fn no_load(name: ObjectName, reason: &str) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::MemoryBucket;
-    use crate::types::{Head, TimestampMs};
+    use crate::segment::{ObjectHeader, ObjectWriter};
+    use crate::store::{CreateOutcome, Key, Listed, MemoryBucket};
+    use crate::types::{Head, Incarnation, PartitionIndex, TimestampMs, TopicId};
+    use async_trait::async_trait;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     fn name(ulid: u128) -> ObjectName {
         ObjectName { applied: Head::default(), ulid }
@@ -307,9 +325,22 @@ mod tests {
     async fn cache(limit: usize, objects: u128) -> Arc<ObjectCache> {
         let bucket = Arc::new(MemoryBucket::new());
         for ulid in 0..objects {
-            let body = vec![Bytes::from(vec![ulid as u8; 1000])];
-            bucket.create(&name(ulid).key(), body, Purpose::Ingest).await.unwrap();
+            bucket.create(&name(ulid).key(), object(ulid), Purpose::Ingest).await.unwrap();
         }
+        over(bucket, limit)
+    }
+
+    /// An object of 1,000 bytes.
+    fn object(ulid: u128) -> Vec<Bytes> {
+        let (incarnation, written_ms) = (Incarnation(1), TimestampMs(0));
+        let mut writer = ObjectWriter::new(&ObjectHeader { name: name(ulid), incarnation, written_ms });
+        let position = writer.position();
+        writer.push(Bytes::from(vec![ulid as u8; 888]));
+        writer.end_run(TopicId::default(), PartitionIndex(0), position, 1);
+        writer.finish().0
+    }
+
+    fn over(bucket: Arc<dyn Bucket>, limit: usize) -> Arc<ObjectCache> {
         let metrics = Arc::new(Metrics::new(TimestampMs(0)));
         Arc::new(ObjectCache::new(bucket, World::seeded(1), metrics, CacheLimits { bytes: limit, loads: 4 }))
     }
@@ -348,5 +379,43 @@ mod tests {
         let mut copy = [0; 4];
         assert!(object.copy_to(2, &mut copy) && &copy == b"cdef");
         assert!(!object.copy_to(5, &mut copy));
+    }
+
+    /// A bucket whose next reads have a byte that was not written.
+    struct Corrupting(MemoryBucket, AtomicU32);
+
+    #[async_trait]
+    impl Bucket for Corrupting {
+        async fn create(&self, key: &Key, body: Vec<Bytes>, purpose: Purpose) -> Result<CreateOutcome, StoreError> {
+            self.0.create(key, body, purpose).await
+        }
+        async fn read(&self, key: &Key, range: Option<Range<u64>>, purpose: Purpose) -> Result<Bytes, StoreError> {
+            let mut content = self.0.read(key, range, purpose).await?.to_vec();
+            if self.1.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+                content[500] ^= 1;
+            }
+            Ok(content.into())
+        }
+        async fn list(&self, p: &str, a: Option<&Key>, n: usize, purpose: Purpose) -> Result<Vec<Listed>, StoreError> {
+            self.0.list(p, a, n, purpose).await
+        }
+        async fn delete(&self, key: &Key, purpose: Purpose) -> Result<(), StoreError> {
+            self.0.delete(key, purpose).await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_damaged_on_its_way_is_read_again_and_never_kept() {
+        let bucket = Arc::new(Corrupting(MemoryBucket::new(), AtomicU32::new(1)));
+        bucket.create(&name(0).key(), object(0), Purpose::Ingest).await.unwrap();
+        let cache = over(bucket.clone(), 10_000);
+        let whole = object(0).concat();
+        let mut read = vec![0; 1000];
+        assert!(cache.get(name(0), 1000).await.unwrap().copy_to(0, &mut read) && read == whole);
+        let cache = over(bucket.clone(), 10_000);
+        bucket.1.store(2, Ordering::Relaxed);
+        let error = cache.get(name(0), 1000).await.unwrap_err();
+        assert!(matches!(&*error, StoreError::Damaged { .. }), "{error:?}");
+        assert_eq!(cache.get(name(0), 1000).await.unwrap().len(), 1000, "the next reader's copy is whole");
     }
 }

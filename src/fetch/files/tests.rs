@@ -5,13 +5,13 @@ use super::super::assemble;
 use super::*;
 use crate::cache::{CacheLimits, CachedObject, ObjectCache};
 use crate::records::{BatchBuilder, NewRecord};
-use crate::segment::ObjectName;
+use crate::segment::{ObjectHeader, ObjectName, ObjectWriter};
 use crate::store::{Bucket, LocalBucket, Purpose};
 use crate::telemetry::Metrics;
-use crate::types::{Head, ObjectId, TimestampMs};
+use crate::types::{Head, Incarnation, ObjectId, PartitionIndex, TimestampMs, TopicId};
 use crate::world::World;
 
-/// A run of batches with these sizes (of the record's value), behind 64 other bytes, as an object in a directory.
+/// A run of batches with these sizes (of the record's value), as an object in a directory.
 struct Stored {
     cache: Arc<ObjectCache>,
     name: ObjectName,
@@ -28,25 +28,30 @@ async fn stored(values: &[usize]) -> Stored {
     };
     let batches: Vec<Bytes> = values.iter().enumerate().map(batch).collect();
     let records: usize = (0..values.len()).map(|i| i % 3 + 1).sum();
-    let body: Vec<Bytes> = [Bytes::from_static(&[9; 64])].into_iter().chain(batches).collect();
-    let bytes: usize = body.iter().map(Bytes::len).sum();
+    let run_bytes: usize = batches.iter().map(Bytes::len).sum();
+    let name = ObjectName { applied: Head::default(), ulid: 7 };
+    let header = ObjectHeader { name, incarnation: Incarnation(1), written_ms: TimestampMs(0) };
+    let mut writer = ObjectWriter::new(&header);
+    let position = writer.position();
+    batches.into_iter().for_each(|batch| writer.push(batch));
+    writer.end_run(TopicId::default(), PartitionIndex(0), position, values.len() as u32);
+    let (body, bytes) = writer.finish();
     let run = Run {
         base_offset: Offset(1000),
         end_offset: Offset(1000 + records as i64),
         object: ObjectId(1),
-        position: 64,
-        bytes: bytes as u32 - 64,
+        position,
+        bytes: run_bytes as u32,
         max_timestamp: TimestampMs(0),
     };
     let dir = tempfile::tempdir().unwrap();
     let world = World::real().unwrap();
     let bucket = LocalBucket::open(dir.path(), world.clone()).unwrap();
-    let name = ObjectName { applied: Head::default(), ulid: 7 };
     bucket.create(&name.key(), body, Purpose::Ingest).await.unwrap();
     let limits = CacheLimits { bytes: 64 << 20, loads: 2 };
     let metrics = Arc::new(Metrics::new(TimestampMs(0)));
     let cache = Arc::new(ObjectCache::new(Arc::new(bucket), world, metrics, limits));
-    let object = cache.get(name, bytes as u32).await.unwrap();
+    let object = cache.get(name, bytes).await.unwrap();
     Stored { cache, name, run, object, _dir: dir }
 }
 
