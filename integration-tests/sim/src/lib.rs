@@ -10,6 +10,8 @@ pub mod network;
 pub mod plan;
 pub mod recorder;
 pub mod run;
+pub mod summary;
+pub mod verdict;
 
 use strandline::config::HostPort;
 use strandline::world::World;

@@ -1,0 +1,111 @@
+//! What many runs were together: how much they did, what went wrong on purpose, and what was never reached.
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+use strandline_history::check::Rule;
+
+use crate::faults::Fault;
+use crate::verdict::Verdict;
+
+/// What a run must have had to count.
+const PROCESSES_MIN: usize = 3;
+const OPERATIONS_MIN: usize = 2_000;
+const VIRTUAL_TIME_MIN: Duration = Duration::from_secs(60);
+const KINDS_OF_FAULT_MIN: usize = 3;
+
+/// The sum of the verdicts so far.
+#[derive(Default)]
+pub struct Summary {
+    pub runs: u64,
+    /// Runs that did enough to count.
+    pub counted: u64,
+    /// Runs with an anomaly or a trouble.
+    pub failed: BTreeSet<u64>,
+    virtual_time: Duration,
+    operations: u64,
+    outcomes: BTreeMap<&'static str, BTreeMap<String, u64>>,
+    faults: BTreeMap<Fault, u64>,
+    met: BTreeSet<(Fault, &'static str)>,
+    checked: BTreeMap<Rule, u64>,
+    too_small: BTreeMap<&'static str, u64>,
+}
+
+impl Summary {
+    pub fn add(&mut self, seed: u64, verdict: &Verdict) {
+        self.runs += 1;
+        let small = too_small(verdict);
+        self.counted += u64::from(small.is_none());
+        if let Some(why) = small {
+            *self.too_small.entry(why).or_default() += 1;
+        }
+        if !verdict.is_clean() {
+            self.failed.insert(seed);
+        }
+        self.virtual_time += verdict.virtual_time;
+        self.operations += verdict.operations as u64;
+        for (kind, ends) in &verdict.report.outcomes {
+            let sums = self.outcomes.entry(kind).or_default();
+            for (end, count) in ends {
+                *sums.entry(end.clone()).or_default() += count;
+            }
+        }
+        for (fault, count) in &verdict.faults {
+            *self.faults.entry(*fault).or_default() += count;
+        }
+        self.met.extend(verdict.met.iter().copied());
+        for (rule, count) in &verdict.report.counts {
+            *self.checked.entry(*rule).or_default() += count.checked;
+        }
+    }
+}
+
+/// Why a run does not count, if it does not.
+fn too_small(verdict: &Verdict) -> Option<&'static str> {
+    let crashes = [Fault::Crash, Fault::PowerLoss].iter().any(|fault| verdict.faults.contains_key(fault));
+    match () {
+        () if verdict.processes < PROCESSES_MIN => Some("too few clients"),
+        () if verdict.operations < OPERATIONS_MIN => Some("too few operations"),
+        () if verdict.virtual_time < VIRTUAL_TIME_MIN => Some("too short"),
+        () if verdict.faults.len() < KINDS_OF_FAULT_MIN => Some("too few kinds of fault"),
+        () if !crashes => Some("no crash"),
+        () => None,
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\noperations and how they ended:")?;
+        for (kind, ends) in &self.outcomes {
+            let ends: Vec<String> = ends.iter().map(|(end, count)| format!("{end} {count}")).collect();
+            writeln!(f, "  {kind}: {}", ends.join(", "))?;
+        }
+        writeln!(f, "faults:")?;
+        for fault in Fault::ALL {
+            writeln!(f, "  {:>8} {}", self.faults.get(fault).copied().unwrap_or(0), fault.name())?;
+        }
+        writeln!(f, "never under way when a fault happened:")?;
+        let kinds: BTreeSet<&str> = self.met.iter().map(|(_, kind)| *kind).collect();
+        for fault in Fault::ALL {
+            let missed: Vec<&str> = kinds.iter().copied().filter(|kind| !self.met.contains(&(*fault, *kind))).collect();
+            if !missed.is_empty() {
+                writeln!(f, "  {}: {}", fault.name(), missed.join(", "))?;
+            }
+        }
+        writeln!(f, "checked:")?;
+        for (rule, count) in &self.checked {
+            writeln!(f, "  {count:>10} {rule}  {}", rule.promise())?;
+        }
+        for (why, count) in &self.too_small {
+            writeln!(f, "{count} runs do not count: {why}")?;
+        }
+        write!(
+            f,
+            "{} runs, {} count, {} operations in {:.1} virtual hours, {} runs failed",
+            self.runs,
+            self.counted,
+            self.operations,
+            self.virtual_time.as_secs_f64() / 3600.0,
+            self.failed.len()
+        )
+    }
+}

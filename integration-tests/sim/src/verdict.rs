@@ -1,0 +1,70 @@
+//! What is said of one run.
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+use strandline_history::check::{Options, Report, check_with};
+use strandline_history::{End, What};
+
+use crate::faults::Fault;
+use crate::run::Ran;
+
+/// See the module.
+pub struct Verdict {
+    /// What the checker says of what clients saw.
+    pub report: Report,
+    /// What went wrong beside it.
+    pub troubles: Vec<String>,
+    pub operations: usize,
+    pub processes: usize,
+    pub virtual_time: Duration,
+    pub faults: BTreeMap<Fault, u64>,
+    pub met: BTreeSet<(Fault, &'static str)>,
+    pub trace: (u64, u64),
+}
+
+impl Verdict {
+    /// Looks through what a run has left.
+    #[must_use]
+    pub fn of(ran: Ran) -> Self {
+        let options = Options { final_reads: true, ..Options::default() };
+        let report = check_with(&ran.history, ran.inventory.as_ref(), &options);
+        let processes: BTreeSet<u32> = ran.history.operations.iter().map(|operation| operation.process).collect();
+        let mut troubles = ran.troubles;
+        let protocol = ran.history.operations.iter().filter_map(|operation| match (&operation.what, &operation.end) {
+            (What::Note(text), End::Fail(_)) => Some(text.clone()),
+            _ => None,
+        });
+        troubles.extend(protocol);
+        Self {
+            report,
+            troubles,
+            operations: ran.history.operations.len(),
+            processes: processes.len(),
+            virtual_time: ran.virtual_time,
+            faults: ran.faults,
+            met: ran.met,
+            trace: ran.trace,
+        }
+    }
+
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.report.is_clean() && self.troubles.is_empty()
+    }
+}
+
+/// Characters of one anomaly or trouble that are shown.
+const SHOWN_MAX: usize = 600;
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for anomaly in &self.report.anomalies {
+            let text = format!("{}: {} {:?}", anomaly.rule, anomaly.text, anomaly.operations);
+            writeln!(f, "  {}", text.chars().take(SHOWN_MAX).collect::<String>())?;
+        }
+        for trouble in &self.troubles {
+            writeln!(f, "  trouble: {}", trouble.chars().take(SHOWN_MAX).collect::<String>())?;
+        }
+        Ok(())
+    }
+}
