@@ -4,6 +4,7 @@ pub mod bucket;
 pub mod clients;
 pub mod cluster;
 pub mod faults;
+pub mod inventory;
 pub mod journal;
 pub mod nemesis;
 pub mod network;

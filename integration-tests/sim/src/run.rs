@@ -1,9 +1,12 @@
 //! One run: a cluster, its clients, its faults, and what the clients saw.
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
+use strandline::state::State;
 use strandline::world::World;
 use strandline_history::History;
+use strandline_history::check::Inventory;
 
 use crate::cluster::Cluster;
 use crate::faults::{Fault, Faults};
@@ -11,11 +14,13 @@ use crate::nemesis::Nemesis;
 use crate::network::Network;
 use crate::plan::Plan;
 use crate::recorder::Recorder;
-use crate::{Site, clients};
+use crate::{Site, clients, inventory};
 
 /// What a run leaves behind.
 pub struct Ran {
     pub history: History,
+    /// What State and bucket hold in the end; none if no broker could say.
+    pub inventory: Option<Inventory>,
     pub faults: BTreeMap<Fault, u64>,
     /// Which faults met which operations.
     pub met: BTreeSet<(Fault, &'static str)>,
@@ -108,10 +113,12 @@ async fn run_inside(seed: u64, plan: &Plan) -> Ran {
     if site.world.timeout(END_PATIENCE, clients::read_back(&site)).await.is_none() {
         troubles.push("what was written could not be read back".to_owned());
     }
-    troubles.extend(agree(&cluster).await);
+    let (state, differences) = agree(&cluster).await;
+    troubles.extend(differences);
     troubles.extend(cluster.troubles());
     Ran {
         history: site.recorder.take(),
+        inventory: state.map(|state| inventory::take(&state, &cluster.objects().contents())),
         faults: faults.counts(),
         met: faults.met(),
         trace: site.network.trace(),
@@ -120,19 +127,25 @@ async fn run_inside(seed: u64, plan: &Plan) -> Ran {
     }
 }
 
-/// All brokers have the same State at the end, byte for byte.
-async fn agree(cluster: &Cluster) -> Vec<String> {
-    let mut states: BTreeMap<u64, BTreeMap<u64, Vec<i32>>> = BTreeMap::new();
+/// The newest State; all brokers that have it have the same, byte for byte, or it is said which have not.
+async fn agree(cluster: &Cluster) -> (Option<Arc<State>>, Vec<String>) {
+    let mut troubles = Vec::new();
+    let mut newest: Option<Arc<State>> = None;
+    let mut hashes: BTreeMap<u64, BTreeMap<u64, Vec<i32>>> = BTreeMap::new();
     for (id, replica) in cluster.replicas() {
         match replica.barrier().await {
             Ok(state) => {
                 let (header, _) = state.encode_snapshot();
                 let position = header.at.position.0;
-                states.entry(position).or_default().entry(header.state_hash).or_default().push(id);
+                hashes.entry(position).or_default().entry(header.state_hash).or_default().push(id);
+                if newest.as_ref().is_none_or(|newest| newest.head().position < state.head().position) {
+                    newest = Some(state);
+                }
             }
-            Err(unavailable) => return vec![format!("broker {id} has no State at the end: {unavailable}")],
+            Err(unavailable) => troubles.push(format!("broker {id} has no State at the end: {unavailable}")),
         }
     }
-    let differ = states.into_iter().filter(|(_, hashes)| hashes.len() > 1);
-    differ.map(|(position, hashes)| format!("brokers differ at position {position}: {hashes:?}")).collect()
+    let differ = hashes.into_iter().filter(|(_, hashes)| hashes.len() > 1);
+    troubles.extend(differ.map(|(position, hashes)| format!("brokers differ at position {position}: {hashes:?}")));
+    (newest, troubles)
 }

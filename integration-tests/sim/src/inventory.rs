@@ -1,0 +1,38 @@
+//! What State and bucket hold in the end, for the checker to compare with what clients saw.
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use strandline::segment::{DATA_PREFIX, read_footer};
+use strandline::state::{OFFSETS_TOPIC, State};
+use strandline_history::Log;
+use strandline_history::check::{Inventory, LogInventory, Object, Run};
+
+/// See the module.
+#[must_use]
+pub fn take(state: &State, bucket: &BTreeMap<String, Bytes>) -> Inventory {
+    let mut logs = Vec::new();
+    // Offsets of groups lie in State itself.
+    for topic in state.topics().filter(|topic| &*topic.name != OFFSETS_TOPIC) {
+        for partition in topic.slots.iter().filter_map(|slot| state.partition(*slot)) {
+            let id = Some(topic.id.0.to_string());
+            let log = Log { topic: topic.name.to_string(), id, partition: partition.index.0 };
+            let runs = partition.tail.iter().map(|run| Run {
+                base_offset: run.base_offset.0,
+                count: run.end_offset.0 - run.base_offset.0,
+                object: state.object(run.object).map_or_else(|| "no object".to_owned(), |meta| meta.name.key()),
+                at: u64::from(run.position),
+                bytes: u64::from(run.bytes),
+            });
+            let runs = runs.collect();
+            logs.push(LogInventory { log, log_start: partition.log_start.0, end: partition.end.0, runs });
+        }
+    }
+    let object = |(key, content): (&String, &Bytes)| Object {
+        key: key.clone(),
+        bytes: content.len() as u64,
+        young: false,
+        problem: key.starts_with(DATA_PREFIX).then(|| read_footer(content).err()).flatten().map(|e| e.to_string()),
+    };
+    let objects = bucket.iter().map(object).collect();
+    let others = state.snapshots().iter().map(|snapshot| snapshot.key.clone()).collect();
+    Inventory { logs, objects, others }
+}
