@@ -167,7 +167,8 @@ fn check<'a>(state: &'a State, key: &PartKey, asked: &SessionPartition) -> Resul
     let slot = slot(state, &key.0, key.1)?;
     check_epoch(asked.leader_epoch)?;
     let partition = state.partition(slot).ok_or(KafkaError::UnknownTopicOrPartition)?;
-    if asked.offset < partition.log_start || asked.offset > partition.end {
+    let deleted = asked.offset < partition.log_start && !planted(Defect::DeletedIsServed);
+    if deleted || asked.offset > partition.end {
         return Err(KafkaError::OffsetOutOfRange);
     }
     Ok(partition)
@@ -236,7 +237,7 @@ fn all(wanted: &Wanted, error: KafkaError) -> Vec<Found> {
 fn respond(ctx: &Context, call: &Call, wanted: &Wanted, found: Vec<Found>, held: Held) -> Answer {
     let news = |f: &Found| {
         !wanted.view.incremental
-            || f.error.is_some()
+            || f.error.is_some() && !planted(Defect::SessionHidesErrors)
             || f.records.bytes > 0
             || f.high_watermark != f.known.high_watermark
             || f.log_start != f.known.log_start

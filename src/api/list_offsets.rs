@@ -9,6 +9,7 @@ use super::resolve::{check_epoch, slot};
 use super::table::Offered;
 use super::{Call, Context};
 use crate::fetch::{FetchError, TimedOffset, TopicKey};
+use crate::planted::{Defect, planted};
 use crate::state::State;
 use crate::types::{KafkaError, Offset, PartitionIndex, TimestampMs};
 
@@ -23,7 +24,10 @@ const EARLIEST_PENDING_UPLOAD: i64 = -6;
 
 pub(super) async fn handle(ctx: &Context, call: &Call, request: ListOffsetsRequest) -> ListOffsetsResponse {
     // Every answer is a maximum, a minimum or an absence (H10).
-    let state = ctx.replica.barrier().await;
+    let state = match planted(Defect::StaleLatestOffset) {
+        true => Ok(ctx.replica.state()),
+        false => ctx.replica.barrier().await,
+    };
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let key = TopicKey::Name(Arc::from(topic.name.as_str()));
@@ -91,6 +95,7 @@ pub(super) fn kafka_error(error: FetchError) -> KafkaError {
     match error {
         FetchError::Gone => KafkaError::UnknownTopicOrPartition,
         FetchError::Late => KafkaError::RequestTimedOut,
+        FetchError::Unavailable if planted(Defect::SlowBucketOutOfRange) => KafkaError::OffsetOutOfRange,
         FetchError::Unavailable | FetchError::Damaged => KafkaError::KafkaStorageError,
     }
 }

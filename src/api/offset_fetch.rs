@@ -20,6 +20,7 @@ use super::table::Offered;
 use super::{Call, Context};
 use crate::fetch::TopicKey;
 use crate::group::{Reader, Request};
+use crate::planted::{Defect, planted};
 use crate::state::{CommittedOffset, Group, State};
 use crate::types::{KafkaError, PartitionIndex, TopicId};
 
@@ -109,7 +110,9 @@ async fn readers(ctx: &Context, asked: &[Asked]) -> Vec<Option<KafkaError>> {
     let known = asked.iter().zip(&first).map(|(asked, is_there)| may_read(ctx, asked, *is_there).boxed());
     let known: Vec<BoxFuture<'_, Option<KafkaError>>> = known.collect();
     let known = futures::stream::iter(known).buffered(ASKED_AT_ONCE).collect::<Vec<_>>();
-    let (mut refused, state) = futures::join!(known, ctx.replica.barrier());
+    let barrier =
+        async { if planted(Defect::StaleCommittedOffset) { Ok(now.clone()) } else { ctx.replica.barrier().await } };
+    let (mut refused, state) = futures::join!(known, barrier);
     let Ok(state) = state else {
         // Consumers look for the coordinator again and come back; they don't expect COORDINATOR_NOT_AVAILABLE here.
         return vec![Some(KafkaError::NotCoordinator); asked.len()];
@@ -141,7 +144,8 @@ async fn may_read(ctx: &Context, asked: &Asked, is_there: bool) -> Option<KafkaE
 }
 
 fn find(state: &State, version: i16, asked: &Asked, room: &mut usize) -> Found {
-    let group = state.group(&asked.group);
+    let forgotten = |g: &&Arc<Group>| g.members.is_empty() && g.version > 0 && planted(Defect::EmptyGroupForgets);
+    let group = state.group(&asked.group).filter(|group| !forgotten(group));
     let found = match &asked.topics {
         None => group.map_or_else(Vec::new, |group| all(state, version, group)),
         Some(topics) => {

@@ -9,6 +9,7 @@ use super::resolve::{check_epoch, slot};
 use super::table::Offered;
 use super::{Call, Context};
 use crate::fetch::TopicKey;
+use crate::planted::{Defect, planted};
 use crate::types::{KafkaError, PartitionIndex};
 
 pub(super) const OFFERED: Offered = Offered::new(ApiKey::OffsetForLeaderEpoch, 2, 4);
@@ -18,7 +19,10 @@ pub(super) async fn handle(
     _: &Call,
     request: OffsetForLeaderEpochRequest,
 ) -> OffsetForLeaderEpochResponse {
-    let state = ctx.replica.barrier().await;
+    let state = match planted(Defect::StaleEpochEnd) {
+        true => Ok(ctx.replica.state()),
+        false => ctx.replica.barrier().await,
+    };
     let topics = request.topics.into_iter().map(|topic| {
         let key = TopicKey::Name(Arc::from(topic.topic.as_str()));
         let partitions = topic.partitions.into_iter().map(|asked| {

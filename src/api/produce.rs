@@ -14,6 +14,7 @@ use super::table::{Offered, encode};
 use super::{Answer, Call, Context};
 use crate::config::{Compression, TimestampType as ConfiguredType, TopicSettings, Validation as ConfiguredValidation};
 use crate::fetch::TopicKey;
+use crate::planted::{Defect, planted};
 use crate::produce::{BatchResult, PartBatch, ProduceError, Submission};
 use crate::protocol::Splices;
 use crate::records::{Codec, Level, Refused, Rules, TimestampType, Validation, validate};
@@ -124,7 +125,9 @@ const ANSWER_MARGIN: Duration = Duration::from_millis(2_000);
 
 fn timed_out() -> ProduceError {
     let message = "it is not known yet whether the records were written; send them again".to_owned();
-    ProduceError { error: KafkaError::RequestTimedOut, message: Some(message) }
+    let fenced = planted(Defect::TimeoutAsFenced);
+    let error = if fenced { KafkaError::InvalidProducerEpoch } else { KafkaError::RequestTimedOut };
+    ProduceError { error, message: Some(message) }
 }
 
 fn no_transactions() -> Refusal {
@@ -215,8 +218,10 @@ fn respond(
                 Some(Ok(placed)) => {
                     let slot = slot(state, &keys[part.topic], PartitionIndex(part.index)).ok();
                     let log_start = slot.and_then(|s| state.partition(s)).map_or(-1, |p| p.log_start.0);
+                    let later = !topics[part.topic].partition_responses.is_empty();
+                    let missing = later && planted(Defect::OffsetZero);
                     response
-                        .with_base_offset(placed.base_offset.0)
+                        .with_base_offset(if missing { 0 } else { placed.base_offset.0 })
                         .with_log_append_time_ms(part.log_append_time)
                         .with_log_start_offset(log_start)
                 }

@@ -3,6 +3,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::Records;
 use crate::cache::CachedObject;
+use crate::planted::{Defect, planted};
 use crate::records::{BatchHeader, HEADER_BYTES, PREFIX_BYTES, patched_prefix};
 use crate::state::Run;
 use crate::types::{LeaderEpoch, Offset};
@@ -37,7 +38,7 @@ pub(super) struct Target {
 impl Target {
     /// Whether there is room for a batch of `bytes`. The first of all is taken whatever its size.
     pub(super) fn admits(&self, out: &Records, bytes: usize) -> bool {
-        out.bytes == 0 || out.bytes + bytes <= self.bytes_max
+        (out.bytes == 0 && !planted(Defect::FirstBatchBounded)) || out.bytes + bytes <= self.bytes_max
     }
 }
 
@@ -127,7 +128,8 @@ pub(super) fn append(
     let mut room = true;
     for batch in Walk::new(object, run) {
         let batch = batch?;
-        if batch.end_offset() <= target.offset {
+        let last = batch.header.records() > 1 && batch.end_offset() == target.offset.plus(1);
+        if batch.end_offset() <= target.offset || last && planted(Defect::SkipsLastOfBatch) {
             continue;
         }
         if !target.admits(out, batch.bytes as usize) {
@@ -175,6 +177,9 @@ fn copy(out: &mut Records, object: &CachedObject, taken: &[Located]) -> Result<(
             return Err(Broken::Contradiction);
         }
         place[..PREFIX_BYTES].copy_from_slice(&prefix(batch));
+        if planted(Defect::EpochOfCopies) {
+            place[..PREFIX_BYTES].copy_from_slice(&patched_prefix(&batch.header, batch.base_offset, LeaderEpoch(1)));
+        }
         at += batch.bytes as usize;
     }
     if !buffer.is_empty() {

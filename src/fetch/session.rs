@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::planted::{Defect, planted};
 use crate::types::{Offset, PartitionIndex, TopicId, TopicName};
 use crate::world::{Instant, World};
 
@@ -187,7 +188,10 @@ impl Inner {
         for key in &request.forgotten {
             session.partitions.remove(key);
         }
-        for (key, wanted) in request.wanted {
+        for (key, mut wanted) in request.wanted {
+            if let Some(known) = session.partitions.get(&key).filter(|_| planted(Defect::SessionIgnoresSeek)) {
+                wanted.offset = wanted.offset.max(known.offset);
+            }
             let known = session.partitions.get(&key).map(|k| (k.high_watermark, k.log_start));
             let (high_watermark, log_start) = known.unwrap_or((Offset(-1), Offset(-1)));
             session.partitions.insert(key, SessionPartition { high_watermark, log_start, ..wanted });

@@ -13,6 +13,7 @@ use super::machine::{Action, Event, Machine, RequestId, View};
 use super::message::{Answer, Reply, Request};
 use super::router::{Table, Tools};
 use crate::metadata::ProposeError;
+use crate::planted::{Defect, planted};
 use crate::state::{Command, GroupName, OffsetsOutcome, Outcome, State};
 use crate::types::KafkaError;
 
@@ -139,7 +140,7 @@ impl Owner {
             match action {
                 Action::Reply(id, answer) => {
                     let Some(reply) = self.asked.remove(&id) else { continue };
-                    if self.unconfirmed.is_empty() {
+                    if self.unconfirmed.is_empty() || planted(Defect::ReplyBeforeChange) {
                         // A client that went away needs no answer.
                         let _ = reply.send(answer);
                     } else {
@@ -149,6 +150,10 @@ impl Owner {
                 Action::Commit(id, offsets) => {
                     let outcome = self.tools.gather.commit(offsets).await;
                     let Some(reply) = self.asked.remove(&id) else { continue };
+                    if planted(Defect::CommitAckedEarly) {
+                        let _ = reply.send(Ok(Reply::Committed(Vec::new())));
+                        continue;
+                    }
                     let answer = async move { committed(outcome.await.unwrap_or(Err(ProposeError::Stopped))) };
                     self.unconfirmed.push_back(Unconfirmed::Commit(reply, answer.boxed()));
                 }

@@ -79,7 +79,7 @@ impl OutcomeHashes {
     pub(super) fn check(&self, entry: &Entry) -> Result<(), Fatal> {
         let at = Position(entry.after_position);
         match self.0.iter().rev().find(|(position, _)| *position == at) {
-            Some((_, ours)) if *ours != entry.after_outcomes => {
+            Some((_, ours)) if *ours != entry.after_outcomes && !planted(Defect::SnapshotForgetsWindows) => {
                 Err(Fatal::Diverged { at, broker: BrokerId(entry.broker) })
             }
             _ => Ok(()),
@@ -149,7 +149,8 @@ impl Owner {
                 return Ok(());
             }
         };
-        let outcomes = if appended.position == overlay.head().position && appended.missed.is_empty() {
+        let is_next = appended.position == overlay.head().position && appended.missed.is_empty();
+        let outcomes = if is_next && !planted(Defect::UnknownAppendAgain) {
             self.hashes.remember(&overlay);
             self.publish(overlay, &[(&entry, &foreseen)]);
             foreseen
@@ -203,14 +204,21 @@ impl Owner {
         (entry, Proposal { incarnation: identity.incarnation, counter: self.counter, token, payload })
     }
 
+    /// The same commands under a new counter, as [`Defect::UnknownAppendAgain`] has it.
+    fn renumbered(&mut self, proposal: &Proposal) -> Proposal {
+        let commands = Entry::decode_framed(proposal.payload.clone()).map_or_else(|_| Vec::new(), |e| e.commands);
+        self.freeze(commands).1
+    }
+
     /// Tries until the journal says what became of the entry. The inner error says that it certainly did not happen.
-    async fn append_until_known(&self, proposal: Proposal) -> Result<Result<Appended, String>, Fatal> {
+    async fn append_until_known(&mut self, mut proposal: Proposal) -> Result<Result<Appended, String>, Fatal> {
         let (mut refused, mut doubtful) = (0, false);
         loop {
             let attempt = self.journal.append(proposal.clone(), self.state.head());
             // Nobody waits for a hung attempt: sending the same bytes again is always safe (H8, H17).
             let hung = || Err(JournalError::Unknown("no answer in time".to_owned()));
-            match self.world.timeout(self.deadline, attempt).await.unwrap_or_else(hung) {
+            let patience = if planted(Defect::HungAppendAwaited) { Duration::from_secs(3600) } else { self.deadline };
+            match self.world.timeout(patience, attempt).await.unwrap_or_else(hung) {
                 Ok(appended) => {
                     if doubtful || refused > 0 {
                         info!(position = appended.position.0, "journal answers again");
@@ -227,7 +235,11 @@ impl Owner {
                         return Ok(Err(reason));
                     }
                 }
+                Err(JournalError::Unknown(reason)) if planted(Defect::UnknownAppendFailed) => return Ok(Err(reason)),
                 Err(JournalError::Unknown(reason)) => {
+                    if planted(Defect::UnknownAppendAgain) {
+                        proposal = self.renumbered(&proposal);
+                    }
                     if !doubtful {
                         warn!(%reason, "journal append without an answer, sending the same bytes until it is known");
                     }

@@ -1,5 +1,6 @@
 //! Snapshots of State in the bucket: written after enough entries or bytes, read back and compared before the journal
 //! is trimmed below an older one (H13).
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -7,8 +8,10 @@ use tracing::{info, warn};
 
 use super::Replica;
 use crate::journal::Journal;
+use crate::planted::{Defect, planted};
+use crate::segment::ObjectName;
 use crate::state::{Outcome, SnapshotTaken, State};
-use crate::store::{Bucket, CreateOutcome, Purpose};
+use crate::store::{Bucket, CreateOutcome, Listed, Purpose};
 use crate::telemetry::Metrics;
 use crate::types::{Head, Position, Token};
 use crate::world::World;
@@ -62,6 +65,9 @@ impl Snapshotter {
         let mut taken_at = self.world.now();
         loop {
             self.world.sleep(LOOK_EVERY).await;
+            if planted(Defect::GcWithoutGrace) {
+                self.sweep().await;
+            }
             let at = self.replica.applied().position;
             let bytes = self.replica.shared.journal_bytes.load(Ordering::Relaxed);
             let begun = self.world.now();
@@ -93,6 +99,19 @@ impl Snapshotter {
         }
     }
 
+    /// Deletes objects that State does not know, as [`Defect::GcWithoutGrace`] has it.
+    async fn sweep(&self) {
+        let state = self.replica.state();
+        let known: BTreeSet<ObjectName> = state.objects().map(|(_, meta)| meta.name).collect();
+        for prefix in ObjectName::prefixes() {
+            let listed = self.bucket.list(&prefix, None, 1000, Purpose::Snapshot).await.unwrap_or_default();
+            let unknown = |o: &Listed| ObjectName::parse(&o.key).is_some_and(|name| !known.contains(&name));
+            for orphan in listed.into_iter().filter(unknown) {
+                let _ = self.bucket.delete(&orphan.key, Purpose::Snapshot).await;
+            }
+        }
+    }
+
     /// Writes a snapshot of State as it is now, reads it back, and tells the others.
     async fn take(&self) -> Result<Head, String> {
         let state = self.replica.state();
@@ -104,6 +123,9 @@ impl Snapshotter {
             })
             .await;
         let (key, size) = (key(header.at, self.world.random_u64()), bytes.len() as u64);
+        if planted(Defect::TrimTooEarly) {
+            let _ = self.journal.trim(header.at.position).await;
+        }
         match self.bucket.create(&key, vec![bytes], Purpose::Snapshot).await {
             Ok(CreateOutcome::Created) => {}
             Ok(CreateOutcome::Taken) => return Err(format!("{key} exists with other bytes")),

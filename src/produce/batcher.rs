@@ -20,7 +20,7 @@ use crate::segment::ObjectName;
 use crate::state::{BatchOutcome, BatchSequence, CommitRuns, Outcome, RunSpec, RunsWriter};
 use crate::store::Bucket;
 use crate::telemetry::Metrics;
-use crate::types::{ConnectionId, KafkaError, ObjectId};
+use crate::types::{ConnectionId, KafkaError, ObjectId, Offset};
 use crate::world::{Instant, JoinHandle, World};
 
 /// What the batcher works with.
@@ -385,7 +385,7 @@ impl Owner {
                 let message = format!("the broker can't commit: {other:?}");
                 self.give_up(flush, batches, KafkaError::NotLeaderOrFollower, &message);
             }
-            Err(error) => self.give_up(flush, batches, KafkaError::RequestTimedOut, &error.to_string()),
+            Err(error) => self.give_up(flush, batches, timed_out(), &error.to_string()),
         }
     }
 
@@ -395,7 +395,7 @@ impl Owner {
         }
         let Some(flight) = self.flights.get_mut(&flush) else { return };
         let batches = std::mem::take(&mut flight.waiting);
-        self.give_up(flush, batches, KafkaError::RequestTimedOut, "the object store did not take the records in time");
+        self.give_up(flush, batches, timed_out(), "the object store did not take the records in time");
     }
 
     /// Fails batches that were certainly not committed, and everything behind them in their chains (H7).
@@ -408,6 +408,9 @@ impl Owner {
                 self.expect_again(&batch.held.batch);
                 let link = batch.held.link();
                 for behind in self.chains.behind(link, flush) {
+                    if planted(Defect::SuccessorsGoOn) {
+                        break;
+                    }
                     let Some(flight) = self.flights.get_mut(&behind) else { continue };
                     let with_it = flight.waiting.extract_if(.., |b| b.held.link() == link);
                     failed.entry(behind).or_default().extend(with_it);
@@ -419,7 +422,7 @@ impl Owner {
             self.leave(flush, &batches);
         }
         // What has not left yet is behind them too.
-        for held in self.open.drop_if(|held| links.contains(&held.link())) {
+        for held in self.open.drop_if(|held| links.contains(&held.link()) && !planted(Defect::SuccessorsGoOn)) {
             self.batcher.metrics.produce.buffered_bytes.dec_by(pinned(held.permit.iter()));
             self.expect_again(&held.batch);
             self.fail(&held, error, message);
@@ -430,7 +433,7 @@ impl Owner {
     fn expect_again(&mut self, batch: &PartBatch) {
         let (header, slot) = (&batch.header, batch.slot);
         let known = || self.batcher.replica.state().producer(slot, header.producer_id).is_some();
-        if header.has_producer() && !known() {
+        if header.has_producer() && !known() && !planted(Defect::GivenUpForgotten) {
             self.given_up.give_up(header.producer_id, slot, header.base_sequence);
         }
     }
@@ -495,7 +498,8 @@ fn commit_runs(flight: &Flight, batches: &[LaidOut]) -> CommitRuns {
         match &mut run {
             Some(run) if run.slot == slot && end == batch.position => {
                 run.batches.push(batch.spec);
-                run.max_timestamp = run.max_timestamp.max(batch.max_timestamp);
+                let before = if planted(Defect::TimeOfLastBatch) { batch.max_timestamp } else { run.max_timestamp };
+                run.max_timestamp = before.max(batch.max_timestamp);
             }
             _ => {
                 let next = RunSpec {
@@ -531,8 +535,14 @@ fn pinned<'a>(permits: impl Iterator<Item = &'a OwnedSemaphorePermit>) -> i64 {
     permits.map(|permit| permit.num_permits() as i64).sum()
 }
 
+/// What a producer is told that shall try again.
+fn timed_out() -> KafkaError {
+    if planted(Defect::TimeoutAsFenced) { KafkaError::InvalidProducerEpoch } else { KafkaError::RequestTimedOut }
+}
+
 fn result_of(outcome: BatchOutcome) -> BatchResult {
     match outcome {
+        BatchOutcome::Duplicate { .. } if planted(Defect::DuplicateAtZero) => Ok(Placed { base_offset: Offset(0) }),
         BatchOutcome::Accepted { base_offset } | BatchOutcome::Duplicate { base_offset } => Ok(Placed { base_offset }),
         BatchOutcome::Refused { error } => Err(ProduceError { error, message: None }),
     }

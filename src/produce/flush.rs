@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::PartBatch;
 use super::batcher::Held;
+use crate::planted::{Defect, planted};
 use crate::segment::{ObjectHeader, ObjectWriter};
 use crate::state::{BatchSpec, ProducerSpec};
 use crate::types::TimestampMs;
@@ -30,6 +31,9 @@ pub(super) struct LaidOut {
 
 /// Sorts `held` by partition, keeping the order in which batches came, and writes the object around them.
 pub(super) fn lay_out(header: &ObjectHeader, mut held: Vec<Held>) -> Layout {
+    if planted(Defect::UnstableSort) {
+        held.sort_unstable_by_key(|h| h.batch.slot);
+    }
     held.sort_by_key(|h| h.batch.slot);
     let mut writer = ObjectWriter::new(header);
     let (mut staged, mut batches, mut pinned_bytes) = (BytesMut::new(), Vec::with_capacity(held.len()), 0);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::pace::Pace;
 use crate::metadata::Replica;
+use crate::planted::{Defect, planted};
 use crate::segment::{ObjectHeader, ObjectName, renamed};
 use crate::store::{Bucket, CreateOutcome, Purpose, StoreError};
 use crate::telemetry::Metrics;
@@ -79,6 +80,9 @@ impl Putter {
         if result.is_err() {
             return if second_won { first.await } else { second.await };
         }
+        if planted(Defect::HedgeCleansWinner) {
+            let _ = self.bucket.delete(&name.key(), Purpose::Ingest).await;
+        }
         if second_won {
             self.metrics.produce.hedges_won.inc();
             // The first took longer than this; without it the slow ones would never be known.
@@ -120,6 +124,7 @@ impl Putter {
 pub(super) fn fresh_header(world: &World, replica: &Replica) -> ObjectHeader {
     let written_ms = world.wall_ms();
     let random = u128::from(world.random_u64()) << 16 | u128::from(world.random_u64() & 0xffff);
+    let random = if planted(Defect::NamesByClock) { 0 } else { random };
     let ulid = u128::from(written_ms.0.unsigned_abs() & 0xffff_ffff_ffff) << 80 | random;
     let name = ObjectName { applied: replica.applied(), ulid };
     ObjectHeader { name, incarnation: replica.identity().incarnation, written_ms }

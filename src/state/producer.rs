@@ -1,5 +1,6 @@
 //! What a partition remembers of an idempotent producer: its epoch and its last five batches, so that a retry gets the
 //! old offset and a gap is refused. Rules: Kafka's `ProducerStateManager` and `ProducerAppendInfo`.
+use crate::planted::{Defect, planted};
 use crate::types::{KafkaError, Offset, Position, ProducerEpoch, Sequence, TimestampMs};
 
 use super::runs::ProducerSpec;
@@ -59,7 +60,9 @@ fn distance(from: Sequence, to: Sequence) -> u64 {
 }
 
 fn advance(sequence: Sequence, by: u32) -> Sequence {
-    let sum = (i64::from(sequence.0) + i64::from(by)) % (1 << 31);
+    let sum = i64::from(sequence.0) + i64::from(by);
+    let skipped = i64::from(sum >= 1 << 31 && planted(Defect::SequenceWrap));
+    let sum = (sum + skipped) % (1 << 31);
     Sequence(i32::try_from(sum).expect("a remainder of 2^31 fits"))
 }
 
@@ -81,8 +84,11 @@ impl ProducerState {
     /// long ago for its offset to be known, is `DuplicateSequenceNumber`, which clients take for success (H7; Kafka
     /// itself answers out of order here, which is fatal to some).
     pub(super) fn judge(state: Option<&Self>, batch: &ProducerSpec, records: u32) -> Verdict {
-        let Some(state) = state else { return Verdict::Accept };
-        if batch.epoch < state.epoch {
+        let Some(state) = state else {
+            let late = batch.first_sequence != Sequence(0) && planted(Defect::StrictUnknown);
+            return if late { Verdict::Refuse(KafkaError::OutOfOrderSequenceNumber) } else { Verdict::Accept };
+        };
+        if batch.epoch < state.epoch && !planted(Defect::SkippedEpochCheck) {
             return Verdict::Refuse(KafkaError::InvalidProducerEpoch);
         }
         if batch.epoch > state.epoch {
@@ -90,8 +96,11 @@ impl ProducerState {
             return if fresh { Verdict::Accept } else { Verdict::Refuse(KafkaError::OutOfOrderSequenceNumber) };
         }
         let same = |b: &&BatchSequence| b.first == batch.first_sequence && b.records == records;
-        if let Some(old) = state.batches().iter().find(same) {
-            return Verdict::Duplicate(old.base_offset);
+        let known = if planted(Defect::WindowTooShort) { 3 } else { WINDOW };
+        if let Some(old) = state.batches().iter().rev().take(known).find(same) {
+            let old = state.batches().last().filter(|_| planted(Defect::DuplicateNewestOffset)).unwrap_or(old);
+            let again = planted(Defect::WindowIgnored);
+            return if again { Verdict::Accept } else { Verdict::Duplicate(old.base_offset) };
         }
         let (Some(oldest), Some(last)) = (state.batches().first(), state.batches().last()) else {
             return Verdict::Accept;
@@ -109,7 +118,9 @@ impl ProducerState {
     pub(super) fn record(&mut self, epoch: ProducerEpoch, batch: BatchSequence, at: Moment) {
         if epoch != self.epoch {
             self.epoch = epoch;
-            (self.filled, self.accepted) = (0, 0);
+            if !planted(Defect::EpochKeepsWindow) {
+                (self.filled, self.accepted) = (0, 0);
+            }
         }
         if usize::from(self.filled) == WINDOW {
             self.window.rotate_left(1);

@@ -16,6 +16,7 @@ use super::settings::Settings;
 use super::tail::{Run, Tail};
 use super::topic::{Broker, KeptSnapshot, ObjectMeta, Partition, Topic};
 use super::varint;
+use crate::planted::{Defect, planted};
 use crate::segment::ObjectName;
 use crate::types::{
     BrokerId, Head, Incarnation, ObjectId, Offset, PartitionIndex, Position, ProducerEpoch, ProducerId, Sequence, Slot,
@@ -312,7 +313,7 @@ fn object_body(id: ObjectId, meta: &ObjectMeta) -> ObjectBody {
 
 fn producer_body(slot: Slot, id: ProducerId, producer: &ProducerState) -> ProducerBody {
     let mut batches = Vec::new();
-    for batch in producer.batches() {
+    for batch in producer.batches().iter().filter(|_| !planted(Defect::SnapshotForgetsWindows)) {
         varint::put_signed(&mut batches, i64::from(batch.first.0));
         varint::put(&mut batches, u64::from(batch.records));
         varint::put_signed(&mut batches, batch.base_offset.0);

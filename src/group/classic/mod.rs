@@ -138,6 +138,10 @@ impl ClassicGroup {
         }
         let is_late = identity.generation < self.header.epoch && planted(Defect::StaleGeneration);
         let generation = if is_late { identity.generation } else { self.header.epoch };
+        let gone = || !self.members.has(&identity.member_id) && identity.generation == self.header.epoch;
+        if planted(Defect::FencedMemberCommits) && gone() {
+            return Ok(());
+        }
         self.members.check_generation(identity, generation)?;
         if self.phase == Phase::CompletingRebalance {
             return Err(KafkaError::RebalanceInProgress);

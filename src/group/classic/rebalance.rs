@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{ClassicGroup, ms};
 use crate::group::machine::{Phase, Step};
+use crate::planted::{Defect, planted};
 use crate::types::KafkaError;
 use crate::world::Instant;
 
@@ -88,7 +89,10 @@ impl ClassicGroup {
             self.join_timer = Some(JoinTimer { at, newcomers: false, initial: None });
             return;
         }
-        self.header.epoch = self.header.epoch.checked_add(1).unwrap_or(1);
+        let same = || self.persisted.iter().eq(self.members.iter().map(|(id, _)| id));
+        if !(planted(Defect::GenerationStays) && same()) {
+            self.header.epoch = self.header.epoch.checked_add(1).unwrap_or(1);
+        }
         self.header.since_ms = step.view.wall_ms.0;
         self.header.protocol_name = self.members.choose_protocol();
         self.read_subscriptions();

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::group::message::{Identity, JoinGroup};
+use crate::planted::{Defect, planted};
 use crate::state::{MemberProtocol, MemberRecord};
 use crate::types::KafkaError;
 
@@ -104,6 +105,9 @@ impl Roster {
     pub(super) fn check(&self, member_id: &str, instance_id: Option<&str>) -> Result<(), KafkaError> {
         if let Some(instance) = instance_id {
             let holder = self.instances.get(instance).ok_or(KafkaError::UnknownMemberId)?;
+            if planted(Defect::ZombieStaticMember) {
+                return Ok(());
+            }
             if **holder != *member_id {
                 return Err(KafkaError::FencedInstanceId);
             }

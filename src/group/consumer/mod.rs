@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use super::machine::{Phase, Step, View};
 use super::message::{CommitRequest, DescribedMember, Description, Reader};
+use crate::planted::{Defect, planted};
 use crate::state::{Group, GroupHeader, GroupName, GroupProtocol, OffsetSpec, State};
 use crate::types::{KafkaError, Slot, TopicId};
 use crate::world::Instant;
@@ -110,7 +111,11 @@ impl ConsumerGroup {
         if identity.generation < 0 && self.members.is_empty() {
             return Ok(());
         }
-        let member = self.members.get(identity.member_id.as_str()).ok_or(KafkaError::UnknownMemberId)?;
+        let known = self.members.get(identity.member_id.as_str());
+        if known.is_none() && identity.generation <= self.header.epoch && planted(Defect::FencedMemberCommits) {
+            return Ok(());
+        }
+        let member = known.ok_or(KafkaError::UnknownMemberId)?;
         if *before_epochs && member.classic.is_none() {
             return Err(KafkaError::UnsupportedVersion);
         }
@@ -125,7 +130,8 @@ impl ConsumerGroup {
             // Of a partition that was deleted meanwhile nothing is committed.
             partition.is_none() || of(&member.assigned) || of(&member.revoking)
         };
-        if identity.generation < member.epoch && offsets.iter().all(is_since) {
+        let has_them = offsets.iter().all(is_since) || planted(Defect::StaleEpochCommits);
+        if identity.generation < member.epoch && has_them {
             return Ok(());
         }
         Err(stale(member))
@@ -209,7 +215,8 @@ impl ConsumerGroup {
         if let Some(instance) = &member.instance_id {
             self.statics.insert(instance.clone(), id.clone());
         }
-        for partition in member.held() {
+        let revoking = |(topic, p): &(TopicId, i32)| member.revoking.get(topic).is_some_and(|r| r.contains_key(p));
+        for partition in member.held().filter(|held| !(revoking(held) && planted(Defect::RevokingIsFree))) {
             // Two members with one partition can only come from a group of the classic protocol; the first has it.
             self.owners.entry(partition).or_insert_with(|| id.clone());
         }

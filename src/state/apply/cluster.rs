@@ -1,11 +1,13 @@
 //! Commands about the cluster itself: its identity, settings, brokers, producer ids, snapshots.
 use super::State;
+use crate::planted::{Defect, planted};
 use crate::state::command::{
     AllocateProducerIds, Bootstrap, CommandKind, ExpireProducers, RegisterBroker, SetSettings, SnapshotTaken,
     UnregisterBroker,
 };
 use crate::state::entry::Entry;
 use crate::state::outcome::Outcome;
+use crate::state::producer::ProducerState;
 use crate::state::topic::{Broker, KeptSnapshot};
 use crate::types::{BrokerId, Head, Incarnation, KafkaError, Position, ProducerId, Slot, TimestampMs, Token};
 use std::sync::Arc;
@@ -22,7 +24,10 @@ impl State {
             return true;
         }
         match self.brokers.get_mut(&BrokerId(entry.broker)) {
-            Some(b) if b.incarnation == Some(Incarnation(entry.incarnation)) && entry.counter > b.last_counter => {
+            Some(b)
+                if (b.incarnation == Some(Incarnation(entry.incarnation)) || planted(Defect::ZombieAdmitted))
+                    && entry.counter > b.last_counter =>
+            {
                 b.last_counter = entry.counter;
                 b.last_position = position;
                 true
@@ -85,7 +90,8 @@ impl State {
     pub(super) fn expire_producers(&mut self, command: &ExpireProducers) -> Outcome {
         for gone in &command.producers {
             let key = (Slot(gone.slot), ProducerId(gone.id));
-            if self.producers.get(&key).is_some_and(|p| p.last_used == Position(gone.last_used)) {
+            let unused = |p: ProducerState| p.last_used == Position(gone.last_used) || planted(Defect::ExpiryOfUsed);
+            if self.producers.get(&key).is_some_and(unused) {
                 self.forget_producer(key);
             }
         }

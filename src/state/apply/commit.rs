@@ -1,6 +1,7 @@
 //! `CommitRuns`: the command that gives offsets.
 
 use super::State;
+use crate::planted::{Defect, planted};
 use crate::segment::ObjectName;
 use crate::state::command::CommitRuns;
 use crate::state::outcome::{BatchOutcome, Outcome};
@@ -88,7 +89,7 @@ impl State {
                 end = end.plus(u64::from(batch.records));
             } else {
                 self.push_piece(run, piece_at, &piece, target);
-                piece_at += piece.bytes + batch.bytes;
+                piece_at += piece.bytes + if planted(Defect::RunKeepsRefused) { 0 } else { batch.bytes };
                 piece = Piece::default();
             }
             outcomes.push(outcome);
@@ -104,14 +105,22 @@ impl State {
         if let Some(producer) = &batch.producer {
             let key = (slot, producer.id);
             let state = self.producers.get(&key);
-            match ProducerState::judge(state.as_ref(), producer, batch.records) {
+            let idle = |p: &&ProducerState| at.wall_ms.0 - p.last_used_ms.0 > 5_000;
+            let known = state.as_ref().filter(|p| !(idle(p) && planted(Defect::DuplicateAfterIdle)));
+            match ProducerState::judge(known, producer, batch.records) {
                 Verdict::Accept => {
                     let first = producer.first_sequence;
                     let batch = BatchSequence { first, records: batch.records, base_offset };
                     self.remember(at, key, state, producer.epoch, batch);
                 }
                 Verdict::Duplicate(base_offset) => return BatchOutcome::Duplicate { base_offset },
-                Verdict::Refuse(error) => return BatchOutcome::Refused { error },
+                Verdict::Refuse(error) => {
+                    if error == KafkaError::OutOfOrderSequenceNumber && planted(Defect::RefusedIsRemembered) {
+                        let (first, records) = (producer.first_sequence, batch.records);
+                        self.remember(at, key, state, producer.epoch, BatchSequence { first, records, base_offset });
+                    }
+                    return BatchOutcome::Refused { error };
+                }
             }
         }
         BatchOutcome::Accepted { base_offset }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::State;
+use crate::planted::{Defect, planted};
 use crate::state::command::AlterGroupConfigs;
 use crate::state::group::{
     ChangeGroup, CommitOffsets, CommittedOffset, DeleteGroup, DeleteOffsets, Group, GroupName, GroupOffsets, OffsetSpec,
@@ -14,7 +15,7 @@ use crate::types::{KafkaError, LeaderEpoch, Offset, PartitionIndex, Slot, Timest
 impl State {
     pub(super) fn change_group(&mut self, now: TimestampMs, command: &ChangeGroup) -> Outcome {
         let old = self.groups.get(command.group.as_str());
-        if old.map_or(0, |g| g.version) != command.from_version {
+        if old.map_or(0, |g| g.version) != command.from_version && !planted(Defect::TwoCoordinators) {
             return stale();
         }
         if old.is_none() && self.groups.len() >= self.settings.groups_max as usize {
@@ -65,7 +66,7 @@ impl State {
 
     fn commit_group_offsets(&mut self, now: TimestampMs, request: &GroupOffsets) -> OffsetsOutcome {
         let old = self.groups.get(request.group.as_str());
-        if old.map_or(0, |g| g.version) != request.from_version {
+        if old.map_or(0, |g| g.version) != request.from_version && !planted(Defect::TwoCoordinators) {
             return OffsetsOutcome::Refused { error: KafkaError::NotCoordinator };
         }
         let fresh = request.offsets.iter().filter(|o| old.is_none_or(|g| !g.offsets.contains_key(&Slot(o.slot))));
@@ -80,6 +81,10 @@ impl State {
         for spec in &request.offsets {
             if self.partition(Slot(spec.slot)).is_none() {
                 deleted.push(Slot(spec.slot));
+                continue;
+            }
+            let is_back = || group.offsets.get(&Slot(spec.slot)).is_some_and(|c| spec.offset < c.offset.0);
+            if planted(Defect::CommitNeverGoesBack) && is_back() {
                 continue;
             }
             let sequence = self.take_group_sequence();
@@ -169,7 +174,7 @@ fn committed(spec: &OffsetSpec, now: TimestampMs, expires_ms: Option<TimestampMs
     CommittedOffset {
         offset: Offset(spec.offset),
         leader_epoch: LeaderEpoch(spec.leader_epoch),
-        metadata: Arc::from(spec.metadata.as_str()),
+        metadata: Arc::from(if planted(Defect::CommitMetadataLost) { "" } else { spec.metadata.as_str() }),
         committed_ms: now,
         expires_ms,
         sequence,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::State;
+use crate::planted::{Defect, planted};
 use crate::state::command::{
     AlterTopicConfigs, ConfigChange, CreatePartitions, CreateTopic, DeleteRecords, DeleteTopic,
 };
@@ -95,8 +96,11 @@ impl State {
     fn grow(&mut self, topic: &mut Topic, count: u32) {
         for index in topic.slots.len() as u32..count {
             let slot = Slot(u32::try_from(self.partitions.len()).expect("the limits keep slots far below 2^32"));
+            let free = || self.partitions.iter().position(Option::is_none);
+            let reused = planted(Defect::SlotReused).then(free).flatten();
+            let slot = reused.map_or(slot, |at| Slot(at as u32));
             topic.slots.push(slot);
-            self.partitions.push_back(Some(Arc::new(Partition {
+            let partition = Some(Arc::new(Partition {
                 slot,
                 topic: topic.id,
                 index: PartitionIndex(index as i32),
@@ -105,7 +109,11 @@ impl State {
                 bytes: 0,
                 producers: 0,
                 tail: Tail::default(),
-            })));
+            }));
+            match reused {
+                Some(at) => drop(self.partitions.set(at, partition)),
+                None => self.partitions.push_back(partition),
+            }
             self.live_partitions += 1;
         }
     }
@@ -194,6 +202,9 @@ impl State {
             let message = format!("Offset {offset} is beyond the high watermark {}.", partition.end);
             return Outcome::refused(KafkaError::OffsetOutOfRange, message);
         }
+        let whole = || partition.tail.from(offset).next().filter(|run| run.base_offset < offset);
+        let whole = planted(Defect::DeletesWholeRun).then(whole).flatten();
+        let offset = whole.map_or(offset, |run| run.end_offset);
         partition.log_start = partition.log_start.max(offset);
         let (log_start, mut bytes) = (partition.log_start, 0);
         partition.tail.drop_below(log_start, |run| {
