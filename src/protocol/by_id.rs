@@ -101,7 +101,8 @@ impl Reader {
 
     pub(super) fn nullable_array<T>(&mut self, mut item: impl FnMut(&mut Self) -> Option<T>) -> Option<Option<Vec<T>>> {
         let Some(length) = self.length()? else { return Some(None) };
-        let mut items = Vec::new();
+        // The verifier has counted them; a list that grew would take up to three times what it said.
+        let mut items = Vec::with_capacity(length);
         for _ in 0..length {
             items.push(item(self)?);
         }

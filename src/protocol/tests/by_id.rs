@@ -124,3 +124,12 @@ fn fetch_response(body: &mut Reader) -> Option<OffsetFetchResponse> {
     let response = OffsetFetchResponse::default().with_throttle_time_ms(body.int32()?).with_groups(body.array(group)?);
     body.tags().map(|_| response)
 }
+
+/// A list that grew would take more than the verifier has paid for.
+#[test]
+fn lists_have_the_room_that_was_verified() {
+    let group = [2, b'g', 0, 0, 0, 0, 0, 1, 0];
+    let body = [&[6][..], &group.repeat(5), &[0, 0]].concat();
+    let request: OffsetFetchRequest = decode_by_id(10, body.into()).unwrap();
+    assert_eq!((request.groups.len(), request.groups.capacity()), (5, 5));
+}
