@@ -17,11 +17,14 @@ use table::APIS;
 use walk::Walk;
 pub(super) use walk::{Flaw, Records};
 
-/// A small message may decode into this much whatever its size: a topic's name of one byte takes 72 decoded.
-const DECODED_BYTES_FREE: usize = 1 << 20;
-/// How many times its own size a message may take once it is decoded. What clients send in earnest takes at most five
-/// times, and only arrays of nearly empty structs take more than ten (a hostile one could reach 140).
+/// A message may decode into this much, and so many times its own size. What clients send in earnest takes at most seven
+/// times its size, and only arrays of nearly empty structs take more than ten (a hostile one could reach 140).
+const DECODED_BYTES_FREE: usize = 60 << 10;
 const DECODED_RATIO_MAX: usize = 16;
+/// The same for what a client may ask before it has said who it is: nothing there is a list of anything.
+const STRANGER_RATIO_MAX: usize = 4;
+const STRANGER_APIS: [i16; 3] =
+    [ApiKey::SaslHandshake as i16, ApiKey::ApiVersions as i16, ApiKey::SaslAuthenticate as i16];
 /// No message may take more than this, in bytes beside its frame: 800,000 partitions of a Fetch.
 const DECODED_BYTES_MAX: usize = 64 << 20;
 
@@ -42,7 +45,8 @@ pub(super) fn api(key: i16) -> Option<&'static Api> {
 
 /// Walks a request's body; how many bytes it will take when it is decoded, beside the frame that it points into.
 pub(super) fn request(api: &'static Api, version: i16, body: &[u8]) -> Result<usize, Flaw> {
-    let budget = body.len().saturating_mul(DECODED_RATIO_MAX).clamp(DECODED_BYTES_FREE, DECODED_BYTES_MAX);
+    let ratio = if STRANGER_APIS.contains(&api.key) { STRANGER_RATIO_MAX } else { DECODED_RATIO_MAX };
+    let budget = body.len().saturating_mul(ratio).saturating_add(DECODED_BYTES_FREE).min(DECODED_BYTES_MAX);
     let left = Walk::new(body, small(version)?, api.is_flexible(version), budget).message(api.request)?;
     Ok(budget - left)
 }

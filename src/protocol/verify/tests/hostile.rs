@@ -102,6 +102,23 @@ fn small_elements_do_not_become_gigabytes() {
 }
 
 #[test]
+fn who_has_not_said_who_he_is_gets_little_memory() {
+    // ApiVersions 3 with a thousand unknown tagged fields of no bytes: 100 KB of maps for 3 KB.
+    let tags: Vec<u8> = (0..1000_u32).flat_map(|tag| [0x80 | (tag & 0x7f) as u8, (tag >> 7) as u8, 0]).collect();
+    let body = [&[2, b'a', 2, b'1', 0xe8, 0x07], &tags[..]].concat();
+    assert_eq!(request(api(18).unwrap(), 3, &body), Err(Flaw::TooLarge));
+    let few = [&[2, b'a', 2, b'1', 10], &tags[..30]].concat();
+    assert!(request(api(18).unwrap(), 3, &few).is_ok());
+}
+
+#[test]
+fn a_small_message_stays_small() {
+    // 2,000 topics of Metadata without a name: 2 KB that would take 144 KB.
+    let body = [&[0xd1, 0x0f], &[1, 0].repeat(2000)[..], &[0, 0, 0, 0]].concat();
+    assert_eq!(request(api(3).unwrap(), 9, &body), Err(Flaw::TooLarge));
+}
+
+#[test]
 fn what_clients_ask_for_in_earnest_is_within_the_limits() {
     // 100,000 topics with short names; 200,000 partitions of one topic.
     let names = [&[0, 1, 0x86, 0xa0], &b"\0\x04name".repeat(100_000)[..]].concat();
