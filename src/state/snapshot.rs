@@ -1,6 +1,7 @@
 //! State as bytes and back: magic, version, protobuf body, CRC-32C. The encoding is canonical (everything in order), so
 //! equal States have equal bytes, and their hash proves it (H13). Specified in `docs/formats/snapshot.md`.
 use bytes::Bytes;
+use imbl::Vector;
 use prost::Message;
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
@@ -362,7 +363,7 @@ fn restore(body: Body, whole: &[u8]) -> Option<State> {
         orphan_horizon: Position(body.orphan_horizon),
         next_object: ObjectId(body.next_object),
         next_producer: ProducerId(body.next_producer),
-        partitions: std::iter::repeat_n(None, body.next_slot as usize).collect(),
+        partitions: empty_places(body.next_slot as usize),
         ..State::default()
     };
     let mut objects: std::collections::BTreeMap<ObjectId, ObjectMeta> = Default::default();
@@ -392,6 +393,21 @@ fn restore(body: Body, whole: &[u8]) -> Option<State> {
     state.log_all_offsets_with(body.offset_tombstones.into_iter().map(Tombstone::restore).collect());
     state.topics_changed = head.position;
     Some(state)
+}
+
+/// So many places without a partition. Beyond the first few they share their memory, so that a snapshot that claims four
+/// billion costs no more than an honest one.
+fn empty_places(count: usize) -> Vector<Option<Arc<Partition>>> {
+    /// A full tree of the vector's, three levels of 64.
+    const SHARED: usize = 1 << 18;
+    let few = |count| std::iter::repeat_n(None, count).collect::<Vector<_>>();
+    if count < SHARED {
+        return few(count);
+    }
+    let (shared, mut places) = (few(SHARED), Vector::new());
+    (0..count / SHARED).for_each(|_| places.append(shared.clone()));
+    places.append(few(count % SHARED));
+    places
 }
 
 fn restore_topic(
@@ -427,6 +443,9 @@ fn restore_topic(
 
 fn restore_partition(topic: TopicId, index: i32, body: &PartitionBody) -> Option<Partition> {
     let (mut tail, mut input) = (Tail::default(), body.runs.as_slice());
+    if body.tail_start < 0 || !(0..=body.end).contains(&body.log_start) {
+        return None;
+    }
     let (mut next, mut object, mut timestamp, mut bytes) = (body.tail_start, 0_i64, 0_i64, 0);
     while !input.is_empty() {
         let end = next.checked_add_unsigned(varint::take(&mut input)?)?;
@@ -495,5 +514,50 @@ fn restore_kept(body: KeptBody) -> KeptSnapshot {
         key: body.key,
         bytes: body.bytes,
         taken_ms: TimestampMs(body.taken_ms),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sealed(body: &Body) -> Vec<u8> {
+        let mut out = [&MAGIC[..], &[VERSION], &body.encode_to_vec()].concat();
+        out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
+        out
+    }
+
+    fn body(next_slot: u32, partition: PartitionBody) -> Body {
+        let topic =
+            TopicBody { id: vec![7; 16], name: "topic".into(), partitions: vec![partition], ..TopicBody::default() };
+        Body { next_slot, topics: vec![topic], ..Body::default() }
+    }
+
+    #[test]
+    fn places_that_only_a_number_claims_take_no_memory() {
+        for count in [3, 1 << 18, (1 << 20) + 5, u32::MAX] {
+            let last = PartitionBody { slot: count - 1, ..PartitionBody::default() };
+            let (_, state) = State::decode_snapshot(&sealed(&body(count, last))).unwrap();
+            assert_eq!(state.partitions.len(), count as usize);
+            assert_eq!(state.partition(Slot(count - 1)).map(|p| p.slot), Some(Slot(count - 1)));
+            assert!([0, 1, count / 2].iter().all(|&slot| state.partition(Slot(slot)).is_none()));
+            let (_, bytes) = state.encode_snapshot();
+            assert!(bytes.len() < 200 && State::decode_snapshot(&bytes).is_ok());
+        }
+    }
+
+    #[test]
+    fn offsets_that_contradict_each_other_are_refused() {
+        let refused = |partition| State::decode_snapshot(&sealed(&body(1, partition))).is_err();
+        // One run from the smallest offset to the largest: more records than a number holds.
+        let mut runs = Vec::new();
+        varint::put(&mut runs, u64::MAX);
+        runs.extend([0, 0, 1, 0]);
+        let whole = PartitionBody { tail_start: i64::MIN, end: i64::MAX, runs, ..PartitionBody::default() };
+        assert!(refused(whole));
+        assert!(refused(PartitionBody { tail_start: -1, end: -1, ..PartitionBody::default() }));
+        assert!(refused(PartitionBody { log_start: 1, ..PartitionBody::default() }));
+        assert!(refused(PartitionBody { log_start: -1, ..PartitionBody::default() }));
+        assert!(!refused(PartitionBody::default()));
     }
 }
