@@ -1,6 +1,6 @@
 # `make` alone lists the targets. CI calls only these.
 .DEFAULT_GOAL := help
-.PHONY: help run build check deny test integration nightly demo bench
+.PHONY: help run build check deny test integration nightly fuzz demo bench
 export RUST_BACKTRACE ?= 0
 CARGO ?= cargo
 CACHE = $(or $(TEST_CACHE_DIR),.cache)
@@ -20,6 +20,9 @@ check: ## format, lints, layout, unit and contract tests
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --release --all-targets -- -D warnings
 	$(CARGO) test --locked --release
+	$(CARGO) fmt --check -p strandline-fuzz
+	$(CARGO) clippy --locked --release -p strandline-fuzz --all-targets -- -D warnings
+	$(CARGO) test --locked --release -p strandline-fuzz
 	$(CARGO) fmt --check --manifest-path integration-tests/load/Cargo.toml
 	$(CARGO) clippy $(LOAD) --all-targets -- -D warnings
 	$(CARGO) test $(LOAD)
@@ -38,6 +41,10 @@ test: check integration ## everything that CI runs
 nightly: build deny ## full matrices and long runs
 	integration-tests/setup.sh
 	integration-tests/run.sh --nightly
+
+fuzz: ## every decoder on hostile bytes, with coverage (FUZZ_SECONDS=3600 each, TARGET=name for one, FUZZ_GROW=1 keeps finds)
+	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/integration-tests/fuzz/instrument.sh \
+		$(CARGO) test --locked --release -p strandline-fuzz -- --nocapture
 
 demo: build ## Debian's package index through a broker and a group of readers that are killed
 	integration-tests/setup.sh python kafka java

@@ -15,6 +15,9 @@ mod offsets_topic;
 mod owner;
 mod router;
 
+pub use classic::subscription::topics as subscribed_topics;
+pub use consumer::embedded::{EmbeddedAssignment, EmbeddedSubscription, NamedPartitions, write_assignment};
+pub use consumer::pattern::compile as compile_pattern;
 pub use lag::lags;
 pub use machine::Phase;
 pub use message::*;

@@ -12,7 +12,7 @@ mod rebalance;
 mod rig;
 mod roster;
 mod sessions;
-mod subscription;
+pub(super) mod subscription;
 mod sync;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,8 @@
 //! The coordinator needs the topics only, and those stand in the same place in every version.
 
 /// The topics of a subscription in the format of Kafka's `ConsumerProtocolSubscription`; `None` if it is not one.
-pub(super) fn topics(metadata: &[u8]) -> Option<Vec<&str>> {
+#[must_use]
+pub fn topics(metadata: &[u8]) -> Option<Vec<&str>> {
     let mut rest = metadata;
     let version = i16::from_be_bytes(*take(&mut rest)?);
     let count = usize::try_from(i32::from_be_bytes(*take(&mut rest)?)).ok()?;

@@ -3,11 +3,11 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// Partitions by the name of their topic.
-pub(super) type NamedPartitions = Vec<(String, Vec<i32>)>;
+pub type NamedPartitions = Vec<(String, Vec<i32>)>;
 
 /// A member's subscription, versions 0 to 3; what newer ones add is left unread.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct EmbeddedSubscription {
+pub struct EmbeddedSubscription {
     pub version: i16,
     pub topics: Vec<String>,
     /// What it has not given up (cooperative assignors; version 1).
@@ -17,14 +17,15 @@ pub(super) struct EmbeddedSubscription {
 
 /// A member's assignment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct EmbeddedAssignment {
+pub struct EmbeddedAssignment {
     pub partitions: NamedPartitions,
     pub has_user_data: bool,
 }
 
 impl EmbeddedSubscription {
     /// `None` if it is not one.
-    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader(bytes);
         let version = reader.i16()?;
         let topics = reader.array(2, |r| r.string())?;
@@ -40,7 +41,8 @@ impl EmbeddedSubscription {
 
 impl EmbeddedAssignment {
     /// `None` if it is not one. Who has nothing yet has no bytes.
-    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Option<Self> {
         if bytes.is_empty() {
             return Some(Self::default());
         }
@@ -53,10 +55,7 @@ impl EmbeddedAssignment {
 }
 
 /// An assignment for a member whose subscription has this version.
-pub(super) fn write_assignment<'a>(
-    version: i16,
-    partitions: impl ExactSizeIterator<Item = (&'a str, Vec<i32>)>,
-) -> Bytes {
+pub fn write_assignment<'a>(version: i16, partitions: impl ExactSizeIterator<Item = (&'a str, Vec<i32>)>) -> Bytes {
     let length = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
     let mut out = BytesMut::new();
     out.put_i16(version);

@@ -4,13 +4,13 @@
 //! that had it gave it up, left or was fenced, and that a heartbeat of a settled member changes nothing and costs nothing
 //! that grows with the group. Never looks at the journal. Tests: `tests/`.
 mod change;
-mod embedded;
+pub(super) mod embedded;
 mod guests;
 mod heartbeat;
 mod leave;
 mod member;
 mod migrate;
-mod pattern;
+pub(super) mod pattern;
 mod range;
 mod reconcile;
 mod subscriptions;

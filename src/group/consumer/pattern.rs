@@ -25,7 +25,7 @@ const SETS: [&str; 14] = [
 ///
 /// # Errors
 /// What is wrong with it, in words.
-pub(super) fn compile(pattern: &str) -> Result<Regex, String> {
+pub fn compile(pattern: &str) -> Result<Regex, String> {
     if pattern.len() > PATTERN_BYTES_MAX {
         return Err(format!("it is longer than {PATTERN_BYTES_MAX} bytes"));
     }

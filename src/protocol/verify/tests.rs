@@ -1,3 +1,4 @@
+mod corpus;
 mod hostile;
 
 use bytes::Bytes;
