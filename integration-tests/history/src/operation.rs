@@ -14,7 +14,9 @@ pub struct History {
     pub healed_us: Option<u64>,
 }
 
-/// One call of one logical client. Retries that a client makes by itself are inside one operation.
+/// One call of one logical client. Retries that a client makes by itself are inside one operation, with one exception:
+/// where an attempt went unanswered and may still be carried out, and doing so after what came later would change
+/// something (Commit, CreateTopic, DeleteTopic, DeleteGroup), that attempt is an operation of its own that ends as `Info`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operation {
     /// Rises by the order of the beginnings.

@@ -115,7 +115,7 @@ fn check_register(facts: &Facts<'_>, key: &Key<'_>, register: &Register, report:
         let candidate = match read.offset {
             None if topic_gone() => Some(i64::MAX),
             // The register's beginning.
-            None => candidate.or(Some(-1)),
+            None => candidate.or(Some(0)),
             Some(_) => candidate,
         };
         let newer = certain.before(operation.start_us);

@@ -1,6 +1,6 @@
 //! What stands in a log, put together from every answer: A3 (one record an offset), A4 (duplicates), A5 (offsets in
 //! answers), A8 (whole batches), A25 (phantoms), A26 (damage), A35 (what was refused is not there).
-use super::facts::{Facts, LogFacts, NONE, UNKNOWN, end_of};
+use super::facts::{Facts, LogFacts, UNKNOWN, end_of, log_of};
 use super::report::{Report, Rule};
 use crate::operation::{End, Seen, What};
 
@@ -49,11 +49,9 @@ fn record(facts: &Facts<'_>, log: &LogFacts<'_>, poll: u32, seen: &Seen, report:
     }
     let send = facts.sent[number as usize].0;
     let both = [facts.id(send), facts.id(poll)];
-    let home = facts.placed[send as usize];
-    let elsewhere = home != NONE && {
-        let home = &facts.logs[home as usize];
-        home.id.is_some() && log.id.is_some() && home.id != log.id
-    };
+    // A request by name may be delayed until the name is another log's.
+    let home = log_of(&facts.op(send).what).and_then(|home| home.id.as_deref());
+    let elsewhere = home.is_some() && log.id.is_some() && home != log.id;
     let here = value.topic == log.topic && value.partition == log.partition && !elsewhere;
     report.expect(Rule::A25, here, &both, || {
         format!("{}: {} was sent to {}-{}", at(), facts.name(number), value.topic, value.partition)

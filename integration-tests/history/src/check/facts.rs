@@ -25,6 +25,8 @@ pub(super) struct Facts<'a> {
     pub(super) logs: Vec<LogFacts<'a>>,
     /// Of each operation, the index of its log, or `NONE`.
     pub(super) placed: Vec<u32>,
+    /// Of each fetch, the one before it that it goes on from, or `NONE`. They may concern different logs of one name.
+    pub(super) follows: Vec<u32>,
     /// Of each value, the operation that sent it, and where in the batch.
     pub(super) sent: Vec<(u32, u32)>,
     /// Of each value, whether some reader got it.
@@ -111,9 +113,12 @@ enum Place<'a> {
     Era(usize),
 }
 
-/// When the operation's answer came; `u64::MAX` if never.
+/// When the operation certainly was over; `u64::MAX` if nobody knows.
 pub(super) fn end_of(operation: &Operation) -> u64 {
-    operation.end_us.unwrap_or(u64::MAX)
+    match operation.end {
+        End::Ok | End::Fail(_) => operation.end_us.unwrap_or(u64::MAX),
+        End::Info(_) => u64::MAX,
+    }
 }
 
 pub(super) fn log_of(what: &What) -> Option<&Log> {
@@ -141,6 +146,7 @@ impl<'a> Facts<'a> {
             deletions: deletions(&operations),
             logs: Vec::new(),
             placed: Vec::new(),
+            follows: follows(&operations),
             sent: Vec::new(),
             read: Vec::new(),
             broker_time: broker_time(&operations),
@@ -149,8 +155,15 @@ impl<'a> Facts<'a> {
         };
         facts.place();
         facts.know_values();
+        let mut trims: HashMap<(&str, i32), Vec<u32>> = HashMap::new();
+        for (number, operation) in (0..).zip(&facts.operations) {
+            if let What::DeleteRecords { log, .. } = &operation.what {
+                trims.entry((&log.topic, log.partition)).or_default().push(number);
+            }
+        }
         for at in 0..facts.logs.len() {
-            facts.fill(at);
+            let by_name = trims.get(&(facts.logs[at].topic, facts.logs[at].partition));
+            facts.fill(at, by_name.map_or(&[], Vec::as_slice));
         }
         facts
     }
@@ -253,8 +266,8 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// Contents and bounds of one log.
-    fn fill(&mut self, at: usize) {
+    /// Contents and bounds of one log. `trims` are all of its name, which may have reached it.
+    fn fill(&mut self, at: usize, trims: &[u32]) {
         let mut log = std::mem::replace(&mut self.logs[at], LogFacts::empty());
         let mut entries = Vec::new();
         for list in [&log.sends, &log.polls] {
@@ -270,6 +283,9 @@ impl<'a> Facts<'a> {
         let all: Vec<u32> = lists.into_iter().flatten().copied().collect();
         for operation in all {
             self.bound(operation, &mut log);
+        }
+        for &trim in trims {
+            self.trim_asked(trim, &mut log);
         }
         for rising in [&mut log.ends, &mut log.acked, &mut log.starts, &mut log.trims_asked] {
             rising.seal();
@@ -302,18 +318,25 @@ impl<'a> Facts<'a> {
         }
     }
 
+    fn trim_asked(&self, number: u32, log: &mut LogFacts<'a>) {
+        let operation = self.op(number);
+        let What::DeleteRecords { log: named, before, low_watermark } = &operation.what else { return };
+        // A request by name may be delayed until the name is another log's.
+        if named.id.is_some() && named.id.as_deref() != log.id {
+            return;
+        }
+        let asked = match operation.end {
+            End::Fail(_) => return,
+            End::Ok => (*before).max(*low_watermark),
+            End::Info(_) if *before < 0 => i64::MAX,
+            End::Info(_) => *before,
+        };
+        log.trims_asked.tell(operation.start_us, asked, number);
+    }
+
     fn bound(&self, number: u32, log: &mut LogFacts<'a>) {
         let operation = self.op(number);
         let (start, end) = (operation.start_us, end_of(operation));
-        if let What::DeleteRecords { before, low_watermark, .. } = &operation.what {
-            let asked = match operation.end {
-                End::Fail(_) => return,
-                End::Ok => (*before).max(*low_watermark),
-                End::Info(_) if *before < 0 => i64::MAX,
-                End::Info(_) => *before,
-            };
-            log.trims_asked.tell(start, asked, number);
-        }
         if operation.end != End::Ok {
             return;
         }
@@ -433,6 +456,20 @@ fn ids_of_eras<'a>(
         ids.entry((topic, era)).and_modify(|known| *known = None).or_insert(Some(id));
     }
     ids
+}
+
+fn follows(operations: &[&Operation]) -> Vec<u32> {
+    let mut last: HashMap<(u32, u64, &str, i32), u32> = HashMap::new();
+    let mut follows = vec![NONE; operations.len()];
+    for (at, operation) in operations.iter().enumerate() {
+        if let What::Poll { log, position_of, .. } = &operation.what
+            && operation.end == End::Ok
+        {
+            let chain = (operation.process, *position_of, log.topic.as_str(), log.partition);
+            follows[at] = last.insert(chain, index(at)).unwrap_or(NONE);
+        }
+    }
+    follows
 }
 
 fn broker_time<'a>(operations: &[&'a Operation]) -> BTreeSet<&'a str> {

@@ -28,6 +28,9 @@ pub struct Options {
     /// How far a fetch may lag behind what other brokers acknowledged, in µs: the longest time that a broker which is cut
     /// off goes on to serve reads. Only fetches may lag.
     pub poll_lag_us: u64,
+    /// How far a fetch may lag behind what the same broker told before, in µs: not at all, unless a broker may answer
+    /// before it has caught up after a restart.
+    pub own_lag_us: u64,
     /// Records may vanish by time or size. Without it, only DeleteRecords moves a log start.
     pub retention: bool,
     /// Offsets may have holes (transactions, compaction).
@@ -53,6 +56,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             poll_lag_us: 10_000_000,
+            own_lag_us: 0,
             retention: false,
             holes_legal: false,
             log_append_time: false,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::bounds::Rising;
-use super::facts::{Facts, LogFacts, end_of};
+use super::facts::{Facts, LogFacts, NONE, end_of};
 use super::loss::missing;
 use super::report::{Report, Rule};
 use crate::operation::{End, Operation, What};
@@ -11,12 +11,11 @@ use crate::operation::{End, Operation, What};
 pub(super) fn check(facts: &Facts<'_>, report: &mut Report) {
     let transactions =
         facts.operations.iter().any(|o| matches!(&o.what, What::InitProducer { transactional_id: Some(_), .. }));
-    for log in &facts.logs {
+    for (at, log) in (0..).zip(&facts.logs) {
         let told = by_broker(facts, log);
-        let mut chains = HashMap::new();
         for &poll in log.polls.iter().filter(|poll| facts.op(**poll).end == End::Ok) {
             offsets(facts, log, poll, report);
-            follows(facts, log, poll, &mut chains, report);
+            follows(facts, (at, log), poll, report);
             extent(facts, log, poll, &told, report);
             beginning(facts, log, poll, &told, report);
             let What::Poll { high_watermark, last_stable_offset, .. } = facts.op(poll).what else { continue };
@@ -45,16 +44,13 @@ fn offsets(facts: &Facts<'_>, log: &LogFacts<'_>, poll: u32, report: &mut Report
 }
 
 /// A reader that goes on begins where it stopped.
-fn follows(
-    facts: &Facts<'_>,
-    log: &LogFacts<'_>,
-    poll: u32,
-    chains: &mut HashMap<(u32, u64), u32>,
-    report: &mut Report,
-) {
+fn follows(facts: &Facts<'_>, (at, log): (u32, &LogFacts<'_>), poll: u32, report: &mut Report) {
     let operation = facts.op(poll);
-    let What::Poll { position_of, from, .. } = operation.what else { return };
-    let Some(before) = chains.insert((operation.process, position_of), poll) else { return };
+    let What::Poll { from, .. } = operation.what else { return };
+    let before = facts.follows[poll as usize];
+    if before == NONE || facts.placed[before as usize] != at {
+        return;
+    }
     let What::Poll { next, .. } = facts.op(before).what else { return };
     if end_of(facts.op(before)) > operation.start_us {
         return;
@@ -110,7 +106,8 @@ fn by_broker(facts: &Facts<'_>, log: &LogFacts<'_>) -> HashMap<i32, Told> {
 fn extent(facts: &Facts<'_>, log: &LogFacts<'_>, poll: u32, told: &HashMap<i32, Told>, report: &mut Report) {
     let operation = facts.op(poll);
     let What::Poll { high_watermark, last_stable_offset, .. } = operation.what else { return };
-    let (now, earlier) = (operation.start_us, operation.start_us.saturating_sub(facts.options.poll_lag_us));
+    let now = operation.start_us.saturating_sub(facts.options.own_lag_us);
+    let earlier = operation.start_us.saturating_sub(facts.options.poll_lag_us);
     let own = operation.broker.and_then(|broker| told.get(&broker));
     let mut expect = |rule, value: i64, bound: Option<(i64, u32)>, what: &str| {
         let (true, Some((bound, teller))) = (value >= 0, bound) else { return true };
@@ -132,7 +129,8 @@ fn beginning(facts: &Facts<'_>, log: &LogFacts<'_>, poll: u32, told: &HashMap<i3
     let operation = facts.op(poll);
     let What::Poll { log_start_offset, high_watermark, ref records, .. } = operation.what else { return };
     let earlier = operation.start_us.saturating_sub(facts.options.poll_lag_us);
-    let own = operation.broker.and_then(|broker| told.get(&broker)?.starts.before(operation.start_us));
+    let now = operation.start_us.saturating_sub(facts.options.own_lag_us);
+    let own = operation.broker.and_then(|broker| told.get(&broker)?.starts.before(now));
     let bound = [own, log.starts.before(earlier)].into_iter().flatten().max_by_key(|(start, _)| *start);
     if let Some((bound, teller)) = bound {
         let both = [facts.id(teller), facts.id(poll)];
