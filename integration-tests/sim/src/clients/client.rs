@@ -150,10 +150,6 @@ impl Client {
         *self.0.stopping.borrow()
     }
 
-    pub(super) fn stopping(&self) -> watch::Receiver<bool> {
-        self.0.stopping.clone()
-    }
-
     /// The open connection to `address`, or a new one.
     pub(super) async fn connect(&self, address: &HostPort, lane: Lane) -> Result<Arc<Connection>, Fault> {
         let key = (format!("{}:{}", address.host, address.port), lane);

@@ -174,10 +174,24 @@ impl Connection {
         R: Request,
         R::Response: Decodable + HeaderVersion,
     {
+        self.ask_long(usable, self.habits.request_timeout, make).await
+    }
+
+    /// As [`Connection::ask`], for what may take longer than other requests.
+    pub(super) async fn ask_long<R>(
+        self: &Arc<Self>,
+        usable: RangeInclusive<i16>,
+        patience: Duration,
+        make: impl FnOnce(i16) -> R,
+    ) -> Result<R::Response, Fault>
+    where
+        R: Request,
+        R::Response: Decodable + HeaderVersion,
+    {
         let Some(version) = self.version::<R>(usable) else {
             return Err(Fault::unsent(format!("API {} is not offered in a usable version", R::KEY)));
         };
-        self.send(version, &make(version))?.answer(self.habits.request_timeout).await
+        self.send(version, &make(version))?.answer(patience).await
     }
 
     pub(super) fn is_open(&self) -> bool {

@@ -113,15 +113,17 @@ impl Lane {
         }
     }
 
-    /// Judges an error as Java's TransactionManager does.
-    pub(super) fn refused(&mut self, numbered: Numbered, code: i16, retriable: bool) -> Refused {
+    /// Judges an error as Java's TransactionManager does; with `gives_up`, a batch that is out of order fails, as
+    /// librdkafka's does.
+    pub(super) fn refused(&mut self, numbered: Numbered, code: i16, retriable: bool, gives_up: bool) -> Refused {
         let is_next = self.is_next(numbered.2);
         match code {
             OUT_OF_ORDER_SEQUENCE_NUMBER if self.identity != Some((numbered.0, numbered.1)) => Refused::Retry,
             OUT_OF_ORDER_SEQUENCE_NUMBER => {
                 let gap = if self.unresolved.is_some() { self.unresolved == Some(numbered.2) } else { is_next };
                 self.wants_bump |= gap;
-                Refused::Retry
+                self.gave_up |= gap && gives_up;
+                if gap && gives_up { Refused::Fail } else { Refused::Retry }
             }
             UNKNOWN_PRODUCER_ID => {
                 self.wants_bump = true;

@@ -2,11 +2,15 @@
 //! librdkafka's do, with their retries and time-outs, and write down what they asked for and what they were told. How
 //! many there are and how each is set up follows from the seed. Values are checked where they are read; what it all
 //! means is for the checker to say.
-#[expect(dead_code, reason = "members and administrators come next")]
+mod admin;
+mod classic;
 mod client;
 mod connection;
 mod consumer;
+mod consumer_group;
+mod group_admin;
 mod lane;
+mod membership;
 mod offsets;
 mod producer;
 mod read_back;
@@ -15,6 +19,7 @@ mod records;
 mod session;
 mod topics;
 
+use kafka_protocol::error::ResponseError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -38,7 +43,26 @@ enum Kind {
     Idempotent,
     Plain,
     Assigned,
+    /// A member of the classic group.
+    Classic,
+    /// A member of the group of the consumer protocol.
+    Consumer,
+    Admin,
 }
+
+/// The groups; a member's protocol is in the name, so that whoever reads everything back knows how to join.
+const CLASSIC_GROUP: &str = "classic";
+const CONSUMER_GROUP: &str = "consumer";
+
+/// Of each kind, how many a run has at least and at most.
+const KINDS: [(Kind, u64, u64); 6] = [
+    (Kind::Idempotent, 1, 2),
+    (Kind::Plain, 0, 1),
+    (Kind::Assigned, 1, 2),
+    (Kind::Classic, 0, 3),
+    (Kind::Consumer, 0, 3),
+    (Kind::Admin, 1, 1),
+];
 
 /// How long clients may finish what they are at; then they are cut off.
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
@@ -50,16 +74,17 @@ pub fn start(site: &Site, seed: u64) -> Clients {
     let (stop, stopping) = watch::channel(false);
     let crowd = Crowd { site: site.clone(), seed, stopping, next: Arc::new(AtomicU32::new(site.process + 1)) };
     let mut kinds = Vec::new();
-    for (kind, from, to) in [(Kind::Idempotent, 1, 3), (Kind::Plain, 0, 2), (Kind::Assigned, 1, 3)] {
+    for (kind, from, to) in KINDS {
         let count = from + chance.random_below(to - from + 1);
         kinds.extend((0..count).map(|_| kind));
     }
     let mut tasks = vec![site.world.spawn("topics", topics::make_stable(crowd.client()))];
-    for kind in kinds {
+    for (n, kind) in kinds.into_iter().enumerate() {
+        let instance = (chance.random_below(4) == 0).then(|| format!("instance-{n}"));
         // Some live as long as the run, others are thrown away and followed by fresh ones.
         let life_ms =
             if chance.random_below(2) == 0 { u64::from(u32::MAX) } else { 8_000 + chance.random_below(30_000) };
-        tasks.push(site.world.spawn("client", crowd.clone().live(kind, life_ms)));
+        tasks.push(site.world.spawn("client", crowd.clone().live(kind, instance, life_ms)));
     }
     Clients { world: site.world.clone(), stop, tasks }
 }
@@ -81,7 +106,7 @@ impl Crowd {
     }
 
     /// One client after the other.
-    async fn live(self, kind: Kind, life_ms: u64) {
+    async fn live(self, kind: Kind, instance: Option<String>, life_ms: u64) {
         while !*self.stopping.borrow() {
             let client = self.client();
             let life = Duration::from_millis(life_ms / 2 + client.draw(life_ms));
@@ -90,6 +115,9 @@ impl Crowd {
                 Kind::Idempotent => producer::run(client, true, life).await,
                 Kind::Plain => producer::run(client, false, life).await,
                 Kind::Assigned => consumer::run(client, life).await,
+                Kind::Admin => admin::run(client, life).await,
+                Kind::Classic => classic::run(client, CLASSIC_GROUP, instance.clone(), life).await,
+                Kind::Consumer => consumer_group::run(client, CONSUMER_GROUP, instance.clone(), life).await,
             }
             drop(self.site.world.timeout(Duration::from_millis(100), stopping.wait_for(|stop| *stop)).await);
         }
@@ -118,6 +146,10 @@ impl Clients {
 /// The final phase: fresh readers read everything from the beginning.
 pub async fn read_back(site: &Site) {
     read_back::run(site).await;
+}
+
+fn is_retriable(code: i16) -> bool {
+    ResponseError::try_from_code(code).is_some_and(|error| error.is_retriable())
 }
 
 /// How a call that changes something ended, by its error: those that a broker gives when it has begun something and does

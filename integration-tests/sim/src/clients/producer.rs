@@ -447,7 +447,7 @@ impl Producer {
         let error = ResponseError::try_from_code(code);
         let retriable = error.is_some_and(|error| error.is_retriable());
         let refused = match batch.numbered.filter(|_| self.manner.idempotent) {
-            Some(numbered) => lane.refused(numbered, code, retriable),
+            Some(numbered) => lane.refused(numbered, code, retriable, self.manner.renewal == Renewal::NewId),
             None if retriable => Refused::Retry,
             None => Refused::Fail,
         };

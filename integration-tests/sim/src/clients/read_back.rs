@@ -7,13 +7,15 @@ use std::time::Duration;
 use strandline::config::HostPort;
 use strandline::records::Codec;
 use strandline::types::Uuid;
-use strandline_history::{End, Value, What};
+use strandline_history::{End, GroupProtocol, Value, What};
 use tokio::sync::watch;
 
 use super::client::{Client, Lane, Topic, all_topics, read_metadata, topic_name};
+use super::membership::Membership;
 use super::offsets;
 use super::reader::{At, EARLIEST, LATEST};
 use super::records::{self, Form, Numbered};
+use super::{CLASSIC_GROUP, CONSUMER_GROUP, classic, consumer_group};
 use crate::Site;
 
 /// Numbers of clients in this phase begin here.
@@ -49,6 +51,21 @@ pub(super) async fn run(site: &Site) {
         read_once(reader, topics).await;
     }
     write_once(&client(100), first, ends).await;
+    for (n, group) in (200..).zip([CLASSIC_GROUP, CONSUMER_GROUP]) {
+        group_once(&client(n), group, topics).await;
+    }
+}
+
+/// Asks for all that a group has committed, and takes a place in it and leaves again.
+async fn group_once(client: &Client, group: &str, topics: &[(String, Topic)]) {
+    client.await_topics().await;
+    let until = client.now() + PATIENCE;
+    let all: Vec<At> = partitions(topics).into_iter().map(|(at, _)| at).collect();
+    Membership::new(client, group, GroupProtocol::Classic, None).committed_until(&all, until).await;
+    match group {
+        CLASSIC_GROUP => classic::join_once(client, group, until).await,
+        _ => consumer_group::join_once(client, group, until).await,
+    };
 }
 
 fn partitions(topics: &[(String, Topic)]) -> Vec<(At, &Topic)> {
