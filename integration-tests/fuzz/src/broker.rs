@@ -3,13 +3,14 @@
 use bytes::{Buf, Bytes, BytesMut};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use strandline::cluster::Members;
 use strandline::config::{Config, HostPort};
 use strandline::journal::MemoryJournal;
 use strandline::net;
 use strandline::server::{Broker, assemble};
 use strandline::store::MemoryBucket;
 use strandline::telemetry::Metrics;
-use strandline::types::TimestampMs;
+use strandline::types::{BrokerId, TimestampMs};
 use strandline::world::World;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
@@ -52,7 +53,8 @@ async fn serve(frames: &[Bytes]) -> Vec<Bytes> {
     let world = World::seeded(1);
     let metrics = Arc::new(Metrics::new(TimestampMs(0)));
     let (journal, bucket) = (Arc::new(MemoryJournal::new()), Arc::new(MemoryBucket::new()));
-    let broker = assemble(&config(), &world, &metrics, journal, bucket).await;
+    let members = Members::alone(BrokerId(1));
+    let broker = assemble(&config(), &world, &metrics, journal, bucket, members).await;
     let Broker { context, limits, owner, batcher } = broker.unwrap_or_else(|e| panic!("the broker starts: {e}"));
     let (stop, stopping) = watch::channel(false);
     let (ours, theirs) = tokio::io::duplex(1 << 20);
@@ -74,7 +76,7 @@ async fn serve(frames: &[Bytes]) -> Vec<Bytes> {
         }
     }
     // Long enough for rebalances; who waits longer is told to stop.
-    tokio::time::sleep(Duration::from_secs(30)).await;
+    world.sleep(Duration::from_secs(30)).await;
     assert!(!owner.is_finished(), "the broker can't go on");
     stop.send_replace(true);
     let ended = tokio::time::timeout(Duration::from_secs(600), async {

@@ -5,6 +5,7 @@
 //! A corpus is a text: a line of hexadecimal for each input. An input that fails is left in `target/fuzz/NAME/failed-…`;
 //! `TARGET=NAME target/release/fuzz FILE` runs it again.
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+#![allow(clippy::disallowed_methods, reason = "it shows how long it took")]
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
