@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the integration tests use, from package registries only.
-#   setup.sh [PART...]    parts: python kafka java kcat node go minio gcs azurite   (default: all these)   deny
+#   setup.sh [PART...]    parts: python kafka java kcat node go minio gcs azurite history   (default: all these)   deny
 # Everything lands in $TEST_CACHE_DIR (default: .cache at the root of the repository, which git ignores) and is
 # made again only when its own inputs change. Needs Python 3.10+, Java 17+ with javac, Maven, Node, Go; kcat comes from
 # Debian's packages. Prints one line per part with the seconds it took.
@@ -90,13 +90,18 @@ part_azurite() {
   (cd "$cache/azurite" && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error)
 }
 
+# The checker of histories. Cargo decides what is made again; it lands in its own directory.
+inputs_history() { cat "$root/Cargo.lock" "$here"/history/Cargo.toml; find "$here/history/src" -name '*.rs' | sort | xargs cat; }
+ready_history() { [ -x "$root/target/release/history-check" ]; }
+part_history() { (cd "$root" && cargo build --release --locked -p strandline-history); }
+
 # Not among the defaults: it takes minutes to build, and only `make deny` uses it.
 inputs_deny() { echo "$deny_version"; }
 ready_deny() { [ -x "$cache/bin/cargo-deny" ]; }
 part_deny() { cargo install --locked --quiet --root "$cache" "cargo-deny@$deny_version"; }
 
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(python kafka java kcat node go minio gcs azurite)
+[ ${#parts[@]} -gt 0 ] || parts=(python kafka java kcat node go minio gcs azurite history)
 for part in "${parts[@]}"; do
   declare -F "part_$part" > /dev/null || { echo "setup: no part named $part" >&2; exit 2; }
   stamp=$cache/stamps/$part

@@ -1,8 +1,12 @@
 """A store that misbehaves on command: an HTTP proxy in front of a real one."""
 
 import http.client
+import random
+import socket
+import struct
 import threading
 import time
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 CODES = {503: "SlowDown", 403: "AccessDenied", 409: "OperationAborted", 500: "InternalError"}
@@ -16,9 +20,16 @@ class Proxy:
     "hang"          not at all, until the mode changes; then the connection is closed;
     503, 403 …      with this status, without reaching the store;
     "lost"          the store does it, and the connection is closed without an answer;
-    "done-503"      the store does it, and the answer is a 503.
+    "reset"         likewise, and the connection is reset;
+    "done-503"      the store does it, and the answer is a 503;
+    "late"          as the store answers, up to half a second later;
+    "cut"           the answer's body breaks off in the middle;
+    "flipped"       one bit of an object with records is wrong in the answer (a starting broker that reads others
+                    wrongly does not start).
 
-    `methods` limits a misbehaviour to some methods, `every` to each n-th of those requests.
+    `methods` limits a misbehaviour to some methods, `every` to each n-th of those requests. `chances` sets the chance of
+    each misbehaviour by method instead. `done` counts them by method and mode, where the store did its part if it is one
+    that asks the store.
     """
 
     def __init__(self, port, target_port):
@@ -27,6 +38,7 @@ class Proxy:
         self.changed = threading.Condition()
         self.counts = {}
         self.spoiled = 0
+        self.by_method, self.chance, self.done = {}, random.Random(), Counter()
         handler = type("Handler", (_Handler,), {"proxy": self})
         self.server = _Server(("127.0.0.1", port), handler)
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
@@ -37,12 +49,25 @@ class Proxy:
 
     def set(self, mode, *, methods=None, every=1):
         with self.changed:
-            self.mode, self.methods, self.every = mode, methods, every
+            self.mode, self.methods, self.every, self.by_method = mode, methods, every, {}
             self.changed.notify_all()
+
+    def chances(self, seed, by_method):
+        """`by_method`: for each method its modes and their chances, which add up to 1 at most; the rest passes."""
+        with self.changed:
+            self.chance, self.by_method = random.Random(seed), by_method
+
+    def count(self, method, mode):
+        with self.changed:
+            self.done[method, mode] += 1
 
     def mode_for(self, method):
         with self.changed:
             self.counts[method] = self.counts.get(method, 0) + 1
+            if self.by_method:
+                modes = self.by_method.get(method, {})
+                weights = [*modes.values(), 1 - sum(modes.values())]
+                return self.chance.choices([*modes, "pass"], weights)[0]
             if self.mode == "pass" or (self.methods and method not in self.methods) or self.counts[method] % self.every:
                 return "pass"
             self.spoiled += 1
@@ -76,15 +101,20 @@ class _Handler(BaseHTTPRequestHandler):
         if mode == "hang":
             self.hang()
         elif isinstance(mode, int):
+            self.proxy.count(self.command, mode)
             self.fail(mode)
         else:
+            if mode == "late":
+                time.sleep(random.uniform(0, 0.5))
             status, headers, answer = self.forward(body)
-            if mode == "lost":
-                self.close_connection = True
+            if mode != "pass" and status < 300:
+                self.proxy.count(self.command, mode)
+            if mode in ("lost", "reset"):
+                self.drop(mode == "reset")
             elif mode == "done-503":
                 self.fail(503)
             else:
-                self.reply(status, headers, answer)
+                self.reply(status, headers, answer, mode)
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any
 
@@ -93,6 +123,11 @@ class _Handler(BaseHTTPRequestHandler):
         with self.proxy.changed:
             while self.proxy.mode == "hang" and time.monotonic() < deadline:
                 self.proxy.changed.wait(1)
+        self.close_connection = True
+
+    def drop(self, reset):
+        if reset:  # what is not sent yet is thrown away, and the other side hears of it
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
 
     def fail(self, status):
@@ -116,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
                 if attempt:
                     raise
 
-    def reply(self, status, headers, body):
+    def reply(self, status, headers, body, mode="pass"):
         self.send_response_only(status)
         lengths = [v for k, v in headers if k.lower() == "content-length"]
         for name, value in headers:
@@ -125,5 +160,12 @@ class _Handler(BaseHTTPRequestHandler):
         head = self.command == "HEAD"
         self.send_header("content-length", lengths[0] if head and lengths else str(len(body)))
         self.end_headers()
-        if not head:
-            self.wfile.write(body)
+        if head:
+            return
+        if mode == "flipped" and body and "/data/" in self.path:
+            body = bytearray(body)
+            body[random.randrange(len(body))] ^= 1 << random.randrange(8)
+        if mode == "cut":
+            body = body[: random.randrange(max(1, len(body)))]
+            self.close_connection = True
+        self.wfile.write(body)

@@ -1,5 +1,6 @@
 // franz-go behind one JSON object per line on standard input and output; bytes are Base64 (Go's own encoding of []byte),
-// null stays null. With the argument `member`: a member of a consumer group, also in sarama.
+// null stays null. With the argument `member`: a member of a consumer group, also in sarama. With `history`: the workload of
+// histories.
 package main
 
 import (
@@ -46,6 +47,8 @@ var (
 	bootstrap string
 	producers = map[string]*kgo.Client{}
 	client    *kgo.Client
+	codecs    = map[string]kgo.CompressionCodec{"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(),
+		"snappy": kgo.SnappyCompression(), "lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression()}
 )
 
 func plain() (*kgo.Client, error) {
@@ -65,9 +68,7 @@ func producer(r *request) (*kgo.Client, error) {
 	if p := producers[name]; p != nil {
 		return p, nil
 	}
-	codec := map[string]kgo.CompressionCodec{"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(),
-		"snappy": kgo.SnappyCompression(), "lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression()}[r.Codec]
-	options := []kgo.Opt{kgo.SeedBrokers(bootstrap), kgo.ProducerBatchCompression(codec), kgo.ProducerLinger(5 * time.Millisecond),
+	options := []kgo.Opt{kgo.SeedBrokers(bootstrap), kgo.ProducerBatchCompression(codecs[r.Codec]), kgo.ProducerLinger(5 * time.Millisecond),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.AllowAutoTopicCreation()}
 	switch acks {
 	case 0:
@@ -221,8 +222,8 @@ func run(line []byte) (any, error) {
 }
 
 func main() {
-	if os.Args[1] == "member" {
-		if err := member(os.Args[2]); err != nil {
+	if role := map[string]func(string) error{"member": member, "history": history}[os.Args[1]]; role != nil {
+		if err := role(os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

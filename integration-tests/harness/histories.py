@@ -1,0 +1,114 @@
+"""The workload whose history the checker reads (`history/`), in three client libraries, each a process of its own.
+
+Each process gets its configuration as one JSON object (`_config`). It runs an idempotent producer and a plain one, both with
+requests in flight, a consumer that has all partitions and now and then jumps back, a member of a group that commits what it
+has read, and one that asks for offsets; each is a logical client. They retry as their libraries do, within one operation: Ok
+is what the library calls a success, Fail only what can't have happened, and all else Info. At a line or the end on standard
+input no new operation begins; the process ends when those under way have ended. With `final` it is a fresh client instead that reads
+every partition from its beginning to its end.
+
+The processes write lines as `history/src/json.rs` describes them, with CLOCK_MONOTONIC in microseconds, so that histories of
+processes of one machine can be put together.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from .processes import CACHE, ROOT, Child
+
+DRIVERS = ROOT / "integration-tests/drivers"
+CHECKER = Path(os.environ.get("TEST_HISTORY_CHECK") or ROOT / "target/release/history-check")
+CLIENTS = {
+    "java": [
+        "java", "-Xmx192m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
+        f"-Dlog4j2.configurationFile={CACHE}/kafka/config/tools-log4j2.properties",
+        "-cp", f"{CACHE}/java:{CACHE}/kafka/libs/*", "History",
+    ],
+    "librdkafka": [sys.executable, DRIVERS / "python/history.py"],
+    "franz-go": [CACHE / "bin/franz-driver", "history"],
+}  # fmt: skip
+# A generation is an order among the members of one group; librdkafka does not tell it and is alone in its own.
+GROUPS = {"java": "shared", "franz-go": "shared", "librdkafka": "alone"}
+# franz-go 1.22 merges what waits into batches whose header names a later time than their records have, if it compresses.
+CODECS = {"java": "lz4", "librdkafka": "zstd", "franz-go": "none"}
+PROCESSES_EACH = 10
+
+
+def micros() -> int:
+    return time.monotonic_ns() // 1000
+
+
+class Workload:
+    def __init__(self, broker, topic, partitions, directory, *, run, records_per_s, window=300):
+        self.broker, self.topic, self.partitions, self.directory, self.run = broker, topic, partitions, Path(directory), run
+        self.directory.mkdir(parents=True)
+        self.records_per_s, self.window = records_per_s, window
+        self.files, self.children = [self.directory / "notes.history"], {}
+        self.notes = self.files[0].open("w")
+        self._write(run=run)
+
+    def _config(self, client, final) -> dict:
+        name = f"{client}-final" if final else client
+        file = self.directory / f"{name}.history"
+        self.files.append(file)
+        return {
+            "bootstrap": self.broker.bootstrap, "file": str(file), "run": self.run, "topic": self.topic, "partitions": self.partitions,
+            "process": PROCESSES_EACH * len(self.files), "group": f"{self.topic}-{GROUPS[client]}", "session_ms": 6000,
+            "request_timeout_ms": 2000, "records_per_s": self.records_per_s, "open": self.window, "codec": CODECS[client],
+            "final": final,
+        }  # fmt: skip
+
+    def _begin(self, client, final=False):
+        config = self._config(client, final)
+        log = Path(config["file"]).with_suffix(".log")
+        return Child([*CLIENTS[client], json.dumps(config)], log=log, pipes=True)
+
+    def start(self):
+        self.children = {client: self._begin(client) for client in CLIENTS}
+
+    def check_alive(self):
+        for client, child in self.children.items():
+            assert child.alive(), f"{client} ended with {child.process.returncode}:\n{child.log_tail()}"
+
+    def note(self, text):
+        """For people who read the history."""
+        now = micros()
+        at = {"process": 0, "op": now, "time_us": now}
+        self._write(invoke={**at, "kind": "note", "text": text})
+        self._write(complete={**at, "end": "ok"})
+
+    def _write(self, **line):
+        self.notes.write(json.dumps(line) + "\n")
+
+    def stop(self, timeout_s=120.0):
+        """No new operations; those under way end."""
+        for child in self.children.values():
+            child.process.stdin.close()
+        for client, child in self.children.items():
+            assert child.wait(timeout_s) == 0, f"{client}:\n{child.log_tail()}"
+
+    def read_back(self, timeout_s=150.0):
+        """The final phase: fresh clients of each library read everything."""
+        self._write(healed_us=micros())
+        for client in CLIENTS:
+            child = self._begin(client, final=True)
+            assert child.wait(timeout_s) == 0, f"{client}, final:\n{child.log_tail()}"
+        self.notes.close()
+
+    def verdict(self) -> tuple[bool, str]:
+        """Whether the checker finds nothing, and what it says."""
+        ran = subprocess.run([CHECKER, *self.files], capture_output=True, text=True, timeout=600)
+        assert ran.returncode in (0, 1), ran.stderr
+        return ran.returncode == 0, ran.stdout
+
+
+def pause(broker, seconds):
+    """The broker stands still, as after a long stall of its machine."""
+    os.kill(broker.child.pid, signal.SIGSTOP)
+    time.sleep(seconds)
+    os.kill(broker.child.pid, signal.SIGCONT)
