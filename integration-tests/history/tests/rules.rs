@@ -545,24 +545,22 @@ fn a30_k26_k28_lookups() {
 
 #[test]
 fn a32_liveness() {
-    let ask = |healed| two().healed(healed).info(1, 1010, send(1, &[3], None));
-    let later = |build: Build| build.ok(5, (9000, 9001), What::DeleteGroup { group: "h".into() });
+    let ask = || two().healed(1000).info(1, 1010, send(1, &[3], None));
+    let later = |build: Build| build.info(1, 2500, send(1, &[5], None));
     let group = || two().healed(1000).fail(2, (1010, 1020), "NOT_COORDINATOR", commit("a", 1, 5));
+    let too_large = |at| two().healed(1000).fail(1, (1010, at), "MESSAGE_TOO_LARGE", send(1, &[3], None));
     table(
         Rule::A32,
         vec![
-            ("never", later(ask(1000))),
-            ("too late", ask(1000).ok(1, (2020, 2030), send(1, &[4], Some(2)))),
-            ("a group", later(group())),
+            ("never", later(ask())),
+            ("too late", ask().ok(1, (2020, 2030), send(1, &[4], Some(2)))),
+            ("a group", group().fail(2, (2020, 2030), "NOT_COORDINATOR", commit("a", 1, 5))),
         ],
         vec![
-            ("in time", later(ask(1000).ok(1, (1900, 1990), send(1, &[4], Some(2))))),
-            ("the history ends", ask(1000)),
-            (
-                "refused for its own sake",
-                later(two().healed(1000).fail(1, (1010, 1020), "MESSAGE_TOO_LARGE", send(1, &[3], None))),
-            ),
-            ("deleted", later(ask(1000).ok(9, (1001, 1002), delete()))),
+            ("in time", later(ask().ok(1, (1900, 1990), send(1, &[4], Some(2))))),
+            ("nobody waited", ask()),
+            ("refused for its own sake", too_large(3000)),
+            ("deleted", later(ask().ok(9, (1001, 1002), delete()))),
         ],
     );
 }

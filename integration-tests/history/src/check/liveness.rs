@@ -28,15 +28,15 @@ const NOT_NOW: &[&str] = &[
 struct Asked {
     first: u32,
     first_us: u64,
+    /// Up to when somebody certainly waited for an answer.
+    waited_us: u64,
     answered_us: u64,
 }
 
 pub(super) fn check(facts: &Facts<'_>, report: &mut Report) {
     let Some(healed_us) = facts.healed_us else { return };
-    let last_us = facts.operations.iter().map(|operation| operation.start_us.max(operation.end_us.unwrap_or(0))).max();
-    let last_us = last_us.unwrap_or(0);
     let topics = Topics::gather(facts);
-    let mut asked: BTreeMap<(&str, String), Asked> = BTreeMap::new();
+    let mut all: BTreeMap<(&str, String), Asked> = BTreeMap::new();
     for (number, operation) in (0u32..).zip(&facts.operations) {
         if operation.start_us < healed_us {
             continue;
@@ -58,15 +58,17 @@ pub(super) fn check(facts: &Facts<'_>, report: &mut Report) {
             continue;
         }
         let first_us = operation.start_us;
-        let entry = asked.entry(subject).or_insert(Asked { first: number, first_us, answered_us: u64::MAX });
+        let asked = Asked { first: number, first_us, waited_us: 0, answered_us: u64::MAX };
+        let entry = all.entry(subject).or_insert(asked);
+        entry.waited_us = entry.waited_us.max(operation.end_us.unwrap_or(first_us));
         if operation.end == End::Ok {
             entry.answered_us = entry.answered_us.min(end_of(operation));
         }
     }
-    for ((kind, name), asked) in asked {
+    for ((kind, name), asked) in all {
         let due = asked.first_us.saturating_add(facts.options.liveness_us);
-        // A history that ends before the answer was due says nothing.
-        if asked.answered_us == u64::MAX && last_us < due {
+        // Who gave up before the answer was due says nothing.
+        if asked.answered_us == u64::MAX && asked.waited_us < due {
             continue;
         }
         report.expect(Rule::A32, asked.answered_us <= due, &[facts.id(asked.first)], || {

@@ -5,6 +5,7 @@
 mod bounds;
 mod commits;
 mod contents;
+mod eras;
 mod errors;
 mod facts;
 mod groups;

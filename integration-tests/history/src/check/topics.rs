@@ -2,7 +2,8 @@
 use std::collections::HashMap;
 
 use super::bounds::Rising;
-use super::facts::{Facts, Spans, end_of, log_of};
+use super::eras::Spans;
+use super::facts::{Facts, end_of, log_of};
 use super::report::{Report, Rule};
 use crate::operation::{End, Operation, What};
 

@@ -370,7 +370,8 @@ impl Run {
             }
         }
         self.now += 2000;
-        self.alone(What::Describe { topic: "stable".into(), found: None });
+        let send = self.values(90, Log { topic: "stable".into(), id: None, partition: 0 }, 1);
+        self.alone(send);
         History { run: 1, operations: self.operations, healed_us }
     }
 }
