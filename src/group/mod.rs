@@ -5,6 +5,7 @@
 //! after a restart without a rebalance. It never looks at records. Tests: `tests/`, and scripts beside each machine.
 mod classic;
 mod consumer;
+mod deadlines;
 mod expiry;
 mod gather;
 mod lag;

@@ -75,8 +75,9 @@ impl ClassicGroup {
                 if self.pending.len() >= PENDING_MAX {
                     return Err(KafkaError::CoordinatorNotAvailable.into());
                 }
-                self.sessions.set(&new_id, step.after_ms(join.session_timeout_ms));
-                self.pending.insert(Arc::from(new_id.as_str()));
+                let pending: Arc<str> = Arc::from(new_id.as_str());
+                self.sessions.set(pending.clone(), step.after_ms(join.session_timeout_ms));
+                self.pending.insert(pending);
                 Err(named(KafkaError::MemberIdRequired, new_id))
             }
             _ => self.add(step, id, new_id, &join),
@@ -124,7 +125,7 @@ impl ClassicGroup {
         self.header.leader.get_or_insert_with(|| new_id.clone());
         self.pending.remove(new_id.as_str());
         self.wait_for_others(step, &new_id, id);
-        self.sessions.set(&new_id, step.view.now + NEW_MEMBER_WAIT);
+        self.sessions.set(Arc::from(new_id.as_str()), step.view.now + NEW_MEMBER_WAIT);
         self.rebalance(step);
         Ok(())
     }

@@ -11,7 +11,6 @@ mod rebalance;
 #[cfg(test)]
 mod rig;
 mod roster;
-mod sessions;
 pub(super) mod subscription;
 mod sync;
 #[cfg(test)]
@@ -22,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::consumer::ConsumerGroup;
+use super::deadlines::Deadlines;
 use super::machine::{Phase, RequestId, Step, View};
 use super::message::{DescribedMember, Description, Identity};
 use crate::planted::{Defect, planted};
@@ -30,7 +30,6 @@ use crate::types::KafkaError;
 use crate::world::Instant;
 use rebalance::JoinTimer;
 use roster::Roster;
-use sessions::Sessions;
 
 /// What members of this protocol type put into their metadata can be read.
 const CONSUMER: &str = "consumer";
@@ -44,7 +43,8 @@ pub(super) struct ClassicGroup {
     header: GroupHeader,
     phase: Phase,
     members: Roster,
-    sessions: Sessions,
+    /// When each is to be heard of again, pending ones included.
+    sessions: Deadlines<Arc<str>>,
     /// JoinGroups that wait for the others, by member.
     joining: BTreeMap<Arc<str>, RequestId>,
     /// SyncGroups that wait for the leader's assignment, by member.
@@ -78,7 +78,7 @@ impl ClassicGroup {
     /// After an empty group of the consumer protocol.
     pub(super) fn succeed(group: &ConsumerGroup) -> Self {
         let header = GroupHeader { epoch: group.epoch(), ..GroupHeader::default() };
-        Self::of(header, Roster::default(), Sessions::default())
+        Self::of(header, Roster::default(), Deadlines::default())
     }
 
     /// A stable group with these members, which are or will be in State.
@@ -87,15 +87,15 @@ impl ClassicGroup {
         records: impl IntoIterator<Item = MemberRecord>,
         now: Instant,
     ) -> Self {
-        let (mut members, mut sessions) = (Roster::default(), Sessions::default());
+        let (mut members, mut sessions) = (Roster::default(), Deadlines::default());
         for record in records {
-            sessions.set(&record.id, now + ms(record.session_timeout_ms));
+            sessions.set(Arc::from(record.id.as_str()), now + ms(record.session_timeout_ms));
             members.insert(record, false);
         }
         Self::of(header, members, sessions)
     }
 
-    fn of(mut header: GroupHeader, members: Roster, sessions: Sessions) -> Self {
+    fn of(mut header: GroupHeader, members: Roster, sessions: Deadlines<Arc<str>>) -> Self {
         header.set_protocol(GroupProtocol::Classic);
         if header.leader.as_deref().is_none_or(|leader| !members.has(leader)) {
             header.leader = members.by_age().next().map(|id| id.to_string());
@@ -209,8 +209,8 @@ impl ClassicGroup {
 
     /// The member has its session time-out from now.
     fn begin_session(&mut self, step: &Step<'_>, member_id: &str) {
-        if let Some(member) = self.members.get(member_id) {
-            self.sessions.set(member_id, step.after_ms(member.record.session_timeout_ms));
+        if let Some((id, member)) = self.members.get_entry(member_id) {
+            self.sessions.set(id.clone(), step.after_ms(member.record.session_timeout_ms));
         }
     }
 

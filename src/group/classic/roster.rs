@@ -72,6 +72,10 @@ impl Roster {
         self.members.get(id)
     }
 
+    pub(super) fn get_entry(&self, id: &str) -> Option<(&Arc<str>, &Member)> {
+        self.members.get_key_value(id)
+    }
+
     /// By member id.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Member)> {
         self.members.iter()

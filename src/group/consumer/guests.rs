@@ -17,6 +17,7 @@ use crate::group::message::{
 };
 use crate::state::{MemberProtocol, State};
 use crate::types::KafkaError;
+use crate::world::Instant;
 
 impl ConsumerGroup {
     /// JoinGroup; answered at once.
@@ -53,10 +54,10 @@ impl ConsumerGroup {
         self.assign_if_due(step);
         let owned = known(&subscription, step.view.state);
         self.advance(step, &id, Some(&owned), changed);
-        self.timers.cancel(&id, Timer::Join);
-        self.timers.cancel(&id, Timer::Revoke);
-        self.timers.set(&id, Timer::Session, step.after_ms(join.session_timeout_ms));
-        self.timers.set(&id, Timer::Sync, step.after_ms(join.rebalance_timeout_ms));
+        self.timers.clear(&(id.clone(), Timer::Join));
+        self.timers.clear(&(id.clone(), Timer::Revoke));
+        self.timers.set((id.clone(), Timer::Session), step.after_ms(join.session_timeout_ms));
+        self.timers.set((id.clone(), Timer::Sync), step.after_ms(join.rebalance_timeout_ms));
         Ok(JoinReply {
             generation: self.members.get(&id).map_or(0, |m| m.epoch),
             protocol_type: Some(CONSUMER.to_owned()),
@@ -127,7 +128,7 @@ impl ConsumerGroup {
         }
         if self.header.epoch > member.epoch && member.standing != Standing::Unrevoked {
             let until = step.after_ms(member.rebalance_timeout_ms);
-            self.timers.set_if_absent(&id, Timer::Join, until);
+            self.give_time_to_join(id, until);
             return Err(KafkaError::RebalanceInProgress.into());
         }
         let reply = SyncReply {
@@ -136,8 +137,8 @@ impl ConsumerGroup {
             assignment: assignment_bytes(member, side, step.view.state),
         };
         let session_ms = side.session_timeout_ms;
-        self.timers.cancel(&id, Timer::Sync);
-        self.timers.set(&id, Timer::Session, step.after_ms(session_ms));
+        self.timers.clear(&(id.clone(), Timer::Sync));
+        self.timers.set((id.clone(), Timer::Session), step.after_ms(session_ms));
         Ok(reply)
     }
 
@@ -152,12 +153,20 @@ impl ConsumerGroup {
             || member.standing == Standing::Unreleased && !self.waits_for_others(member);
         let member_id = member.id.clone();
         let (session_ms, rebalance_ms) = (side.session_timeout_ms, member.rebalance_timeout_ms);
-        self.timers.set(&member_id, Timer::Session, step.after_ms(session_ms));
+        self.timers.set((member_id.clone(), Timer::Session), step.after_ms(session_ms));
         if must_join {
-            self.timers.set_if_absent(&member_id, Timer::Join, step.after_ms(rebalance_ms));
+            self.give_time_to_join(member_id, step.after_ms(rebalance_ms));
             return step.refuse(id, KafkaError::RebalanceInProgress);
         }
         step.reply(id, Reply::Done);
+    }
+
+    /// It was told to join; how often it is told does not matter.
+    fn give_time_to_join(&mut self, id: MemberId, until: Instant) {
+        let join = (id, Timer::Join);
+        if !self.timers.has(&join) {
+            self.timers.set(join, until);
+        }
     }
 
     /// Some partition of its target is still held.

@@ -42,7 +42,7 @@ impl ConsumerGroup {
         let mut away = Member { epoch: EPOCH_AWAY, revoking: Owned::new(), ..member.clone() };
         // So that what its old process still commits is refused, and its new one's is not.
         away.assigned.values_mut().flat_map(|p| p.values_mut()).for_each(|epoch| *epoch = 0);
-        self.timers.cancel(id, Timer::Revoke);
+        self.timers.clear(&(id.clone(), Timer::Revoke));
         self.put(step.view.state, away);
     }
 
@@ -52,7 +52,7 @@ impl ConsumerGroup {
             return;
         }
         for id in ids {
-            self.timers.cancel_all(&id);
+            self.timers.clear_all(&id);
             self.remove(&id);
         }
         if self.members.is_empty() {

@@ -73,9 +73,9 @@ impl ConsumerGroup {
             let member = Member::restore(record);
             let session_ms = member.classic.as_ref().map(|c| c.session_timeout_ms);
             let session_ms = session_ms.unwrap_or_else(|| loaded.setting_session_ms(view));
-            loaded.timers.set(&member.id, Timer::Session, after_ms(view, session_ms));
+            loaded.timers.set((member.id.clone(), Timer::Session), after_ms(view, session_ms));
             if member.standing == Standing::Unrevoked && member.classic.is_none() {
-                loaded.timers.set(&member.id, Timer::Revoke, after_ms(view, member.rebalance_timeout_ms));
+                loaded.timers.set((member.id.clone(), Timer::Revoke), after_ms(view, member.rebalance_timeout_ms));
             }
             loaded.put(view.state, member);
         }
@@ -152,7 +152,7 @@ impl ConsumerGroup {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.timers.next()
+        self.timers.first()
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -257,7 +257,7 @@ impl ConsumerGroup {
     /// `member` takes the place of `old`, with its target.
     fn replace(&mut self, step: &Step<'_>, old: &MemberId, member: Member) {
         let (id, target) = (member.id.clone(), self.targets.remove(old));
-        self.timers.cancel_all(old);
+        self.timers.clear_all(old);
         self.remove(old);
         self.put(step.view.state, member);
         if let Some(target) = target {
