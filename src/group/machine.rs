@@ -28,6 +28,18 @@ pub(super) struct View<'a> {
     pub random: u128,
 }
 
+impl View<'_> {
+    /// So many milliseconds from now.
+    pub(super) fn after_ms(&self, duration_ms: i32) -> Instant {
+        self.now + ms(duration_ms)
+    }
+}
+
+/// Kafka's time-outs as it has them in its protocol; below zero is none.
+pub(super) fn ms(duration_ms: i32) -> Duration {
+    Duration::from_millis(u64::from(duration_ms.max(0).unsigned_abs()))
+}
+
 /// What happens to a group.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "one at a time, on the stack")]
@@ -104,11 +116,6 @@ impl Step<'_> {
 
     pub(super) fn act(&mut self, action: Action) {
         self.actions.push(action);
-    }
-
-    /// `duration` from now.
-    pub(super) fn after_ms(&self, ms: i32) -> Instant {
-        self.view.now + Duration::from_millis(u64::from(ms.max(0).unsigned_abs()))
     }
 }
 

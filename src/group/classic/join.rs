@@ -76,7 +76,7 @@ impl ClassicGroup {
                     return Err(KafkaError::CoordinatorNotAvailable.into());
                 }
                 let pending: Arc<str> = Arc::from(new_id.as_str());
-                self.sessions.set(pending.clone(), step.after_ms(join.session_timeout_ms));
+                self.sessions.set(pending.clone(), step.view.after_ms(join.session_timeout_ms));
                 self.pending.insert(pending);
                 Err(named(KafkaError::MemberIdRequired, new_id))
             }

@@ -18,11 +18,10 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::consumer::ConsumerGroup;
 use super::deadlines::Deadlines;
-use super::machine::{Phase, RequestId, Step, View};
+use super::machine::{Phase, RequestId, Step, View, ms};
 use super::message::{DescribedMember, Description, Identity};
 use crate::planted::{Defect, planted};
 use crate::state::{ChangeGroup, Group, GroupHeader, GroupProtocol, MemberRecord};
@@ -210,7 +209,7 @@ impl ClassicGroup {
     /// The member has its session time-out from now.
     fn begin_session(&mut self, step: &Step<'_>, member_id: &str) {
         if let Some((id, member)) = self.members.get_entry(member_id) {
-            self.sessions.set(id.clone(), step.after_ms(member.record.session_timeout_ms));
+            self.sessions.set(id.clone(), step.view.after_ms(member.record.session_timeout_ms));
         }
     }
 
@@ -245,10 +244,6 @@ impl ClassicGroup {
         self.is_known = true;
         step.change(ChangeGroup { header: Some(self.header.clone()), gone, members, ..ChangeGroup::default() });
     }
-}
-
-fn ms(ms: i32) -> Duration {
-    Duration::from_millis(u64::from(ms.max(0).unsigned_abs()))
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ClassicGroup, ms};
-use crate::group::machine::{Phase, Step};
+use super::ClassicGroup;
+use crate::group::machine::{Phase, Step, ms};
 use crate::planted::{Defect, planted};
 use crate::types::KafkaError;
 use crate::world::Instant;
@@ -85,7 +85,7 @@ impl ClassicGroup {
             self.drop_member(step, &id);
         }
         if !self.members.is_empty() && !self.elect() {
-            let at = step.view.now + ms(self.members.rebalance_timeout_ms());
+            let at = step.view.after_ms(self.members.rebalance_timeout_ms());
             self.join_timer = Some(JoinTimer { at, newcomers: false, initial: None });
             return;
         }
@@ -103,7 +103,7 @@ impl ClassicGroup {
         }
         self.phase = Phase::CompletingRebalance;
         self.members.settle();
-        self.sync_deadline = Some(step.view.now + ms(self.members.rebalance_timeout_ms()));
+        self.sync_deadline = Some(step.view.after_ms(self.members.rebalance_timeout_ms()));
         self.unsynced = self.members.iter().map(|(id, _)| id.clone()).collect();
         for id in self.unsynced.clone() {
             self.begin_session(step, &id);

@@ -56,8 +56,8 @@ impl ConsumerGroup {
         self.advance(step, &id, Some(&owned), changed);
         self.timers.clear(&(id.clone(), Timer::Join));
         self.timers.clear(&(id.clone(), Timer::Revoke));
-        self.timers.set((id.clone(), Timer::Session), step.after_ms(join.session_timeout_ms));
-        self.timers.set((id.clone(), Timer::Sync), step.after_ms(join.rebalance_timeout_ms));
+        self.timers.set((id.clone(), Timer::Session), step.view.after_ms(join.session_timeout_ms));
+        self.timers.set((id.clone(), Timer::Sync), step.view.after_ms(join.rebalance_timeout_ms));
         Ok(JoinReply {
             generation: self.members.get(&id).map_or(0, |m| m.epoch),
             protocol_type: Some(CONSUMER.to_owned()),
@@ -127,7 +127,7 @@ impl ConsumerGroup {
             return Err(KafkaError::InconsistentGroupProtocol.into());
         }
         if self.header.epoch > member.epoch && member.standing != Standing::Unrevoked {
-            let until = step.after_ms(member.rebalance_timeout_ms);
+            let until = step.view.after_ms(member.rebalance_timeout_ms);
             self.give_time_to_join(id, until);
             return Err(KafkaError::RebalanceInProgress.into());
         }
@@ -138,7 +138,7 @@ impl ConsumerGroup {
         };
         let session_ms = side.session_timeout_ms;
         self.timers.clear(&(id.clone(), Timer::Sync));
-        self.timers.set((id.clone(), Timer::Session), step.after_ms(session_ms));
+        self.timers.set((id.clone(), Timer::Session), step.view.after_ms(session_ms));
         Ok(reply)
     }
 
@@ -153,9 +153,9 @@ impl ConsumerGroup {
             || member.standing == Standing::Unreleased && !self.waits_for_others(member);
         let member_id = member.id.clone();
         let (session_ms, rebalance_ms) = (side.session_timeout_ms, member.rebalance_timeout_ms);
-        self.timers.set((member_id.clone(), Timer::Session), step.after_ms(session_ms));
+        self.timers.set((member_id.clone(), Timer::Session), step.view.after_ms(session_ms));
         if must_join {
-            self.give_time_to_join(member_id, step.after_ms(rebalance_ms));
+            self.give_time_to_join(member_id, step.view.after_ms(rebalance_ms));
             return step.refuse(id, KafkaError::RebalanceInProgress);
         }
         step.reply(id, Reply::Done);

@@ -74,7 +74,7 @@ impl ConsumerGroup {
         self.bump_if(step, subscription_changed);
         self.assign_if_due(step);
         self.advance(step, &id, request.owned.as_deref(), subscription_changed);
-        self.timers.set((id.clone(), Timer::Session), step.after_ms(self.session_timeout_ms(step)));
+        self.timers.set((id.clone(), Timer::Session), step.view.after_ms(self.session_timeout_ms(step)));
         self.timers.clear(&(id.clone(), Timer::Join));
         self.timers.clear(&(id.clone(), Timer::Sync));
         Ok(self.answer(step, &id, request, &before))
@@ -282,7 +282,7 @@ impl ConsumerGroup {
         match next.standing {
             _ if next.classic.is_some() => {}
             Standing::Unrevoked => {
-                self.timers.set((id.clone(), Timer::Revoke), step.after_ms(next.rebalance_timeout_ms))
+                self.timers.set((id.clone(), Timer::Revoke), step.view.after_ms(next.rebalance_timeout_ms))
             }
             Standing::Stable | Standing::Unreleased => self.timers.clear(&(id.clone(), Timer::Revoke)),
         }

@@ -61,7 +61,7 @@ impl ConsumerGroup {
         next.changes.gone = group.persisted().cloned().collect();
         for member in members {
             let (id, session_ms) = (member.id.clone(), member.classic.as_ref().map_or(0, |c| c.session_timeout_ms));
-            next.timers.set((id.clone(), Timer::Session), step.after_ms(session_ms));
+            next.timers.set((id.clone(), Timer::Session), step.view.after_ms(session_ms));
             next.targets.insert(id.clone(), without_epochs(&member.assigned));
             next.changes.targets.insert(id);
             next.put(step.view.state, member);

@@ -73,9 +73,9 @@ impl ConsumerGroup {
             let member = Member::restore(record);
             let session_ms = member.classic.as_ref().map(|c| c.session_timeout_ms);
             let session_ms = session_ms.unwrap_or_else(|| loaded.setting_session_ms(view));
-            loaded.timers.set((member.id.clone(), Timer::Session), after_ms(view, session_ms));
+            loaded.timers.set((member.id.clone(), Timer::Session), view.after_ms(session_ms));
             if member.standing == Standing::Unrevoked && member.classic.is_none() {
-                loaded.timers.set((member.id.clone(), Timer::Revoke), after_ms(view, member.rebalance_timeout_ms));
+                loaded.timers.set((member.id.clone(), Timer::Revoke), view.after_ms(member.rebalance_timeout_ms));
             }
             loaded.put(view.state, member);
         }
@@ -303,10 +303,6 @@ impl ConsumerGroup {
 
 fn stale(member: &Member) -> KafkaError {
     if member.classic.is_some() { KafkaError::IllegalGeneration } else { KafkaError::StaleMemberEpoch }
-}
-
-fn after_ms(view: &View<'_>, ms: i32) -> Instant {
-    view.now + std::time::Duration::from_millis(u64::from(ms.max(0).unsigned_abs()))
 }
 
 #[cfg(test)]
