@@ -88,6 +88,8 @@ impl Owner {
     }
 
     async fn serve(&mut self, mut machine: Machine) -> End {
+        // As the table has it. Of a machine that was just loaded, that is not known.
+        let mut shown = None;
         loop {
             let busy = machine.deadline();
             let idle = busy.is_none() && self.unconfirmed.is_empty() && self.asked.is_empty();
@@ -112,8 +114,12 @@ impl Owner {
             let state = self.tools.replica.state();
             let actions = machine.on(event, self.view(&state));
             self.carry_out(actions).await;
-            if let Some(table) = self.table.upgrade() {
-                table.stands(&self.name, machine.phase());
+            let phase = machine.phase();
+            if shown != Some(phase)
+                && let Some(table) = self.table.upgrade()
+            {
+                table.stands(&self.name, phase);
+                shown = Some(phase);
             }
         }
     }
