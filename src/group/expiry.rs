@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::message::Request;
 use super::router::{Groups, Table, Tools};
-use crate::state::{Group, GroupName, State};
+use crate::state::{CommittedOffset, Group, GroupName, State};
 use crate::types::TimestampMs;
 use crate::world::World;
 
@@ -36,14 +36,25 @@ pub(super) async fn run(world: World, tools: Weak<Tools>, table: Weak<Table>) {
 
 /// Groups with an offset that is old enough, and groups with nothing in them.
 fn due(state: &State, now: TimestampMs, retention_minutes: i32) -> Vec<GroupName> {
-    let kept_ms = i64::from(retention_minutes) * 60_000;
     let old = |group: &Group| {
         let mut offsets = group.offsets.iter();
-        offsets.any(|(_, c)| match c.expires_ms {
-            Some(expires) => now >= expires,
-            None => now.0.saturating_sub(c.committed_ms.0) >= kept_ms,
-        })
+        offsets.any(|(_, c)| is_old(c, Some(c.committed_ms), now, retention_minutes))
     };
     let due = state.groups().filter(|(_, group)| group.is_blank() || old(group));
     due.map(|(name, _)| name.clone()).collect()
+}
+
+/// Whether an offset may be forgotten: where the client gave a time, then; else so long after `since`, and never for
+/// `None`.
+pub(super) fn is_old(
+    committed: &CommittedOffset,
+    since: Option<TimestampMs>,
+    now: TimestampMs,
+    retention_minutes: i32,
+) -> bool {
+    let kept_ms = i64::from(retention_minutes) * 60_000;
+    match committed.expires_ms {
+        Some(expires) => now >= expires,
+        None => since.is_some_and(|since| now.0.saturating_sub(since.0) >= kept_ms),
+    }
 }

@@ -1,5 +1,6 @@
 //! The part of the machine that is about offsets and about the group as a whole: who may commit, read and delete, and
 //! what is forgotten when.
+use super::expiry::is_old;
 use super::machine::{Action, Machine, Members, Phase, RequestId, Step};
 use super::message::{CommitRequest, Reader, Reply};
 use crate::state::{CommittedOffset, DeleteGroup, DeleteOffsets, Group, GroupOffsets, SeenOffset};
@@ -86,22 +87,17 @@ impl Machine {
     }
 
     fn is_due(&self, step: &Step<'_>, group: &Group, slot: Slot, committed: &CommittedOffset) -> bool {
-        let now = step.view.wall_ms;
-        if let Some(expires) = committed.expires_ms {
-            return now >= expires;
-        }
-        let kept_ms = i64::from(step.view.settings.kafka.offsets_retention_minutes) * 60_000;
         let since = match self.phase() {
             Phase::Empty if group.header.protocol_type.is_some() || group.version > 0 => {
-                TimestampMs(committed.committed_ms.0.max(group.header.since_ms))
+                Some(TimestampMs(committed.committed_ms.0.max(group.header.since_ms)))
             }
-            Phase::Empty => committed.committed_ms,
+            Phase::Empty => Some(committed.committed_ms),
             // Who joins may be subscribed to it.
-            Phase::PreparingRebalance | Phase::CompletingRebalance => return false,
-            _ if self.is_subscription_known() && !self.is_subscribed(step, slot) => committed.committed_ms,
-            _ => return false,
+            Phase::PreparingRebalance | Phase::CompletingRebalance => None,
+            _ if self.is_subscription_known() && !self.is_subscribed(step, slot) => Some(committed.committed_ms),
+            _ => None,
         };
-        now.0.saturating_sub(since.0) >= kept_ms
+        is_old(committed, since, step.view.wall_ms, step.view.settings.kafka.offsets_retention_minutes)
     }
 
     /// Whether the members' subscriptions can be read: those of consumers can, those of Connect workers can't.
