@@ -6,6 +6,7 @@
 mod classic;
 mod consumer;
 mod deadlines;
+mod embedded;
 mod expiry;
 mod gather;
 mod lag;
@@ -16,9 +17,8 @@ mod offsets_topic;
 mod owner;
 mod router;
 
-pub use classic::subscription::topics as subscribed_topics;
-pub use consumer::embedded::{EmbeddedAssignment, EmbeddedSubscription, NamedPartitions, write_assignment};
 pub use consumer::pattern::compile as compile_pattern;
+pub use embedded::{EmbeddedAssignment, EmbeddedSubscription, NamedPartitions, subscribed_topics, write_assignment};
 pub use lag::lags;
 pub use machine::Phase;
 pub use message::*;

@@ -11,7 +11,6 @@ mod rebalance;
 #[cfg(test)]
 mod rig;
 mod roster;
-pub(super) mod subscription;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -21,6 +20,7 @@ use std::sync::Arc;
 
 use super::consumer::ConsumerGroup;
 use super::deadlines::Deadlines;
+use super::embedded::subscribed_topics;
 use super::machine::{Phase, RequestId, Step, View, ms};
 use super::message::{DescribedMember, Description, Identity};
 use crate::planted::{Defect, planted};
@@ -220,7 +220,7 @@ impl ClassicGroup {
         for (_, member) in self.members.iter() {
             let metadata = member.metadata(protocol);
             let topics = if self.header.protocol_type.as_deref() == Some(CONSUMER) {
-                subscription::topics(&metadata)
+                subscribed_topics(&metadata)
             } else {
                 None
             };

@@ -5,12 +5,12 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::sync::Arc;
 
-use super::embedded::{EmbeddedSubscription, write_assignment};
 use super::member::{ClassicSide, Member, MemberId, Standing, Subscription};
 use super::timers::Timer;
 use super::validate::SUBSCRIPTION_BYTES_MAX;
 use super::{CONSUMER, ConsumerGroup};
 use crate::config::Migration;
+use crate::group::embedded::{EmbeddedSubscription, write_assignment};
 use crate::group::machine::{RequestId, Step};
 use crate::group::message::{
     GroupError, Identity, JoinGroup, JoinReply, LeaveReply, LeavingMember, OwnedPartitions, Reply, SyncGroup, SyncReply,

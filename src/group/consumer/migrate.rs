@@ -5,7 +5,6 @@ use std::sync::Arc;
 use tracing::info;
 
 use super::change::CHANGE_BYTES_MAX;
-use super::embedded::{EmbeddedAssignment, EmbeddedSubscription};
 use super::guests::assignment_bytes;
 use super::member::{ClassicSide, Member, Owned, Standing, Subscription, without_epochs};
 use super::timers::Timer;
@@ -13,6 +12,7 @@ use super::validate::SUBSCRIPTION_BYTES_MAX;
 use super::{CONSUMER, ConsumerGroup};
 use crate::config::Migration;
 use crate::group::classic::ClassicGroup;
+use crate::group::embedded::{EmbeddedAssignment, EmbeddedSubscription};
 use crate::group::machine::{Phase, Step};
 use crate::group::message::GroupError;
 use crate::state::{ChangeGroup, GroupHeader, GroupName, GroupProtocol, MemberRecord, State};

@@ -4,7 +4,6 @@
 //! that had it gave it up, left or was fenced, and that a heartbeat of a settled member changes nothing and costs nothing
 //! that grows with the group. Never looks at the journal. Tests: `tests/`.
 mod change;
-pub(super) mod embedded;
 mod guests;
 mod heartbeat;
 mod leave;

@@ -5,10 +5,10 @@
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::embedded::EmbeddedAssignment;
 use super::migration::subscription;
 use super::*;
 use crate::config::Migration;
+use crate::group::embedded::EmbeddedAssignment;
 
 type Set = BTreeSet<(TopicId, i32)>;
 

@@ -1,7 +1,7 @@
 //! Groups that move between the protocols with their members, and members of the classic protocol on their way.
-use super::embedded::{EmbeddedAssignment, EmbeddedSubscription, write_assignment};
 use super::*;
 use crate::config::Migration;
+use crate::group::embedded::{EmbeddedAssignment, EmbeddedSubscription, write_assignment};
 
 /// A subscription of version 1.
 pub(super) fn subscription(topics: &[&str], owned: &[(&str, &[i32])]) -> Bytes {

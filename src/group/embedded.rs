@@ -1,5 +1,6 @@
 //! What consumers of the classic protocol put into JoinGroup and get from SyncGroup: Kafka's `ConsumerProtocol` messages.
-//! A group that has members of both protocols reads the one and writes the other for them.
+//! A group that has members of both protocols reads the one and writes the other for them; one of classic members alone
+//! only looks at what they are subscribed to.
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// Partitions by the name of their topic.
@@ -27,15 +28,15 @@ impl EmbeddedSubscription {
     #[must_use]
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader(bytes);
-        let version = reader.i16()?;
-        let topics = reader.array(2, |r| r.string())?;
+        let (version, topics) = reader.subscription_head()?;
+        let topics = topics.into_iter().map(str::to_owned).collect();
         reader.nullable_bytes()?;
         let owned = if version >= 1 { reader.partitions()? } else { Vec::new() };
         if version >= 2 {
             reader.i32()?;
         }
-        let rack = if version >= 3 { reader.nullable_string()? } else { None };
-        (version >= 0).then_some(Self { version, topics, owned, rack })
+        let rack = if version >= 3 { reader.nullable_string()?.map(str::to_owned) } else { None };
+        Some(Self { version, topics, owned, rack })
     }
 }
 
@@ -71,6 +72,12 @@ pub fn write_assignment<'a>(version: i16, partitions: impl ExactSizeIterator<Ite
     out.freeze()
 }
 
+/// The topics of a subscription, whatever follows them; `None` if it is not one.
+#[must_use]
+pub fn subscribed_topics(bytes: &[u8]) -> Option<Vec<&str>> {
+    Reader(bytes).subscription_head().map(|(_, topics)| topics)
+}
+
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -88,18 +95,25 @@ impl<'a> Reader<'a> {
         Some(i32::from_be_bytes(self.take(4)?.try_into().ok()?))
     }
 
-    fn string(&mut self) -> Option<String> {
+    fn string(&mut self) -> Option<&'a str> {
         self.nullable_string()?
     }
 
-    fn nullable_string(&mut self) -> Option<Option<String>> {
+    fn nullable_string(&mut self) -> Option<Option<&'a str>> {
         match self.i16()? {
             -1 => Some(None),
             length => {
                 let bytes = self.take(usize::try_from(length).ok()?)?;
-                Some(Some(std::str::from_utf8(bytes).ok()?.to_owned()))
+                Some(Some(std::str::from_utf8(bytes).ok()?))
             }
         }
+    }
+
+    /// Version and topics, which stand in the same place in every version.
+    fn subscription_head(&mut self) -> Option<(i16, Vec<&'a str>)> {
+        let version = self.i16()?;
+        let topics = self.array(2, |r| r.string())?;
+        (version >= 0).then_some((version, topics))
     }
 
     fn nullable_bytes(&mut self) -> Option<Option<&'a [u8]>> {
@@ -110,7 +124,7 @@ impl<'a> Reader<'a> {
     }
 
     fn partitions(&mut self) -> Option<NamedPartitions> {
-        self.array(6, |r| Some((r.string()?, r.array(4, |r| r.i32())?)))
+        self.array(6, |r| Some((r.string()?.to_owned(), r.array(4, |r| r.i32())?)))
     }
 
     /// Elements of `least` bytes or more: a count that can't be true ends before it costs anything.
@@ -120,5 +134,46 @@ impl<'a> Reader<'a> {
             return None;
         }
         (0..count).map(|_| element(self)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::subscribed_topics as topics;
+
+    #[test]
+    fn topics_are_read_whatever_follows_them() {
+        let old = b"\0\0\0\0\0\x02\0\x01a\0\x02bc\xff\xff\xff\xff";
+        assert_eq!(topics(old), Some(vec!["a", "bc"]));
+        let mut newer = old.to_vec();
+        newer[1] = 3;
+        newer.extend_from_slice(b"\0\0\0\0whatever");
+        assert_eq!(topics(&newer), Some(vec!["a", "bc"]));
+        assert_eq!(topics(b"\0\0\0\0\0\0"), Some(vec![]));
+    }
+
+    #[test]
+    fn what_is_no_subscription_is_none() {
+        for bytes in [
+            &b""[..],
+            b"\0",
+            b"\xff\xff\0\0\0\0",
+            b"\0\0\xff\xff\xff\xff",
+            b"\0\0\x7f\xff\xff\xff\0\0",
+            b"\0\0\0\0\0\x01\0\x05ab",
+            b"\0\0\0\0\0\x01\xff\xff",
+            b"\0\0\0\0\0\x01\0\x01\xff",
+        ] {
+            assert_eq!(topics(bytes), None, "{bytes:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_are_too_wild(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = topics(&bytes);
+        }
     }
 }
