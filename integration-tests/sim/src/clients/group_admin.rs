@@ -85,7 +85,7 @@ pub(super) async fn list(client: &Client, group: &str) {
     };
     let end = match (listed, described) {
         (Ok(listed), Ok(0)) if listed.error_code == 0 => End::Ok,
-        (Ok(listed), Ok(code)) => End::Fail(error_name(if listed.error_code == 0 { code } else { listed.error_code })),
+        (Ok(listed), Ok(code)) => End::Info(error_name(if listed.error_code == 0 { code } else { listed.error_code })),
         (Err(fault), _) | (_, Err(fault)) => End::Info(fault.why),
     };
     site.recorder.end(begun, None, end, what);

@@ -110,7 +110,6 @@ impl Crowd {
         while !*self.stopping.borrow() {
             let client = self.client();
             let life = Duration::from_millis(life_ms / 2 + client.draw(life_ms));
-            let mut stopping = self.stopping.clone();
             match kind {
                 Kind::Idempotent => producer::run(client, true, life).await,
                 Kind::Plain => producer::run(client, false, life).await,
@@ -119,7 +118,7 @@ impl Crowd {
                 Kind::Classic => classic::run(client, CLASSIC_GROUP, instance.clone(), life).await,
                 Kind::Consumer => consumer_group::run(client, CONSUMER_GROUP, instance.clone(), life).await,
             }
-            drop(self.site.world.timeout(Duration::from_millis(100), stopping.wait_for(|stop| *stop)).await);
+            self.site.world.sleep(Duration::from_millis(100)).await;
         }
     }
 }
