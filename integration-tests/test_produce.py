@@ -4,6 +4,8 @@ import gzip
 import time
 
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from harness import wire
 from harness.processes import wait_until
@@ -352,3 +354,23 @@ def test_recompression(client, broker, raw, topic):
     raw.produce(topic, encode_batch([(b"k", b"v" * 100)] * 10))
     assert decode_batches(raw.fetch_one(topic, 0)["data"])[0].attributes & 7 == 1
     assert [r.value for r in client("confluent", broker).fetch(topic, 0, 0, 10)] == [b"v" * 100] * 10
+
+
+@pytest.mark.strandline
+def test_the_largest_timestamp_beside_a_duplicate(launch, topic):
+    """Three batches leave in one flush, and the one in the middle was there already: the two others are still told apart."""
+    broker = launch(own={"produce": {"flush_interval_ms": 300}})
+    with wire.Connection(broker.port) as raw:
+        raw.make_topic(topic)
+
+        def batch(age_ms, **options):
+            return encode_batch([(b"k", b"v")], first_ms=HOUR_AGO_MS - age_ms, **options)
+
+        known = batch(9000, producer=(*raw.init_producer_id(), 0))
+        assert raw.produce(topic, known)["base"] == 0
+        first = raw.send_produce(topic, {0: batch(8000)})  # leaves at once; the others wait for the next flush
+        sent = [raw.send_produce(topic, {0: b}) for b in (batch(7000), known, batch(0))]
+        assert [raw.receive_produce(s)[0]["base"] for s in [first, *sent]] == [1, 2, 0, 3]
+    place, admin = TopicPartition(topic, 0), AdminClient({"bootstrap.servers": broker.bootstrap})
+    found = admin.list_offsets({place: OffsetSpec.max_timestamp()})[place].result(10)
+    assert (found.timestamp, found.offset) == (HOUR_AGO_MS, 3)

@@ -5,9 +5,14 @@ use super::read::{FetchError, Fetcher};
 use crate::records::{TimestampType, first_at_or_after, max_timestamp_record};
 use crate::state::{Partition, Run, State};
 use crate::types::{Offset, TimestampMs};
+use std::cmp::Reverse;
 
 /// Records of one batch that are decompressed at most to find a time in them, in bytes.
 const INFLATED_MAX: usize = 128 << 20;
+
+/// Runs that are read at most to find the largest timestamp: State's is a bound. Where a batch of a run was a duplicate or
+/// refused, each piece of the rest carries the largest of all, and a compressed batch is believed what its header says.
+const RUNS_MAX: u32 = 16;
 
 /// A record's place and time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,16 +64,24 @@ impl Fetcher {
         if state.is_offsets_slot(partition.slot) {
             return Ok(offsets_topic::latest_in_time(state, partition.slot));
         }
-        let Some(run) = partition.tail.latest_in_time(partition.log_start) else { return Ok(None) };
-        let found = self.search(state, &run, |header, batch, base| {
-            if header.timestamp_type() == TimestampType::LogAppendTime {
-                return Ok(Some((base, header.max_timestamp)));
+        let mut best: Option<TimedOffset> = None;
+        let mut last = None;
+        for _ in 0..RUNS_MAX {
+            let Some(run) = partition.tail.latest_in_time(partition.log_start, last) else { break };
+            let order = |found: TimedOffset| (found.timestamp, Reverse(found.offset));
+            if best.is_some_and(|best| order(best) > (run.max_timestamp, Reverse(run.base_offset))) {
+                break;
             }
-            max_timestamp_record(batch, base, INFLATED_MAX)
-        });
-        let found = found.await?;
-        let best = found.iter().map(|f| f.timestamp).max();
-        Ok(found.into_iter().find(|f| Some(f.timestamp) == best))
+            let found = self.search(state, &run, |header, batch, base| {
+                if header.timestamp_type() == TimestampType::LogAppendTime {
+                    return Ok(Some((base, header.max_timestamp)));
+                }
+                max_timestamp_record(batch, base, INFLATED_MAX)
+            });
+            best = found.await?.into_iter().chain(best).max_by_key(|found| order(*found));
+            last = Some(run);
+        }
+        Ok(best)
     }
 
     /// What `look` finds in each batch of `run`.

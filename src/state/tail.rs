@@ -1,6 +1,7 @@
 //! A partition's runs in offset order, packed to about 12 bytes each: a run is written as its difference to the one
 //! before. Sealed chunks of [`CHUNK_RUNS`] runs are shared between clones of State; only the open chunk is copied when an
 //! older State is still in use.
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::varint;
@@ -104,11 +105,13 @@ impl Tail {
             .filter(move |r| r.end_offset > offset && r.max_timestamp >= timestamp)
     }
 
-    /// The first of the runs with the largest timestamp, among those that reach beyond `offset`.
+    /// The first of the runs with the largest timestamp, among those that reach beyond `offset`; the one that comes next
+    /// by this order after `last`, if there is one.
     #[must_use]
-    pub fn latest_in_time(&self, offset: Offset) -> Option<Run> {
-        let best = self.from(offset).map(|r| r.max_timestamp).max()?;
-        self.from_time(offset, best).next()
+    pub fn latest_in_time(&self, offset: Offset, last: Option<Run>) -> Option<Run> {
+        let order = |run: &Run| (run.max_timestamp, Reverse(run.base_offset));
+        let after = |run: &Run| last.is_none_or(|last| order(run) < order(&last));
+        self.from(offset).filter(after).max_by_key(order)
     }
 
     /// Gives up the runs that end at or below `offset`, and hands each to `dropped`.
