@@ -92,7 +92,7 @@ class Workload:
         for client, child in self.children.items():
             assert child.wait(timeout_s) == 0, f"{client}:\n{child.log_tail()}"
 
-    def read_back(self, timeout_s=150.0):
+    def read_back(self, timeout_s=600.0):
         """The final phase: fresh clients of each library read everything."""
         self._write(healed_us=micros())
         for client in CLIENTS:

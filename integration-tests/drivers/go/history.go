@@ -245,8 +245,8 @@ func (w *workload) read(ctx context.Context, process int32) error {
 
 // A fresh client reads everything, up to the end that it is told before it begins.
 func (w *workload) readAll() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 120*time.Second)
-	defer cancel()
+	patience := 30 * time.Second
+	ctx := context.Background()
 	r, err := w.fromStart(w.Process)
 	if err != nil {
 		return err
@@ -260,11 +260,15 @@ func (w *workload) readAll() error {
 		if _, err := w.offset(ctx, r.client, w.Process+1, p, -2); err != nil {
 			return err
 		}
+		deadline := time.Now().Add(patience)
 		for r.where(p).next < end {
-			if _, err := r.poll(ctx); err != nil {
+			found, err := r.poll(ctx)
+			if err != nil {
 				return err
 			}
-			if ctx.Err() != nil {
+			if found > 0 {
+				deadline = time.Now().Add(patience)
+			} else if time.Now().After(deadline) {
 				return fmt.Errorf("partition %d ends at %d, read up to %d", p, end, r.where(p).next)
 			}
 		}

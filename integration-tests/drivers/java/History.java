@@ -218,15 +218,17 @@ public final class History {
         partitions.forEach(p -> reader.seek(p, 0));
         try (Admin admin = Admin.create(settings())) {
             for (TopicPartition partition : partitions) {
-                long deadline = System.nanoTime() + 60_000_000_000L;
+                long patience = TimeUnit.SECONDS.toNanos(30);
+                long deadline = System.nanoTime() + patience;
                 Long end = null;
                 while (end == null && System.nanoTime() < deadline) {
                     end = offset(admin, process + 1, partition, -1);
                 }
                 offset(admin, process + 1, partition, -2);
                 while (reader.next.get(partition) < end) {
-                    reader.poll();
-                    if (System.nanoTime() > deadline) {
+                    if (reader.poll() > 0) {
+                        deadline = System.nanoTime() + patience;
+                    } else if (System.nanoTime() > deadline) {
                         throw new IllegalStateException(partition + " ends at " + end + ", read up to " + reader.next);
                     }
                 }

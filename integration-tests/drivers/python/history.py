@@ -15,6 +15,7 @@ CONFIG = json.loads(sys.argv[1])
 RUN, TOPIC, PROCESS = CONFIG["run"], CONFIG["topic"], CONFIG["process"]
 PARTITIONS = range(CONFIG["partitions"])
 STOP = threading.Event()
+PATIENCE_S = 30.0  # without a record that is due
 COMMON = {
     "bootstrap.servers": CONFIG["bootstrap"],
     "reconnect.backoff.ms": 20,
@@ -227,14 +228,15 @@ def read_all():
     reader, admin = Reader(PROCESS), AdminClient(COMMON)
     reader.assign(PARTITIONS)
     for partition in PARTITIONS:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         end = None
         while end is None and time.monotonic() < deadline:
             end = offset(admin, PROCESS + 1, partition, -1)
         offset(admin, PROCESS + 1, partition, -2)
         while reader.next[partition] < end:
-            reader.poll()
-            if time.monotonic() > deadline:
+            if reader.poll():
+                deadline = time.monotonic() + PATIENCE_S
+            elif time.monotonic() > deadline:
                 raise TimeoutError(f"partition {partition} ends at {end}, read up to {reader.next}")
     reader.consumer.close()
 
