@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from harness import histories, wire
+from harness.broker import BINARY
 from harness.processes import free_port
 from harness.proxy import Proxy
 
@@ -36,9 +37,10 @@ LOST = ("lost", "reset", "done-503")
 STORE = {
     "PUT": {"lost": 0.2, "reset": 0.1, "done-503": 0.05, 503: 0.05, "late": 0.1},
     "GET": {"lost": 0.02, "cut": 0.05, "flipped": 0.05, 503: 0.05, "late": 0.1},
-    "HEAD": {"lost": 0.05, 503: 0.05},
     "DELETE": {"lost": 0.1, 503: 0.1},
 }
+# More of these than of anything else.
+LOSING = {**STORE, "PUT": {"lost": 0.3, "reset": 0.2, "done-503": 0.2}}
 
 
 @dataclass
@@ -55,10 +57,13 @@ def observed(launch, minio, topic, tmp_path):
     """Runs the workload under faults; how often each was done and what the checker says."""
     proxy = Proxy(free_port(), minio.port)
 
-    def run(faults, *, records_per_s, seed=None):
-        seed = int(os.environ.get("TEST_SEED") or random.randrange(1 << 30)) if seed is None else seed
+    def run(faults, *, records_per_s, binary=BINARY, environment=None):
+        seed = int(os.environ.get("TEST_SEED") or random.randrange(1 << 30))
         print(f"TEST_SEED={seed}")
-        broker = launch(bucket=minio.config(topic, endpoint=proxy.endpoint), own=OWN, settings=GROUPS)
+        bucket = minio.config(topic, endpoint=proxy.endpoint)
+        broker = launch(start=False, bucket=bucket, own=OWN, settings=GROUPS, binary=binary)
+        broker.environment.update(environment or {})
+        broker.start()
         with wire.Connection(broker.port) as connection:
             connection.make_topic(topic, PARTITIONS)
         workload = histories.Workload(broker, topic, PARTITIONS, tmp_path / "history", run=seed, records_per_s=records_per_s)
@@ -146,4 +151,16 @@ def test_five_hundred_kills(observed):
 @pytest.mark.nightly
 @pytest.mark.timeout(6000)
 def test_ten_thousand_lost_answers(observed):
-    check(observed(Faults(store=STORE, lost_puts=10_000), records_per_s=50), **{name: 5 * count for name, count in EVERY.items()})
+    check(observed(Faults(store=LOSING, lost_puts=10_000), records_per_s=50), **{name: 5 * count for name, count in EVERY.items()})
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+@pytest.mark.skipif("TEST_PLANTED" not in os.environ, reason="TEST_PLANTED names no binary that was built with the feature `planted`")
+@pytest.mark.parametrize("defect", ["ack-before-commit", "dropped-sync"])
+def test_a_planted_defect_is_found(observed, defect):
+    """By what clients saw: a broker with it passes every assertion of its own."""
+    faults = Faults(kills=40)
+    _, clean, said = observed(faults, records_per_s=50, binary=os.environ["TEST_PLANTED"], environment={"PLANTED": defect})
+    assert not clean, said
+    assert re.search(r"^A(1|2|5|16):", said, re.M), said
