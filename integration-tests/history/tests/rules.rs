@@ -627,6 +627,14 @@ fn k35_topics() {
             ("deleted", gone().ok(2, (50, 60), describe(None))),
             ("made again, perhaps", gone().info(9, 30, create()).ok(2, (150, 160), describe(Some(("B", 2))))),
             (
+                "made again, and only then was the id told",
+                new().ok(2, (5, 6), describe(Some(("A", 2)))).ok(9, (10, 20), delete()).ok(
+                    9,
+                    (30, 40),
+                    What::CreateTopic { topic: "t".into(), id: Some("B".into()), partitions: 2 },
+                ),
+            ),
+            (
                 "an unknown partition",
                 new().fail(1, (50, 60), "UNKNOWN_TOPIC_OR_PARTITION", {
                     to(send(1, &[1], None), strandline_history::Log { partition: 2, ..log() })

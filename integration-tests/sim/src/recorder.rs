@@ -46,6 +46,16 @@ impl Recorder {
         Begun(id)
     }
 
+    /// Another operation that began when `begun` did: a part of it that ends otherwise.
+    pub fn split(&self, begun: Begun) -> Begun {
+        let mut book = self.book();
+        let id = book.history.operations.len();
+        let part = book.history.operations[begun.0].clone();
+        book.history.operations.push(part);
+        book.open.insert(id);
+        Begun(id)
+    }
+
     /// How it ended, as `broker` said; `what` is what was asked, with what was answered.
     pub fn end(&self, begun: Begun, broker: Option<i32>, end: End, what: What) {
         let end_us = Some(self.now_us());
@@ -83,6 +93,7 @@ impl Recorder {
     pub fn take(&self) -> History {
         let mut history = std::mem::take(&mut *self.book()).history;
         history.operations.retain(|operation| !matches!(&operation.what, What::Note(text) if text == FORGOTTEN));
+        history.operations.sort_by_key(|operation| operation.start_us);
         for (id, operation) in (0..).zip(&mut history.operations) {
             operation.id = id;
         }

@@ -166,8 +166,9 @@ impl<'a> Facts<'a> {
 
     fn place(&mut self) {
         let era = |operation: &Operation, topic: &str| {
-            // A fetch by name may be answered by a broker that has not yet heard of a deletion.
-            let lag = if matches!(operation.what, What::Poll { .. }) { self.options.poll_lag_us } else { 0 };
+            // What is read by name may be answered by a broker that has not yet heard of a deletion.
+            let may_lag = matches!(operation.what, What::Poll { .. } | What::Describe { .. });
+            let lag = if may_lag { self.options.poll_lag_us } else { 0 };
             let start_us = operation.start_us.saturating_sub(lag);
             self.deletions.get(topic).map_or(Some(0), |deletions| deletions.era(start_us, end_of(operation)))
         };

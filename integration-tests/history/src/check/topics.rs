@@ -17,7 +17,8 @@ pub(super) struct Topic<'a> {
     /// By when a deletion was answered, and when it began.
     gone: Rising,
     created: Spans,
-    id: Option<(&'a str, u32)>,
+    /// The first creation that was answered well, and the id that it told.
+    first: Option<(Option<&'a str>, u32)>,
 }
 
 pub(super) struct Topics<'a> {
@@ -45,7 +46,7 @@ impl<'a> Topics<'a> {
                     let topic = topics.entry(topic).or_default();
                     topic.there.tell(end, time(start), number);
                     topic.partitions.tell(end, i64::from(*partitions), number);
-                    topic.id = topic.id.or(id.as_deref().map(|id| (id, number)));
+                    topic.first = topic.first.or(Some((id.as_deref(), number)));
                 }
                 What::Grow { topic, partitions } => {
                     let topic = topics.entry(topic).or_default();
@@ -155,8 +156,11 @@ fn described(
             format!("{name} has {counted} partitions, and is said to have {count}")
         });
     }
-    if let Some((created, creation)) = topic.id.filter(|_| !id.is_empty()) {
-        report.expect(Rule::K35, created == id, &[facts.id(creation), facts.id(number)], || {
+    if let Some((Some(created), creation)) = topic.first.filter(|_| !id.is_empty()) {
+        // Where a deletion came between them, the creation made another one.
+        let until = end_of(facts.op(creation));
+        let same = facts.deletions.get(name).is_none_or(|deleted| !deleted.touch(0, until));
+        report.expect(Rule::K35, created == id || !same, &[facts.id(creation), facts.id(number)], || {
             format!("{name} was made as {created}, and is said to be {id}")
         });
     }

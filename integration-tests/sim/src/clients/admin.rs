@@ -14,7 +14,7 @@ use kafka_protocol::messages::{
 };
 use std::time::Duration;
 use strandline::types::Uuid;
-use strandline_history::{End, Log, What};
+use strandline_history::{End, What};
 
 use super::client::{Client, Lane, STABLE, VOLATILE, error_name, text, topic_name};
 use super::connection::Fault;
@@ -78,12 +78,6 @@ fn some_partition(client: &Client, name: &str) -> Option<At> {
     Some((name.to_owned(), *client.pick(&partitions)?))
 }
 
-/// A log as a request by name names it.
-fn by_name(client: &Client, at: &At) -> Log {
-    let id = client.view().topics.get(&at.0).and_then(|topic| topic.id).filter(|_| at.0 == STABLE);
-    client.log(&at.0, id, at.1)
-}
-
 async fn delete(client: &Client, name: &str) {
     let site = client.site();
     let known = client.view().topics.get(name).and_then(|topic| topic.id);
@@ -131,7 +125,7 @@ async fn delete_records(client: &Client, name: &str) {
     let node = view.topics[name].leaders[&at.1].node;
     // -1 is all that there is; seldom, since then there is nothing left to look at.
     let before = if client.odds(15) { -1 } else { client.between(0, 40) };
-    let what = |low_watermark| What::DeleteRecords { log: by_name(client, &at), before, low_watermark };
+    let what = |low_watermark| What::DeleteRecords { log: client.log_by_name(&at), before, low_watermark };
     let begun = site.recorder.begin(site.process, what(-1));
     let asked = async {
         let one = DeleteRecordsPartition::default().with_partition_index(at.1).with_offset(before);
@@ -198,7 +192,7 @@ async fn epoch_end(client: &Client, name: &str) {
     let Some(at) = some_partition(client, name) else { return };
     let leader = view.topics[name].leaders[&at.1];
     let epoch = if client.odds(4) { leader.epoch + 1 } else { leader.epoch.max(0) };
-    let what = |end_offset| What::EpochEnd { log: by_name(client, &at), epoch, end_offset };
+    let what = |end_offset| What::EpochEnd { log: client.log_by_name(&at), epoch, end_offset };
     let begun = site.recorder.begin(site.process, what(-1));
     let asked = async {
         let one = OffsetForLeaderPartition::default().with_partition(at.1).with_leader_epoch(epoch);

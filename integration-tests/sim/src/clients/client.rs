@@ -254,7 +254,13 @@ impl Client {
         }
     }
 
-    /// A log as the history names it. The id is what a request names, or what is beyond doubt.
+    /// A log as a request by name names it: its id is beyond doubt only where the topic is never deleted.
+    pub(super) fn log_by_name(&self, at: &(String, i32)) -> Log {
+        let id = lock(&self.0.view).topics.get(&at.0).and_then(|topic| topic.id).filter(|_| at.0 == STABLE);
+        self.log(&at.0, id, at.1)
+    }
+
+    /// A log as the history names it, with the id that the request named.
     pub(super) fn log(&self, topic: &str, id: Option<Uuid>, partition: i32) -> Log {
         Log { topic: topic.to_owned(), id: id.map(|id| id.to_string()), partition }
     }
@@ -296,14 +302,18 @@ pub(super) fn read_metadata(answer: MetadataResponse) -> (BTreeMap<i32, HostPort
         (broker.node_id.0, HostPort { host: broker.host.to_string(), port })
     });
     let brokers = brokers.collect();
-    let topics = answer.topics.into_iter().filter(|topic| topic.error_code == 0 && !topic.is_internal);
-    let topics = topics.filter_map(|topic| {
+    let topics = answer.topics.into_iter().filter(|topic| topic.error_code == 0).filter_map(|topic| {
+        // Version 0 does not tell which topics are the brokers' own.
+        let name = topic.name?.0.to_string();
+        if topic.is_internal || name.starts_with("__") {
+            return None;
+        }
         let leaders = topic.partitions.iter().filter(|partition| partition.leader_id.0 >= 0).map(|partition| {
             let leader = Leader { node: partition.leader_id.0, epoch: partition.leader_epoch };
             (partition.partition_index, leader)
         });
         let leaders = leaders.collect();
-        Some((topic.name?.0.to_string(), Topic { id: (!topic.topic_id.is_nil()).then_some(topic.topic_id), leaders }))
+        Some((name, Topic { id: (!topic.topic_id.is_nil()).then_some(topic.topic_id), leaders }))
     });
     (brokers, topics.collect())
 }

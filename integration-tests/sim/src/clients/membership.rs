@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 use strandline::world::Instant;
-use strandline_history::{Commit, End, GroupProtocol, Log, What};
+use strandline_history::{Commit, End, GroupProtocol, What};
 
-use super::client::{Client, Lane, STABLE, error_name, text, topic_name};
+use super::client::{Client, Lane, error_name, text, topic_name};
 use super::connection::Fault;
 use super::reader::{At, EARLIEST, Manner, Reader};
 
@@ -85,14 +85,8 @@ impl Membership {
         moved
     }
 
-    /// A log as a group's requests name it: by the topic's name.
-    pub(super) fn log(&self, at: &At) -> Log {
-        let id = self.client.view().topics.get(&at.0).and_then(|topic| topic.id).filter(|_| at.0 == STABLE);
-        self.client.log(&at.0, id, at.1)
-    }
-
     fn commits(&self, offsets: &BTreeMap<At, Option<i64>>) -> Vec<Commit> {
-        offsets.iter().map(|(at, offset)| Commit { log: self.log(at), offset: *offset }).collect()
+        offsets.iter().map(|(at, offset)| Commit { log: self.client.log_by_name(at), offset: *offset }).collect()
     }
 
     /// Reads what is `owned` and nothing else: what is new from the committed offset, or where it says `None` from the
@@ -204,12 +198,10 @@ impl Membership {
             let offset = some.get(&at).copied().flatten();
             by_code.entry(part.error_code).or_default().insert(at, offset);
         }
-        let mut begun = Some(begun);
         let first = by_code.keys().next().copied();
-        for (code, offsets) in by_code {
-            let what = what(self.commits(&offsets));
-            let begun = begun.take().unwrap_or_else(|| site.recorder.begin(site.process, what.clone()));
-            site.recorder.end(begun, node, commit_end(code), what);
+        for (n, (code, offsets)) in by_code.into_iter().enumerate() {
+            let begun = if n == 0 { begun } else { site.recorder.split(begun) };
+            site.recorder.end(begun, node, commit_end(code), what(self.commits(&offsets)));
             self.is_moved(code);
         }
         first
@@ -237,7 +229,7 @@ impl Membership {
         let view = self.client.view();
         let log = |at: &At| match by_id {
             true => self.client.log(&at.0, view.topics.get(&at.0).and_then(|topic| topic.id), at.1),
-            false => self.log(at),
+            false => self.client.log_by_name(at),
         };
         What::Assigned {
             group: self.group.clone(),

@@ -23,9 +23,7 @@ pub(super) async fn list_offset(client: &Client, at: &At, timestamp: i64) -> Opt
 /// As above, asked of broker `node`.
 pub(super) async fn list_offset_of(client: &Client, node: i32, at: &At, timestamp: i64) -> Option<i64> {
     let site = client.site();
-    // The request names no id; for a topic that is never deleted there is only one.
-    let id = client.view().topics.get(&at.0).and_then(|topic| topic.id).filter(|_| at.0 == super::client::STABLE);
-    let log = client.log(&at.0, id, at.1);
+    let log = client.log_by_name(at);
     let what = |offset, found_timestamp| What::ListOffsets { log: log.clone(), timestamp, offset, found_timestamp };
     let begun = site.recorder.begin(site.process, what(-1, -1));
     let (end, offset, found_timestamp) = match ask(client, node, at, timestamp).await {
@@ -45,8 +43,7 @@ pub(super) async fn list_offset_of(client: &Client, node: i32, at: &At, timestam
 /// record is that late, is an answer too.
 pub(super) async fn list_offset_until(client: &Client, at: &At, timestamp: i64, until: Instant) -> Option<i64> {
     let site = client.site();
-    let id = client.view().topics.get(&at.0).and_then(|topic| topic.id);
-    let log = client.log(&at.0, id, at.1);
+    let log = client.log_by_name(at);
     let what = |offset, found_timestamp| What::ListOffsets { log: log.clone(), timestamp, offset, found_timestamp };
     let begun = site.recorder.begin(site.process, what(-1, -1));
     while client.now() < until {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use strandline::records::Codec;
 use strandline::types::Uuid;
 use strandline::world::Instant;
-use strandline_history::{End, Value, What};
+use strandline_history::{End, Log, Value, What};
 use tokio::sync::mpsc;
 
 use super::client::{Client, Lane as Link, STABLE, View, error_name, topic_name};
@@ -357,7 +357,7 @@ impl Producer {
         let bytes = records::make(&batch.values, batch.form, numbered);
         if batch.begun.is_none() {
             let site = self.client.site();
-            let what = what(&self.client, at, batch, self.manner.acks != 0, None);
+            let what = what(self.client.log_by_name(at), batch, self.manner.acks != 0, None);
             batch.begun = Some(site.recorder.begin(site.process, what));
         }
         Some((batch.id, bytes))
@@ -467,14 +467,14 @@ impl Producer {
 
     fn end(&self, at: &At, batch: Batch, node: Option<i32>, end: End, offset: Option<i64>) {
         if let Some(begun) = batch.begun {
-            let what = what(&self.client, at, &batch, self.manner.acks != 0, offset);
+            let log = self.client.log(&at.0, batch.topic_id, at.1);
+            let what = what(log, &batch, self.manner.acks != 0, offset);
             self.client.site().recorder.end(begun, node, end, what);
         }
     }
 }
 
-fn what(client: &Client, at: &At, batch: &Batch, acked: bool, offset: Option<i64>) -> What {
-    let log = client.log(&at.0, batch.topic_id, at.1);
+fn what(log: Log, batch: &Batch, acked: bool, offset: Option<i64>) -> What {
     What::Send { log, values: batch.values.clone(), idempotent: batch.idempotent, acked, offset }
 }
 

@@ -147,9 +147,8 @@ async fn poll(
     read_committed: bool,
 ) -> Option<i64> {
     let site = client.site();
-    let log = client.log(&at.0, id, at.1);
     let empty = What::Poll {
-        log: log.clone(),
+        log: client.log_by_name(at),
         position_of,
         from,
         next: from,
@@ -162,9 +161,16 @@ async fn poll(
     let begun = site.recorder.begin(site.process, empty);
     let until = client.now() + PATIENCE;
     loop {
+        let mut log = client.log_by_name(at);
         let asked = async {
-            let connection = client.node(node, Lane::Data).await?;
-            connection.ask(if id.is_some() { 4..=18 } else { 4..=12 }, |_| fetch(at, id, from, read_committed)).await
+            let usable = if id.is_some() { 4..=18 } else { 4..=12 };
+            let request = |version| {
+                if version >= 13 {
+                    log = client.log(&at.0, id, at.1);
+                }
+                fetch(at, id, from, read_committed)
+            };
+            client.node(node, Lane::Data).await?.ask(usable, request).await
         };
         let answer = asked.await.ok();
         let data = answer.as_ref().and_then(|answer| answer.responses.first()?.partitions.first());
@@ -245,16 +251,19 @@ async fn write(client: &Client, at: &At, topic: &Topic, counter: u64, numbered: 
         Value { run: site.run, process: site.process, counter, topic: at.0.clone(), partition: at.1, timestamp_ms };
     let values = vec![value];
     let batch = records::make(&values, Form { codec: Codec::None, bytes_min: 0 }, Some(numbered));
-    let log = client.log(&at.0, topic.id, at.1);
-    let what = |offset| What::Send { log: log.clone(), values: values.clone(), idempotent: true, acked: true, offset };
-    let begun = site.recorder.begin(site.process, what(None));
+    let what = |log, offset| What::Send { log, values: values.clone(), idempotent: true, acked: true, offset };
+    let begun = site.recorder.begin(site.process, what(client.log_by_name(at), None));
     let usable = if topic.id.is_some() { 3..=13 } else { 3..=12 };
     while client.now() < until {
+        let mut log = client.log_by_name(at);
         let asked = async {
             let node =
                 client.view().topics.get(&at.0).and_then(|topic| topic.leaders.get(&at.1)).map_or(-1, |l| l.node);
             let connection = client.node(node, Lane::Data).await?;
-            let answer = connection.ask(usable.clone(), |_| {
+            let answer = connection.ask(usable.clone(), |version| {
+                if version >= 13 {
+                    log = client.log(&at.0, topic.id, at.1);
+                }
                 let data = PartitionProduceData::default().with_index(at.1).with_records(Some(batch.clone()));
                 let data = TopicProduceData::default().with_name(topic_name(&at.0)).with_partition_data(vec![data]);
                 let data = data.with_topic_id(topic.id.unwrap_or_default());
@@ -266,7 +275,8 @@ async fn write(client: &Client, at: &At, topic: &Topic, counter: u64, numbered: 
             && let Some(part) = answer.responses.first().and_then(|topic| topic.partition_responses.first())
             && part.error_code == 0
         {
-            site.recorder.end(begun, Some(node), End::Ok, what((part.base_offset >= 0).then_some(part.base_offset)));
+            let offset = (part.base_offset >= 0).then_some(part.base_offset);
+            site.recorder.end(begun, Some(node), End::Ok, what(log, offset));
             return Some(part.base_offset);
         }
         client.back_off().await;

@@ -222,7 +222,8 @@ impl Reader {
         let shares = wanted.into_iter().filter_map(|(at, asked)| {
             let part = self.parts.get_mut(&at)?;
             part.busy = true;
-            let (log, position_of) = (self.client.log(&at.0, asked.topic_id, at.1), part.position_of);
+            // Whether it names an id follows from the version, which is not known yet.
+            let (log, position_of) = (self.client.log_by_name(&at), part.position_of);
             let begun = site.recorder.begin(site.process, poll(&log, position_of, asked.from, self.manner, None));
             Some(Share { at, log, asked, position_of, begun })
         });
@@ -289,7 +290,13 @@ impl Reader {
                 };
                 let found = shares.iter().position(|share| same(share) && share.at.1 == data.partition_index);
                 match found {
-                    Some(found) => self.share(node, shares.remove(found), &data),
+                    Some(found) => {
+                        let mut share = shares.remove(found);
+                        if by_id {
+                            share.log = self.client.log(&share.at.0, share.asked.topic_id, share.at.1);
+                        }
+                        self.share(node, share, &data);
+                    }
                     None => note(self.client.site(), "Fetch answers for a partition that was not asked for"),
                 }
             }
