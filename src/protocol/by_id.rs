@@ -116,8 +116,7 @@ impl Reader {
     pub(super) fn tags(&mut self) -> Option<BTreeMap<i32, Bytes>> {
         let mut tags = BTreeMap::new();
         for _ in 0..self.unsigned()? {
-            // The message crate keeps the upper half of all tags as negative numbers.
-            let tag = self.unsigned()?.cast_signed();
+            let tag = i32::try_from(self.unsigned()?).ok()?;
             let length = self.unsigned()? as usize;
             tags.insert(tag, self.take(length)?);
         }

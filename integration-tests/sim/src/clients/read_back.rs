@@ -10,7 +10,7 @@ use strandline::types::Uuid;
 use strandline_history::{End, GroupProtocol, Value, What};
 use tokio::sync::watch;
 
-use super::client::{Client, Lane, Topic, all_topics, read_metadata, topic_name};
+use super::client::{Client, Lane, STABLE, Topic, all_topics, read_metadata, topic_name};
 use super::membership::Membership;
 use super::offsets;
 use super::reader::{At, EARLIEST, LATEST};
@@ -93,7 +93,8 @@ async fn describe(client: &Client, address: &HostPort) -> Option<Vec<(String, To
     let what = |topic: &str, found| What::Describe { topic: topic.to_owned(), found };
     let begun = site.recorder.begin(site.process, what("", None));
     let answer: MetadataResponse = loop {
-        let asked = async { client.connect(address, Lane::Data).await?.ask(0..=13, all_topics).await };
+        // Versions that tell ids.
+        let asked = async { client.connect(address, Lane::Data).await?.ask(10..=13, all_topics).await };
         match asked.await {
             Ok(answer) if answer.topics.iter().all(|topic| topic.error_code == 0) => break answer,
             _ if client.now() > until => return None,
@@ -163,7 +164,8 @@ async fn poll(
     loop {
         let mut log = client.log_by_name(at);
         let asked = async {
-            let usable = if id.is_some() { 4..=18 } else { 4..=12 };
+            // What is read by name soon after a deletion may be of the topic before it: it would say nothing.
+            let usable = if at.0 == STABLE { 4..=18 } else { 13..=18 };
             let request = |version| {
                 if version >= 13 {
                     log = client.log(&at.0, id, at.1);
@@ -253,7 +255,8 @@ async fn write(client: &Client, at: &At, topic: &Topic, counter: u64, numbered: 
     let batch = records::make(&values, Form { codec: Codec::None, bytes_min: 0 }, Some(numbered));
     let what = |log, offset| What::Send { log, values: values.clone(), idempotent: true, acked: true, offset };
     let begun = site.recorder.begin(site.process, what(client.log_by_name(at), None));
-    let usable = if topic.id.is_some() { 3..=13 } else { 3..=12 };
+    // By id it proves which topic has the name now.
+    let usable = if at.0 == STABLE { 3..=13 } else { 13..=13 };
     while client.now() < until {
         let mut log = client.log_by_name(at);
         let asked = async {
