@@ -70,6 +70,9 @@ def observed(launch, minio, topic, tmp_path):
         workload.start()
         done = hurt(broker, proxy, workload, faults, random.Random(seed))
         workload.stop()
+        broker.stop()
+        broker.own, broker.bucket = {}, minio.config(topic)  # as it is shipped, for everything is read from the bucket
+        broker.start()
         workload.read_back()
         clean, said = workload.verdict()
         print(said)

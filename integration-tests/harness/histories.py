@@ -95,8 +95,7 @@ class Workload:
     def read_back(self, timeout_s=600.0):
         """The final phase: fresh clients of each library read everything."""
         self._write(healed_us=micros())
-        for client in CLIENTS:
-            child = self._begin(client, final=True)
+        for client, child in [(client, self._begin(client, final=True)) for client in CLIENTS]:
             assert child.wait(timeout_s) == 0, f"{client}, final:\n{child.log_tail()}"
         self.notes.close()
 

@@ -116,7 +116,8 @@ impl Reader {
     pub(super) fn tags(&mut self) -> Option<BTreeMap<i32, Bytes>> {
         let mut tags = BTreeMap::new();
         for _ in 0..self.unsigned()? {
-            let tag = i32::try_from(self.unsigned()?).ok()?;
+            // The message crate keeps the upper half of all tags as negative numbers.
+            let tag = self.unsigned()?.cast_signed();
             let length = self.unsigned()? as usize;
             tags.insert(tag, self.take(length)?);
         }

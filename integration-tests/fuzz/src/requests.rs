@@ -88,7 +88,12 @@ impl<M: Request + PartialEq + std::fmt::Debug + 'static> Checked for M {
         // Newer versions with the same layout are decoded as the newest that the message crate knows.
         let wire = version.min(M::VERSIONS.max);
         self.encode(&mut again, wire).unwrap_or_else(|e| panic!("{} {version} can't be encoded: {e}", M::KEY));
-        let again: M = decode(version, again.freeze()).unwrap_or_else(|e| panic!("{} {version}: {e}", M::KEY));
+        let again = decode::<M>(version, again.freeze());
+        // The message crate counts unknown tags of 2^31 and more, which are negative to it, but does not write them.
+        if again.as_ref() != Ok(self) && format!("{self:?}").contains("unknown_tagged_fields: {-") {
+            return embedded(self);
+        }
+        let again = again.unwrap_or_else(|e| panic!("{} {version}: {e}", M::KEY));
         assert!(again == *self, "{} {version} comes back as another:\n{self:?}\n{again:?}", M::KEY);
         embedded(self);
     }

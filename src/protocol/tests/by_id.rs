@@ -25,7 +25,7 @@ pub(super) fn decode_encode(key: i16, body: Bytes) -> Result<Bytes, FrameError> 
 fn tags(out: &mut Writer, tags: &BTreeMap<i32, Bytes>) {
     out.unsigned(tags.len());
     for (tag, value) in tags {
-        out.unsigned(usize::try_from(*tag).unwrap());
+        out.unsigned(tag.cast_unsigned() as usize);
         out.unsigned(value.len());
         out.0.put_slice(value);
     }
@@ -132,4 +132,13 @@ fn lists_have_the_room_that_was_verified() {
     let body = [&[6][..], &group.repeat(5), &[0, 0]].concat();
     let request: OffsetFetchRequest = decode_by_id(10, body.into()).unwrap();
     assert_eq!((request.groups.len(), request.groups.capacity()), (5, 5));
+}
+
+/// The verifier lets every tag pass, so the decoder must.
+#[test]
+fn the_largest_tag_is_a_tag() {
+    let tag = [0xff, 0xff, 0xff, 0xff, 0x0f];
+    let body = [&[1, 0, 1][..], &tag, &[0]].concat();
+    let request: OffsetFetchRequest = decode_by_id(10, body.into()).unwrap();
+    assert_eq!(request.unknown_tagged_fields.len(), 1);
 }
