@@ -128,8 +128,13 @@ async fn poll(ctx: &Context, wanted: &Wanted) -> (Vec<Found>, Held) {
         wanted.view.partitions.iter().filter_map(|(key, _)| slot(&state, &key.0, key.1).ok()).collect();
     let waiter = ctx.replica.watch(slots.into_iter());
     loop {
-        let (ready, checked) = look(ctx, state, wanted).await;
-        state = checked;
+        let ready = match look(ctx, state, wanted).await {
+            Ok((ready, checked)) => {
+                state = checked;
+                ready
+            }
+            Err(Unavailable(_)) => return (all(wanted, KafkaError::NotLeaderOrFollower), Held::default()),
+        };
         if ready || ctx.world.now() >= deadline {
             return read(ctx, &state, wanted, deadline).await;
         }
@@ -142,8 +147,9 @@ async fn poll(ctx: &Context, wanted: &Wanted) -> (Vec<Found>, Held) {
     }
 }
 
-/// Whether the answer is due: enough bytes, or an error that a newer State confirms.
-async fn look(ctx: &Context, state: Arc<State>, wanted: &Wanted) -> (bool, Arc<State>) {
+/// Whether the answer is due: enough bytes, or an error that a newer State confirms. An error is returned where none can
+/// be had: a "no" would be a guess then.
+async fn look(ctx: &Context, state: Arc<State>, wanted: &Wanted) -> Result<(bool, Arc<State>), Unavailable> {
     let mut bytes = 0;
     let mut doubtful = false;
     for (key, asked) in &wanted.view.partitions {
@@ -153,13 +159,13 @@ async fn look(ctx: &Context, state: Arc<State>, wanted: &Wanted) -> (bool, Arc<S
         }
     }
     if doubtful && planted(Defect::StaleOutOfRange) {
-        return (true, state);
+        return Ok((true, state));
     }
     if doubtful {
-        return (true, ctx.replica.barrier().await.unwrap_or(state));
+        return Ok((true, ctx.replica.barrier().await?));
     }
     // Kafka answers at once to a fetch of nothing, and to one that wants no bytes.
-    (bytes >= wanted.bytes_min || wanted.view.partitions.is_empty(), state)
+    Ok((bytes >= wanted.bytes_min || wanted.view.partitions.is_empty(), state))
 }
 
 /// The partition, if it may be read at that offset.
