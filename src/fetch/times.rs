@@ -2,7 +2,7 @@
 use super::assemble::Walk;
 use super::offsets_topic;
 use super::read::{FetchError, Fetcher};
-use crate::records::{TimestampType, first_at_or_after, max_timestamp_record};
+use crate::records::{BatchHeader, Placed, WalkError, first_at_or_after, max_timestamp_record};
 use crate::state::{Partition, Run, State};
 use crate::types::{Offset, TimestampMs};
 use std::cmp::Reverse;
@@ -35,18 +35,18 @@ impl Fetcher {
         if state.is_offsets_slot(partition.slot) {
             return Ok(offsets_topic::first_at(state, partition.slot, at));
         }
-        let runs: Vec<Run> = partition.tail.from_time(partition.log_start, at).collect();
+        let log_start = partition.log_start;
+        let runs: Vec<Run> = partition.tail.from_time(log_start, at).collect();
         for run in runs {
             let found = self.search(state, &run, |header, batch, base| {
                 // The header's claim spares the records of batches that are wholly before.
                 if header.max_timestamp < at {
                     return Ok(None);
                 }
-                first_at_or_after(batch, base, at, INFLATED_MAX)
+                first_at_or_after(batch, Placed { base, log_start }, at, INFLATED_MAX)
             });
-            let found = found.await?.into_iter().find(|f| f.offset >= partition.log_start);
-            if found.is_some() {
-                return Ok(found);
+            if let Some(found) = found.await?.into_iter().next() {
+                return Ok(Some(found));
             }
         }
         Ok(None)
@@ -64,19 +64,17 @@ impl Fetcher {
         if state.is_offsets_slot(partition.slot) {
             return Ok(offsets_topic::latest_in_time(state, partition.slot));
         }
+        let log_start = partition.log_start;
         let mut best: Option<TimedOffset> = None;
         let mut last = None;
         for _ in 0..RUNS_MAX {
-            let Some(run) = partition.tail.latest_in_time(partition.log_start, last) else { break };
+            let Some(run) = partition.tail.latest_in_time(log_start, last) else { break };
             let order = |found: TimedOffset| (found.timestamp, Reverse(found.offset));
             if best.is_some_and(|best| order(best) > (run.max_timestamp, Reverse(run.base_offset))) {
                 break;
             }
-            let found = self.search(state, &run, |header, batch, base| {
-                if header.timestamp_type() == TimestampType::LogAppendTime {
-                    return Ok(Some((base, header.max_timestamp)));
-                }
-                max_timestamp_record(batch, base, INFLATED_MAX)
+            let found = self.search(state, &run, |_, batch, base| {
+                max_timestamp_record(batch, Placed { base, log_start }, INFLATED_MAX)
             });
             best = found.await?.into_iter().chain(best).max_by_key(|found| order(*found));
             last = Some(run);
@@ -89,11 +87,7 @@ impl Fetcher {
         &self,
         state: &State,
         run: &Run,
-        look: impl Fn(
-            &crate::records::BatchHeader,
-            &[u8],
-            Offset,
-        ) -> Result<Option<(Offset, TimestampMs)>, crate::records::WalkError>,
+        look: impl Fn(&BatchHeader, &[u8], Offset) -> Result<Option<(Offset, TimestampMs)>, WalkError>,
     ) -> Result<Vec<TimedOffset>, FetchError> {
         let meta = state.object(run.object).ok_or(FetchError::Damaged)?;
         let mut objects = self.load(std::iter::once((run.object, *meta)), None).await;

@@ -21,6 +21,6 @@ pub use codec::{Codec, CodecError, Level, compress, inflate};
 pub use header::{Batch, BatchError, BatchHeader, Batches, HEADER_BYTES, PREFIX_BYTES, TimestampType, patched_prefix};
 pub use recompress::{RecompressError, recompress};
 pub use stamp::{BatchBytes, stamp_log_append_time};
-pub use timestamps::{first_at_or_after, max_timestamp_record};
+pub use timestamps::{Placed, first_at_or_after, max_timestamp_record};
 pub use validate::{RecordError, Refused, Rules, Valid, Validation, validate};
 pub use walk::{Body, Header, RecordView, Records, WalkError, body, walk};

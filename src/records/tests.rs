@@ -69,14 +69,19 @@ fn a_flipped_bit_is_corrupt() {
     assert_eq!(validate(&sent.into(), &rules()).unwrap_err().error, KafkaError::CorruptMessage);
 }
 
+/// A batch of which every record may be read.
+fn placed(base: Offset) -> Placed {
+    Placed { base, log_start: base }
+}
+
 #[test]
 fn times_are_found_by_record() {
     for codec in CODECS {
         let sent = batch(codec);
-        let found = first_at_or_after(&sent, Offset(100), TimestampMs(NOW + 1), LIMIT).unwrap();
+        let found = first_at_or_after(&sent, placed(Offset(100)), TimestampMs(NOW + 1), LIMIT).unwrap();
         assert_eq!(found, Some((Offset(101), TimestampMs(NOW + 1))));
-        assert_eq!(first_at_or_after(&sent, Offset(100), TimestampMs(NOW + 3), LIMIT).unwrap(), None);
-        let latest = max_timestamp_record(&sent, Offset(100), LIMIT).unwrap();
+        assert_eq!(first_at_or_after(&sent, placed(Offset(100)), TimestampMs(NOW + 3), LIMIT).unwrap(), None);
+        let latest = max_timestamp_record(&sent, placed(Offset(100)), LIMIT).unwrap();
         assert_eq!(latest, Some((Offset(102), TimestampMs(NOW + 2))));
     }
 }
@@ -146,9 +151,9 @@ fn log_append_time_replaces_every_time() {
         let header = BatchHeader::parse(&whole).unwrap();
         assert_eq!((header.timestamp_type(), header.max_timestamp), (TimestampType::LogAppendTime, at));
         assert_eq!(header.crc, header::crc_of(&whole));
-        assert_eq!(first_at_or_after(&whole, Offset(3), at, LIMIT).unwrap(), Some((Offset(3), at)));
-        assert_eq!(first_at_or_after(&whole, Offset(3), TimestampMs(at.0 + 1), LIMIT).unwrap(), None);
-        assert_eq!(max_timestamp_record(&whole, Offset(3), LIMIT).unwrap(), Some((Offset(3), at)));
+        assert_eq!(first_at_or_after(&whole, placed(Offset(3)), at, LIMIT).unwrap(), Some((Offset(3), at)));
+        assert_eq!(first_at_or_after(&whole, placed(Offset(3)), TimestampMs(at.0 + 1), LIMIT).unwrap(), None);
+        assert_eq!(max_timestamp_record(&whole, placed(Offset(3)), LIMIT).unwrap(), Some((Offset(3), at)));
     }
 }
 

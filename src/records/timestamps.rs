@@ -3,50 +3,69 @@ use crate::records::header::{BatchHeader, TimestampType};
 use crate::records::walk::{Records, WalkError, body};
 use crate::types::{Offset, TimestampMs};
 
-/// The first record of `batch` with a time at or after `at`, if it has one; `base` is the offset of the batch's first
-/// record, since a stored batch does not know it. Of a LogAppendTime batch every record has the batch's time.
+/// Where a stored batch lies, which it does not know itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// The offset of its first record.
+    pub base: Offset,
+    /// The first offset that may be read: DeleteRecords can hide a part of a batch.
+    pub log_start: Offset,
+}
+
+impl Placed {
+    /// The first record that may be read of a batch of this header; `None` if none may.
+    fn first(self, header: &BatchHeader) -> Option<Offset> {
+        let end = Offset(self.base.0.saturating_add(i64::from(header.records())));
+        let first = self.base.max(self.log_start);
+        (first < end).then_some(first)
+    }
+}
+
+/// The first readable record of `batch` with a time at or after `at`, if it has one. Of a LogAppendTime batch every
+/// record has the batch's time.
 ///
 /// # Errors
 /// Where the records can't be walked or exceed `limit` bytes decompressed.
 pub fn first_at_or_after(
     batch: &[u8],
-    base: Offset,
+    placed: Placed,
     at: TimestampMs,
     limit: usize,
 ) -> Result<Option<(Offset, TimestampMs)>, WalkError> {
     let header = BatchHeader::parse(batch)?;
     if header.timestamp_type() == TimestampType::LogAppendTime {
-        return Ok((header.max_timestamp >= at).then_some((base, header.max_timestamp)));
+        let first = placed.first(&header).filter(|_| header.max_timestamp >= at);
+        return Ok(first.map(|first| (first, header.max_timestamp)));
     }
     let body = body(&header, batch, limit)?;
-    for found in record_times(&header, &body, base) {
+    for found in record_times(&header, &body, placed.base) {
         let (offset, timestamp) = found?;
-        if timestamp >= at {
+        if timestamp >= at && offset >= placed.log_start {
             return Ok(Some((offset, timestamp)));
         }
     }
     Ok(None)
 }
 
-/// The first record that has the batch's largest time, by the records themselves and not by what the header claims;
-/// `None` only for a batch without records. `base` as for [`first_at_or_after`].
+/// The first of the readable records that have the largest time of them, by the records themselves and not by what the
+/// header claims; `None` if none may be read.
 ///
 /// # Errors
 /// Where the records can't be walked or exceed `limit` bytes decompressed.
 pub fn max_timestamp_record(
     batch: &[u8],
-    base: Offset,
+    placed: Placed,
     limit: usize,
 ) -> Result<Option<(Offset, TimestampMs)>, WalkError> {
     let header = BatchHeader::parse(batch)?;
     if header.timestamp_type() == TimestampType::LogAppendTime {
-        return Ok((header.records() > 0).then_some((base, header.max_timestamp)));
+        return Ok(placed.first(&header).map(|first| (first, header.max_timestamp)));
     }
     let body = body(&header, batch, limit)?;
     let mut latest: Option<(Offset, TimestampMs)> = None;
-    for found in record_times(&header, &body, base) {
+    for found in record_times(&header, &body, placed.base) {
         let (offset, timestamp) = found?;
-        if latest.is_none_or(|(_, largest)| timestamp > largest) {
+        if offset >= placed.log_start && latest.is_none_or(|(_, largest)| timestamp > largest) {
             latest = Some((offset, timestamp));
         }
     }

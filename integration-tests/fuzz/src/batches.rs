@@ -3,7 +3,7 @@ use bytes::Bytes;
 use kafka_protocol::indexmap::IndexMap;
 use kafka_protocol::records::{Compression, RecordBatchDecoder};
 use strandline::records::{
-    Batch, BatchHeader, Batches, Codec, HEADER_BYTES, Level, Rules, TimestampType, Validation, compress,
+    Batch, BatchHeader, Batches, Codec, HEADER_BYTES, Level, Placed, Rules, TimestampType, Validation, compress,
     first_at_or_after, inflate, max_timestamp_record, recompress, validate, walk,
 };
 use strandline::types::{Offset, TimestampMs};
@@ -119,9 +119,14 @@ fn check(records: &Bytes, settings: u8) -> bool {
         views.push((record.timestamp_delta, record.offset_delta, owned(record.key), owned(record.value), headers));
     });
     for at in [i64::MIN, 0, header.max_timestamp.0, i64::MAX] {
-        let _ = first_at_or_after(&stored, Offset(i64::MAX), TimestampMs(at), INFLATED_MAX);
+        let _ = first_at_or_after(
+            &stored,
+            Placed { base: Offset(i64::MAX), log_start: Offset(0) },
+            TimestampMs(at),
+            INFLATED_MAX,
+        );
     }
-    let _ = max_timestamp_record(&stored, Offset(0), INFLATED_MAX);
+    let _ = max_timestamp_record(&stored, Placed { base: Offset(0), log_start: Offset(1) }, INFLATED_MAX);
     let looked_into = header.codec() == Ok(Codec::None) || rules.validation == Validation::Full;
     if walked.is_err() {
         assert!(!looked_into, "validation took what can't be walked: {walked:?}");

@@ -2,7 +2,7 @@
 use super::{CODECS, LIMIT, rules};
 use crate::records::header::HEADER_BYTES;
 use crate::records::{
-    BatchBuilder, BatchHeader, Batches, Codec, Level, NewRecord, Rules, Validation, first_at_or_after, inflate,
+    BatchBuilder, BatchHeader, Batches, Codec, Level, NewRecord, Placed, Rules, Validation, first_at_or_after, inflate,
     max_timestamp_record, recompress, validate, walk,
 };
 use crate::types::{Offset, TimestampMs};
@@ -77,8 +77,9 @@ fn read_all(bytes: &Bytes) {
     let _ = walk(bytes, LIMIT, |record| {
         let _ = record.headers().count();
     });
-    let _ = first_at_or_after(bytes, Offset(i64::MAX - 1), TimestampMs(i64::MAX), LIMIT);
-    let _ = max_timestamp_record(bytes, Offset(i64::MAX - 1), LIMIT);
+    let placed = Placed { base: Offset(i64::MAX - 1), log_start: Offset(0) };
+    let _ = first_at_or_after(bytes, placed, TimestampMs(i64::MAX), LIMIT);
+    let _ = max_timestamp_record(bytes, placed, LIMIT);
     for codec in [Codec::None, Codec::Snappy] {
         let _ = recompress(bytes, codec, Level::Default, LIMIT);
     }
@@ -110,13 +111,19 @@ proptest! {
     }
 
     #[test]
-    fn times_are_found_as_by_brute_force(records in vec(written(), 1..20), at in 0_i64..1 << 41, codec in codec()) {
+    fn times_are_found_as_by_brute_force(
+        records in vec(written(), 1..20), at in 0_i64..1 << 41, log_start in 490_i64..525, codec in codec(),
+    ) {
         let batch = build(codec, &records);
-        let times = || (500_i64..).zip(&records).map(|(offset, record)| (Offset(offset), TimestampMs(record.timestamp)));
+        let placed = Placed { base: Offset(500), log_start: Offset(log_start) };
+        let times = || {
+            let all = (500_i64..).zip(&records).map(|(offset, record)| (Offset(offset), TimestampMs(record.timestamp)));
+            all.filter(|(offset, _)| offset.0 >= log_start)
+        };
         let first = times().find(|(_, timestamp)| timestamp.0 >= at);
-        prop_assert_eq!(first_at_or_after(&batch, Offset(500), TimestampMs(at), LIMIT).unwrap(), first);
+        prop_assert_eq!(first_at_or_after(&batch, placed, TimestampMs(at), LIMIT).unwrap(), first);
         let latest = times().reduce(|best, next| if next.1 > best.1 { next } else { best });
-        prop_assert_eq!(max_timestamp_record(&batch, Offset(500), LIMIT).unwrap(), latest);
+        prop_assert_eq!(max_timestamp_record(&batch, placed, LIMIT).unwrap(), latest);
     }
 
     #[test]
