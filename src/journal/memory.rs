@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use super::rules::{self, Known, Lookup, Verdict};
 use super::{Appended, ENTRY_OVERHEAD_BYTES, Journal, JournalError, Proposal, Stored};
@@ -14,7 +14,8 @@ use crate::types::{Head, Incarnation, Position, Token};
 pub struct MemoryJournal {
     /// A mutex and not an owner task: no call awaits while it holds it, and the simulation wants no task of ours.
     log: Arc<Mutex<Log>>,
-    head: watch::Sender<Head>,
+    /// Told when the head has moved. It wakes in the order of waiting; a watch channel would draw that order.
+    moved: Arc<Notify>,
 }
 
 impl MemoryJournal {
@@ -28,7 +29,7 @@ impl MemoryJournal {
     #[must_use]
     pub fn with_bytes_max(bytes_max: usize) -> Self {
         let log = Log { entries: VecDeque::new(), trimmed: 0, newest: BTreeMap::new(), bytes: 0, bytes_max };
-        Self { log: Arc::new(Mutex::new(log)), head: watch::Sender::new(Head::default()) }
+        Self { log: Arc::new(Mutex::new(log)), moved: Arc::default() }
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -50,7 +51,7 @@ impl Journal for MemoryJournal {
             Verdict::Known(position) => position,
             Verdict::New => {
                 log.push(proposal)?;
-                self.head.send_replace(log.head());
+                self.moved.notify_waiters();
                 log.head().position
             }
         };
@@ -76,8 +77,13 @@ impl Journal for MemoryJournal {
     }
 
     async fn changed(&self, beyond: Position) {
-        // An error would mean that the sender is gone, but `self` holds one.
-        let _ = self.head.subscribe().wait_for(|head| head.position > beyond).await;
+        loop {
+            let moved = self.moved.notified();
+            if self.log().head().position > beyond {
+                return;
+            }
+            moved.await;
+        }
     }
 
     async fn trim(&self, below: Position) -> Result<(), JournalError> {
