@@ -1,6 +1,7 @@
 //! The brokers of one run, and the journal and bucket that they share. Each broker has a keeper that starts it again
 //! when it has died, as a supervisor does.
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use strandline::api::Context;
@@ -13,7 +14,7 @@ use strandline::store::object::ObjectBucket;
 use strandline::telemetry::Metrics;
 use strandline::types::{BrokerId, TimestampMs};
 use strandline::world::{Host, Instant, Pace, World};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 
 use crate::faults::Faults;
 use crate::network::{Listener, Network};
@@ -37,7 +38,7 @@ struct Inner {
     /// What brokers did that none should do.
     troubles: Mutex<Vec<String>>,
     /// Nothing is down any more on purpose.
-    healed: watch::Sender<bool>,
+    healed: (AtomicBool, Notify),
 }
 
 /// What the others know of a broker's keeper.
@@ -94,7 +95,7 @@ impl Cluster {
             objects: bucket::Objects::default(),
             brokers,
             troubles: Mutex::default(),
-            healed: watch::Sender::new(false),
+            healed: (AtomicBool::new(false), Notify::new()),
         }));
         for (id, orders) in orders {
             world.spawn("keeper", cluster.clone().keep(id, orders));
@@ -154,7 +155,9 @@ impl Cluster {
 
     /// Lets everything go on that is down or stands still; true when all brokers are ready within `patience`.
     pub async fn heal(&self, patience: Duration) -> bool {
-        self.0.healed.send_replace(true);
+        let (healed, told) = &self.0.healed;
+        healed.store(true, Ordering::Relaxed);
+        told.notify_waiters();
         for id in self.ids() {
             if let Some(host) = self.host(id) {
                 host.resume();
@@ -176,8 +179,11 @@ impl Cluster {
 
     /// Passes `time`, or less when everything is healed.
     async fn rest(&self, time: Duration) {
-        let mut healed = self.0.healed.subscribe();
-        self.0.world.timeout(time, healed.wait_for(|healed| *healed)).await;
+        let (healed, told) = &self.0.healed;
+        let told = told.notified();
+        if !healed.load(Ordering::Relaxed) {
+            self.0.world.timeout(time, told).await;
+        }
     }
 
     /// What brokers did that none should do.
@@ -221,6 +227,7 @@ impl Cluster {
                 }
                 order = orders.recv() => order,
             };
+            tracing::debug!(id, ?order, "order");
             match order {
                 None => return std::future::pending().await,
                 Some(Order::Kill { dark, down }) => {
@@ -262,8 +269,8 @@ impl Cluster {
     async fn stop(&self, id: i32, life: Life) {
         self.0.network.leave(&Self::address(id).host, false);
         self.now(id).replica = None;
-        let Life { host, stop, context, batcher, owner } = life;
-        stop.send_replace(true);
+        let Life { host, context, batcher, owner } = life;
+        self.0.network.stop(id);
         let finished = self.0.world.timeout(STOP_PATIENCE, server::finish(context, batcher, owner)).await;
         if let Some(Err(error)) = finished {
             self.trouble(format!("broker {id} did not stop in order: {error}"));
@@ -311,7 +318,9 @@ impl Cluster {
             let broker = assemble(&config, &starting, &metrics, Arc::new(journal), Arc::new(bucket), members).await;
             broker.map_err(|e| e.to_string())
         });
-        let broker = match started.await {
+        let started = started.await;
+        tracing::debug!(id, life, error = ?started.as_ref().map(|started| started.as_ref().err()), "start");
+        let broker = match started {
             Ok(Ok(broker)) => broker,
             Ok(Err(error)) => {
                 if is_alarm(&error) {
@@ -323,15 +332,14 @@ impl Cluster {
             Err(_) => return None,
         };
         let Broker { context, limits, owner, batcher } = broker;
-        let (stop, stopping) = watch::channel(false);
         let address = Arc::new(Self::address(id));
         network.note("start", &address.host, &[]);
         let replica = context.replica.clone();
-        network.listen(Listener { context: context.clone(), limits, id, world: inside, address, stop: stopping });
+        network.listen(Listener { context: context.clone(), limits, id, world: inside, address });
         let mut now = self.now(id);
         now.host = Some(host.clone());
         now.replica = Some(replica);
-        Some(Life { host, stop, context, batcher, owner })
+        Some(Life { host, context, batcher, owner })
     }
 }
 
@@ -343,7 +351,6 @@ fn is_alarm(error: &str) -> bool {
 /// One life of one broker.
 struct Life {
     host: Host,
-    stop: watch::Sender<bool>,
     context: Arc<Context>,
     batcher: strandline::world::JoinHandle<()>,
     owner: strandline::world::JoinHandle<Result<(), strandline::metadata::Fatal>>,

@@ -1,15 +1,14 @@
 //! Runs seeds and says what came of them: `sim --seeds 200`, `sim --seed 17`, `sim twice --seeds 100`, `sim mutants`.
 use clap::{Parser, Subcommand};
-use std::collections::BTreeMap;
-use std::ops::Range;
-use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io::{BufRead, BufReader};
+use std::process::{self, ExitCode, Stdio};
 use std::time::Instant;
 use strandline_sim::plan::Plan;
-use strandline_sim::run::{catch_panics, run};
+use strandline_sim::run::{catch_panics, run, virtual_time};
 use strandline_sim::summary::Summary;
 use strandline_sim::verdict::Verdict;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 
 #[cfg(feature = "planted")]
 mod mutants;
@@ -26,12 +25,19 @@ struct Arguments {
     /// The first of them.
     #[arg(long, global = true, default_value_t = 0)]
     from: u64,
-    /// Seeds that run side by side.
+    /// Seeds that run side by side, each in a process of its own: what threads share (the reclaiming of a cache's memory)
+    /// would let one run's timing into another.
     #[arg(long, global = true, default_value_t = 2)]
-    jobs: usize,
+    jobs: u64,
+    /// Every how many seeds one is run.
+    #[arg(long, global = true, default_value_t = 1, hide = true)]
+    stride: u64,
     /// Without faults.
     #[arg(long, global = true)]
     calm: bool,
+    /// Prints what brokers log from this level on (info, debug, trace), with the virtual time.
+    #[arg(long, global = true)]
+    log: Option<tracing::Level>,
     /// Prints every operation.
     #[arg(long, global = true)]
     history: bool,
@@ -49,8 +55,9 @@ enum Command {
 }
 
 impl Arguments {
-    fn seeds(&self) -> Range<u64> {
-        self.seed.map_or(self.from..self.from + self.seeds, |seed| seed..seed + 1)
+    fn seeds(&self) -> impl Iterator<Item = u64> {
+        let step = usize::try_from(self.stride.max(1)).unwrap_or(1);
+        self.seed.map_or(self.from..self.from + self.seeds, |seed| seed..seed + 1).step_by(step)
     }
 
     fn plan(&self, seed: u64) -> Plan {
@@ -61,71 +68,99 @@ impl Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     catch_panics();
-    match &arguments.command {
-        None => simulate(&arguments),
-        Some(Command::Twice) => twice(&arguments),
-        #[cfg(feature = "planted")]
-        Some(Command::Mutants(which)) => mutants::hunt(which, arguments.jobs),
+    if let Some(level) = arguments.log {
+        tracing_subscriber::fmt().with_max_level(level).with_timer(VirtualTime).with_ansi(false).init();
     }
-}
-
-/// Calls `work` for each seed on as many threads as `jobs` says.
-fn side_by_side(seeds: Range<u64>, jobs: usize, work: impl Fn(u64) + Sync) {
-    let next = AtomicU64::new(seeds.start);
-    std::thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end {
-                        return;
-                    }
-                    work(seed);
-                }
-            });
-        }
-    });
-}
-
-fn simulate(arguments: &Arguments) -> ExitCode {
     let begun = now();
-    let summary = Mutex::new(Summary::default());
-    side_by_side(arguments.seeds(), arguments.jobs, |seed| {
+    let alone = arguments.seed.is_some() || arguments.jobs <= 1;
+    let summary = match &arguments.command {
+        #[cfg(feature = "planted")]
+        Some(Command::Mutants(which)) => return mutants::hunt(which, arguments.jobs),
+        _ if !alone => divide(&arguments),
+        Some(Command::Twice) => twice(&arguments),
+        None => simulate(&arguments),
+    };
+    if arguments.stride > 1 {
+        println!("{SUMMARY}{}", serde_json::to_string(&summary).expect("it is made of names and numbers"));
+    } else if arguments.seed.is_none() {
+        println!("{summary} in {:.0} s", begun.elapsed().as_secs_f64());
+    }
+    if summary.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What stands before the summary that a process gives to the one that started it.
+const SUMMARY: &str = "summary: ";
+
+/// Runs the seeds in `jobs` processes, each its share.
+fn divide(arguments: &Arguments) -> Summary {
+    let program = std::env::current_exe().expect("this process has a program");
+    let jobs = arguments.jobs.min(arguments.seeds.max(1));
+    let share = |job: u64| {
+        let mut process = process::Command::new(&program);
+        let number = |n: u64| n.to_string();
+        process.args(["--jobs", "1", "--stride", &number(jobs), "--from", &number(arguments.from + job)]);
+        process.args(["--seeds", &number(arguments.seeds.saturating_sub(job))]);
+        process.args(arguments.calm.then_some("--calm")).args(arguments.command.as_ref().map(|_| "twice"));
+        let mut child = process.stdout(Stdio::piped()).spawn().expect("it can be started again");
+        let mut summary = Summary::default();
+        for line in BufReader::new(child.stdout.take().expect("it is piped")).lines().map_while(Result::ok) {
+            match line.strip_prefix(SUMMARY) {
+                Some(json) => summary = serde_json::from_str(json).expect("it is as it was written"),
+                None => println!("{line}"),
+            }
+        }
+        if !child.wait().is_ok_and(|status| status.success()) && summary.failed.is_empty() {
+            println!("a process ended early");
+            summary.failed.insert(u64::MAX);
+        }
+        summary
+    };
+    std::thread::scope(|scope| {
+        let shares: Vec<_> = (0..jobs).map(|job| scope.spawn(move || share(job))).collect();
+        let mut all = Summary::default();
+        shares.into_iter().for_each(|share| all.merge(share.join().expect("it does not panic")));
+        all
+    })
+}
+
+fn simulate(arguments: &Arguments) -> Summary {
+    let mut summary = Summary::default();
+    for seed in arguments.seeds() {
         let ran = run(seed, &arguments.plan(seed));
         if arguments.history {
             ran.history.operations.iter().for_each(|operation| println!("{operation:?}"));
         }
         let verdict = Verdict::of(ran);
-        let mut summary = summary.lock().expect("no thread panics while it holds it");
         summary.add(seed, &verdict);
         if !verdict.is_clean() {
             println!("seed {seed} fails; again with: make sim SEED={seed}\n{verdict}");
         }
-        if summary.runs % 100 == 0 {
-            println!("{} runs after {:.0} s", summary.runs, begun.elapsed().as_secs_f64());
-        }
-    });
-    let summary = summary.into_inner().expect("no thread panics while it holds it");
-    println!("{summary} in {:.0} s", begun.elapsed().as_secs_f64());
-    if summary.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+    summary
 }
 
-fn twice(arguments: &Arguments) -> ExitCode {
-    let differ = Mutex::new(BTreeMap::new());
-    side_by_side(arguments.seeds(), arguments.jobs, |seed| {
+fn twice(arguments: &Arguments) -> Summary {
+    let mut summary = Summary::default();
+    for seed in arguments.seeds() {
         let [one, two] = [(); 2].map(|()| run(seed, &arguments.plan(seed)));
-        if one.trace != two.trace || one.history != two.history {
+        let (traces, same) = ((one.trace, two.trace), one.trace == two.trace && one.history == two.history);
+        if !same {
             let operations = one.history.operations.iter().zip(&two.history.operations);
             let at = operations.take_while(|(one, two)| one == two).count();
-            differ.lock().expect("no thread panics while it holds it").insert(seed, (one.trace, two.trace, at));
+            println!("seed {seed} is not the same twice, from operation {at} on: {traces:x?}");
         }
-    });
-    let differ = differ.into_inner().expect("no thread panics while it holds it");
-    for (seed, (one, two, at)) in &differ {
-        println!("seed {seed} is not the same twice, from operation {at} on: {one:x?} and {two:x?}");
+        summary.compared(seed, same);
     }
-    println!("{} seeds twice, {} differ", arguments.seeds().count(), differ.len());
-    if differ.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    summary
+}
+
+/// Seconds since the beginning of the run.
+struct VirtualTime;
+
+impl FormatTime for VirtualTime {
+    fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
+        write!(writer, "{:10.3}", virtual_time().as_secs_f64())
+    }
 }
 
 /// Real time, for people.

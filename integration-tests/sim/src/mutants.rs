@@ -1,6 +1,7 @@
 //! The proof of the checker: with each planted defect, seeds are run until what clients saw gives it away.
 use clap::Args;
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +10,7 @@ use strandline_sim::plan::Plan;
 use strandline_sim::run::run;
 use strandline_sim::verdict::Verdict;
 
-use crate::{now, side_by_side};
+use crate::now;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -31,7 +32,7 @@ struct Found {
     seconds: f64,
 }
 
-pub(super) fn hunt(arguments: &Arguments, jobs: usize) -> ExitCode {
+pub(super) fn hunt(arguments: &Arguments, jobs: u64) -> ExitCode {
     let wanted = |defect: &Defect| arguments.only.as_ref().is_none_or(|only| only == defect.name());
     let defects: Vec<Defect> = Defect::ALL.iter().copied().filter(wanted).collect();
     let found: Mutex<Vec<(Defect, Option<Found>)>> = Mutex::default();
@@ -65,6 +66,25 @@ pub(super) fn hunt(arguments: &Arguments, jobs: usize) -> ExitCode {
     if score >= arguments.score_min && alarms == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Calls `work` for each number on as many threads as `jobs` says.
+fn side_by_side(numbers: Range<u64>, jobs: u64, work: impl Fn(u64) + Sync) {
+    let next = AtomicU64::new(numbers.start);
+    let worker = || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= numbers.end {
+                return;
+            }
+            work(number);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(worker);
+        }
+    });
+}
+
 /// Runs seeds until the checker finds the defect in what clients saw; what brokers say of themselves does not count.
 fn search(defect: Defect, patience: u64) -> Option<Found> {
     let begun = now();
@@ -80,7 +100,7 @@ fn search(defect: Defect, patience: u64) -> Option<Found> {
 }
 
 /// The same seeds without a defect: how many of them raise an alarm.
-fn control(seeds: u64, jobs: usize) -> u64 {
+fn control(seeds: u64, jobs: u64) -> u64 {
     let alarms = AtomicU64::new(0);
     side_by_side(0..seeds, jobs, |seed| {
         let verdict = Verdict::of(run(seed, &Plan::of(seed)));

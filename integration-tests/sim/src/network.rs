@@ -9,7 +9,7 @@ use strandline::config::HostPort;
 use strandline::net;
 use strandline::world::{Instant, World};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::faults::{Fault, Faults};
@@ -34,8 +34,9 @@ struct Inner {
     /// How long a chunk of bytes travels at most, in ms.
     delay_ms: u64,
     state: Mutex<State>,
-    /// Counts changes of what is blocked.
-    changes: watch::Sender<u64>,
+    /// Told when what is blocked has changed. It wakes in the order of waiting; a watch channel with several receivers
+    /// would draw that order.
+    changed: Notify,
 }
 
 #[derive(Default)]
@@ -59,13 +60,25 @@ pub(crate) struct Listener {
     /// The machine it runs on.
     pub(crate) world: World,
     pub(crate) address: Arc<HostPort>,
-    pub(crate) stop: watch::Receiver<bool>,
 }
 
 /// A connection as the network knows it.
 struct Connection {
     broker: i32,
-    fate: watch::Sender<Fate>,
+    /// One for each direction: several receivers of one would be woken in an order of chance.
+    fates: [watch::Sender<Fate>; 2],
+    /// Tells the broker's side that the broker stops.
+    stop: watch::Sender<bool>,
+}
+
+impl Connection {
+    fn fate(&self) -> Fate {
+        *self.fates[0].borrow()
+    }
+
+    fn meet(&self, fate: Fate) {
+        self.fates.iter().for_each(|told| drop(told.send_replace(fate)));
+    }
 }
 
 /// What becomes of what is sent over a connection.
@@ -88,7 +101,7 @@ impl Network {
         let (world, faults) = (world.clone(), faults.clone());
         let start = world.now();
         let state = Mutex::default();
-        Self(Arc::new(Inner { world, faults, start, delay_ms, state, changes: watch::Sender::new(0) }))
+        Self(Arc::new(Inner { world, faults, start, delay_ms, state, changed: Notify::new() }))
     }
 
     pub(crate) fn listen(&self, listener: Listener) {
@@ -106,8 +119,15 @@ impl Network {
             state.dark.insert(host.to_owned());
             let gone = gone.map(|listener| listener.id);
             for connection in state.connections.values().filter(|c| Some(c.broker) == gone) {
-                connection.fate.send_replace(Fate::AllVanishes);
+                connection.meet(Fate::AllVanishes);
             }
+        }
+    }
+
+    /// Tells the connections of broker `id` that it stops.
+    pub(crate) fn stop(&self, id: i32) {
+        for connection in self.state().connections.values().filter(|connection| connection.broker == id) {
+            connection.stop.send_replace(true);
         }
     }
 
@@ -120,15 +140,17 @@ impl Network {
             state.blocked.remove(&link);
         }
         drop(state);
-        self.0.changes.send_modify(|n| *n += 1);
+        self.0.changed.notify_waiters();
     }
 
     /// Resolves when nothing blocks `link`.
     pub async fn passable(&self, link: Link) {
-        let mut changes = self.0.changes.subscribe();
-        while self.state().blocked.contains(&link) {
-            // The sender lives as long as the network.
-            let _ = changes.changed().await;
+        loop {
+            let changed = self.0.changed.notified();
+            if !self.state().blocked.contains(&link) {
+                return;
+            }
+            changed.await;
         }
     }
 
@@ -138,12 +160,12 @@ impl Network {
         state.blocked.clear();
         state.dark.clear();
         for connection in state.connections.values() {
-            if *connection.fate.borrow() != Fate::Passes {
-                connection.fate.send_replace(Fate::Cut);
+            if connection.fate() != Fate::Passes {
+                connection.meet(Fate::Cut);
             }
         }
         drop(state);
-        self.0.changes.send_modify(|n| *n += 1);
+        self.0.changed.notify_waiters();
     }
 
     /// Writes down something that happened, so that two runs can be compared.
@@ -180,11 +202,11 @@ impl Network {
         self.travel().await;
         let (client, ours) = tokio::io::duplex(BUFFER_BYTES);
         let (theirs, broker) = tokio::io::duplex(BUFFER_BYTES);
-        let (number, fate) = self.accept(address, broker)?;
+        let (number, [fate_there, fate_back]) = self.accept(address, broker)?;
         let (from_client, to_client) = tokio::io::split(ours);
         let (from_broker, to_broker) = tokio::io::split(theirs);
-        let there = self.clone().pump(fate.clone(), link, true, from_client, to_broker);
-        let back = self.clone().pump(fate, link, false, from_broker, to_client);
+        let there = self.clone().pump((number, fate_there), link, true, from_client, to_broker);
+        let back = self.clone().pump((number, fate_back), link, false, from_broker, to_client);
         let network = self.clone();
         world.spawn("connection's bytes", async move {
             tokio::join!(there, back);
@@ -193,26 +215,27 @@ impl Network {
         Ok(client)
     }
 
-    fn accept(&self, address: &HostPort, stream: DuplexStream) -> io::Result<(u64, watch::Receiver<Fate>)> {
+    fn accept(&self, address: &HostPort, stream: DuplexStream) -> io::Result<(u64, [watch::Receiver<Fate>; 2])> {
         let mut state = self.state();
         let listener = state.listeners.get(&address.host).ok_or(io::ErrorKind::ConnectionRefused)?;
         let (read, write) = tokio::io::split(stream);
-        let Listener { context, limits, id, world, address, stop } = listener;
+        let Listener { context, limits, id, world, address } = listener;
+        let (stop, stopping) = watch::channel(false);
         let (context, limits) = (context.clone(), limits.clone());
-        let serve = net::attach(context, limits, read, write, None, address.clone(), stop.clone());
+        let serve = net::attach(context, limits, read, write, None, address.clone(), stopping);
         world.spawn("connection", serve);
-        let (fate, told) = watch::channel(Fate::Passes);
-        let connection = Connection { broker: *id, fate };
+        let ((there, fate_there), (back, fate_back)) = (watch::channel(Fate::Passes), watch::channel(Fate::Passes));
+        let connection = Connection { broker: *id, fates: [there, back], stop };
         state.next += 1;
         let number = state.next;
         state.connections.insert(number, connection);
-        Ok((number, told))
+        Ok((number, [fate_there, fate_back]))
     }
 
     /// Carries one direction of a connection until it ends or is cut.
     async fn pump(
         self,
-        mut fate: watch::Receiver<Fate>,
+        (number, mut fate): (u64, watch::Receiver<Fate>),
         link: Link,
         request: bool,
         mut from: ReadHalf<DuplexStream>,
@@ -236,7 +259,7 @@ impl Network {
                 _ = fate.wait_for(|fate| *fate == Fate::Cut) => break,
                 () = passable => {}
             }
-            self.strike(&fate);
+            self.strike(number);
             let now = *fate.borrow();
             match now {
                 Fate::Cut => break,
@@ -254,7 +277,7 @@ impl Network {
     }
 
     /// Perhaps something befalls the connection that carries bytes just now.
-    fn strike(&self, fate: &watch::Receiver<Fate>) {
+    fn strike(&self, number: u64) {
         let faults = &self.0.faults;
         let new = match faults.first_of(&[Fault::ConnectionCut, Fault::HalfOpen]) {
             Some(Fault::ConnectionCut) => Fate::Cut,
@@ -262,10 +285,8 @@ impl Network {
             Some(_) => Fate::AllVanishes,
             None => return,
         };
-        let state = self.state();
-        let connection = state.connections.values().find(|c| c.fate.subscribe().same_channel(fate));
-        if let Some(connection) = connection {
-            connection.fate.send_replace(new);
+        if let Some(connection) = self.state().connections.get(&number) {
+            connection.meet(new);
         }
     }
 

@@ -1,10 +1,10 @@
 //! One run: a cluster, its clients, its faults, and what the clients saw.
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use strandline::state::State;
-use strandline::world::World;
+use strandline::world::{Instant, World};
 use strandline_history::History;
 use strandline_history::check::Inventory;
 
@@ -45,6 +45,7 @@ const END_PATIENCE: Duration = Duration::from_secs(240);
 
 thread_local! {
     static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    static START: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// Panics of a run's tasks become its troubles instead of text on the screen.
@@ -56,6 +57,12 @@ pub fn catch_panics() {
         };
         PANICS.with_borrow_mut(|panics| panics.push(format!("{panic}{backtrace}")));
     }));
+}
+
+/// How long this thread's run has lasted, in its own time.
+#[must_use]
+pub fn virtual_time() -> Duration {
+    START.get().map_or(Duration::ZERO, |start| start.elapsed())
 }
 
 /// Runs one seed with its faults, or without any if `calm`, on a runtime of its own.
@@ -78,6 +85,7 @@ pub fn run(seed: u64, plan: &Plan) -> Ran {
 async fn run_inside(seed: u64, plan: &Plan) -> Ran {
     let world = World::seeded(seed);
     let start = world.now();
+    START.set(Some(start));
     let recorder = Recorder::new(&world, seed);
     let faults = Faults::new(world.clone(), recorder.clone());
     let network = Network::new(&world, &faults, plan.network_delay_ms);

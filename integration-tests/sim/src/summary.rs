@@ -1,4 +1,5 @@
 //! What many runs were together: how much they did, what went wrong on purpose, and what was never reached.
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
@@ -13,8 +14,8 @@ const OPERATIONS_MIN: usize = 2_000;
 const VIRTUAL_TIME_MIN: Duration = Duration::from_secs(60);
 const KINDS_OF_FAULT_MIN: usize = 3;
 
-/// The sum of the verdicts so far.
-#[derive(Default)]
+/// The sum of the verdicts so far; by names, so that processes can tell each other.
+#[derive(Default, Serialize, Deserialize)]
 pub struct Summary {
     pub runs: u64,
     /// Runs that did enough to count.
@@ -23,11 +24,12 @@ pub struct Summary {
     pub failed: BTreeSet<u64>,
     virtual_time: Duration,
     operations: u64,
-    outcomes: BTreeMap<&'static str, BTreeMap<String, u64>>,
-    faults: BTreeMap<Fault, u64>,
-    met: BTreeSet<(Fault, &'static str)>,
-    checked: BTreeMap<Rule, u64>,
-    too_small: BTreeMap<&'static str, u64>,
+    outcomes: BTreeMap<String, BTreeMap<String, u64>>,
+    faults: BTreeMap<String, u64>,
+    /// Which fault happened while what was under way.
+    met: BTreeSet<(String, String)>,
+    checked: BTreeMap<String, u64>,
+    too_small: BTreeMap<String, u64>,
 }
 
 impl Summary {
@@ -36,7 +38,7 @@ impl Summary {
         let small = too_small(verdict);
         self.counted += u64::from(small.is_none());
         if let Some(why) = small {
-            *self.too_small.entry(why).or_default() += 1;
+            *self.too_small.entry(why.to_owned()).or_default() += 1;
         }
         if !verdict.is_clean() {
             self.failed.insert(seed);
@@ -44,18 +46,44 @@ impl Summary {
         self.virtual_time += verdict.virtual_time;
         self.operations += verdict.operations as u64;
         for (kind, ends) in &verdict.report.outcomes {
-            let sums = self.outcomes.entry(kind).or_default();
-            for (end, count) in ends {
-                *sums.entry(end.clone()).or_default() += count;
-            }
+            add_all(
+                self.outcomes.entry((*kind).to_owned()).or_default(),
+                ends.iter().map(|(end, n)| (end.clone(), *n)),
+            );
         }
-        for (fault, count) in &verdict.faults {
-            *self.faults.entry(*fault).or_default() += count;
+        add_all(&mut self.faults, verdict.faults.iter().map(|(fault, n)| (fault.name().to_owned(), *n)));
+        self.met.extend(verdict.met.iter().map(|(fault, kind)| (fault.name().to_owned(), (*kind).to_owned())));
+        add_all(&mut self.checked, verdict.report.counts.iter().map(|(rule, n)| (rule.to_string(), n.checked)));
+    }
+
+    /// Counts a seed that was run twice.
+    pub fn compared(&mut self, seed: u64, same: bool) {
+        self.runs += 1;
+        if !same {
+            self.failed.insert(seed);
         }
-        self.met.extend(verdict.met.iter().copied());
-        for (rule, count) in &verdict.report.counts {
-            *self.checked.entry(*rule).or_default() += count.checked;
+    }
+
+    /// Adds what another process has summed up.
+    pub fn merge(&mut self, other: Self) {
+        self.runs += other.runs;
+        self.counted += other.counted;
+        self.failed.extend(other.failed);
+        self.virtual_time += other.virtual_time;
+        self.operations += other.operations;
+        for (kind, ends) in other.outcomes {
+            add_all(self.outcomes.entry(kind).or_default(), ends);
         }
+        add_all(&mut self.faults, other.faults);
+        self.met.extend(other.met);
+        add_all(&mut self.checked, other.checked);
+        add_all(&mut self.too_small, other.too_small);
+    }
+}
+
+fn add_all(sums: &mut BTreeMap<String, u64>, counts: impl IntoIterator<Item = (String, u64)>) {
+    for (name, count) in counts {
+        *sums.entry(name).or_default() += count;
     }
 }
 
@@ -81,18 +109,20 @@ impl fmt::Display for Summary {
         }
         writeln!(f, "faults:")?;
         for fault in Fault::ALL {
-            writeln!(f, "  {:>8} {}", self.faults.get(fault).copied().unwrap_or(0), fault.name())?;
+            writeln!(f, "  {:>8} {}", self.faults.get(fault.name()).copied().unwrap_or(0), fault.name())?;
         }
         writeln!(f, "never under way when a fault happened:")?;
-        let kinds: BTreeSet<&str> = self.met.iter().map(|(_, kind)| *kind).collect();
+        let kinds: BTreeSet<&String> = self.met.iter().map(|(_, kind)| kind).collect();
         for fault in Fault::ALL {
-            let missed: Vec<&str> = kinds.iter().copied().filter(|kind| !self.met.contains(&(*fault, *kind))).collect();
+            let met = |kind: &str| self.met.contains(&(fault.name().to_owned(), kind.to_owned()));
+            let missed: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).filter(|kind| !met(kind)).collect();
             if !missed.is_empty() {
                 writeln!(f, "  {}: {}", fault.name(), missed.join(", "))?;
             }
         }
         writeln!(f, "checked:")?;
-        for (rule, count) in &self.checked {
+        for rule in Rule::ALL {
+            let count = self.checked.get(&rule.to_string()).copied().unwrap_or(0);
             writeln!(f, "  {count:>10} {rule}  {}", rule.promise())?;
         }
         for (why, count) in &self.too_small {
