@@ -38,6 +38,10 @@ pub struct Identity {
 pub enum Fatal {
     #[error(transparent)]
     Journal(JournalError),
+    #[error(
+        "another process is registered as broker {} now; if both shall run, give each a broker_id of its own", broker.0
+    )]
+    Replaced { broker: BrokerId },
     #[error("journal entry {position} {reason}")]
     Entry { position: Position, reason: String },
     #[error(
@@ -59,8 +63,6 @@ pub(super) struct Owner {
     pub(super) counter: u64,
     pub(super) applied: watch::Sender<Position>,
     pub(super) hashes: OutcomeHashes,
-    /// After this long without an answer a call is made again.
-    pub(super) deadline: Duration,
 }
 
 /// The chain hash of outcomes after each of the last positions.
@@ -107,6 +109,7 @@ impl Owner {
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Proposed>) -> Result<(), Fatal> {
         let mut carried = None;
         loop {
+            self.check_life()?;
             let first = if carried.is_some() {
                 carried.take()
             } else {
@@ -125,6 +128,16 @@ impl Owner {
             carried = gather(&mut queue, &mut batch);
             self.metrics.journal.queued_commands.set(i64::try_from(queue.len()).unwrap_or(i64::MAX));
             self.append(batch).await?;
+        }
+    }
+
+    /// A broker that was replaced while it stood still has nothing more to say: its proposals are fenced (H8), and what it
+    /// remembers of groups is another's now.
+    fn check_life(&self) -> Result<(), Fatal> {
+        let Identity { broker, incarnation } = self.shared.identity;
+        match self.state.broker(broker).and_then(|broker| broker.incarnation) {
+            Some(other) if other != incarnation => Err(Fatal::Replaced { broker }),
+            _ => Ok(()),
         }
     }
 
@@ -214,11 +227,7 @@ impl Owner {
     async fn append_until_known(&mut self, mut proposal: Proposal) -> Result<Result<Appended, String>, Fatal> {
         let (mut refused, mut doubtful) = (0, false);
         loop {
-            let attempt = self.journal.append(proposal.clone(), self.state.head());
-            // Nobody waits for a hung attempt: sending the same bytes again is always safe (H8, H17).
-            let hung = || Err(JournalError::Unknown("no answer in time".to_owned()));
-            let patience = if planted(Defect::HungAppendAwaited) { Duration::from_secs(3600) } else { self.deadline };
-            match self.world.timeout(patience, attempt).await.unwrap_or_else(hung) {
+            match self.journal.append(proposal.clone(), self.state.head()).await {
                 Ok(appended) => {
                     if doubtful || refused > 0 {
                         info!(position = appended.position.0, "journal answers again");
@@ -275,8 +284,7 @@ impl Owner {
                 own_outcomes = outcomes.clone();
             }
             self.publish(state, &applied);
-            let read = self.world.timeout(self.deadline, self.journal.read(published.next())).await;
-            page = match read.unwrap_or_else(|| Err(JournalError::Unknown("no answer in time".to_owned()))) {
+            page = match self.journal.read(published.next()).await {
                 Ok(page) if page.is_empty() && own_position.is_none_or(|own| own <= published) => {
                     return Ok(own_outcomes);
                 }

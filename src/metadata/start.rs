@@ -13,7 +13,7 @@ use super::barrier::{self, Barrier};
 use super::owner::{Fatal, Identity, OutcomeHashes, Owner, fold};
 use super::snapshots::{SNAPSHOT_PREFIX, SnapshotPolicy, Snapshotter, parse_key};
 use super::{ProposeError, Proposed, QUEUE_MAX, Replica, Shared, expiry};
-use crate::journal::{Journal, JournalError};
+use crate::journal::{Deadlined, Journal, JournalError};
 use crate::segment::ObjectName;
 use crate::state::{Bootstrap, Command, FEATURE_LEVEL_MAX, Outcome, RegisterBroker, SetSettings, Settings, State};
 use crate::store::marker::{Claim, MarkerError, claim, peek};
@@ -87,13 +87,33 @@ pub enum StartError {
 /// # Errors
 /// Every reason for which going on could lose or mix up data.
 pub async fn start(parts: Parts) -> Result<Started, StartError> {
+    let journal = Deadlined::new(parts.journal, parts.world.clone(), parts.append_deadline);
+    let parts = Parts { journal: Arc::new(journal), ..parts };
+    for _ in 0..OVERTAKEN_MAX {
+        match begin(&parts).await {
+            Err(
+                StartError::Journal(JournalError::Trimmed { first })
+                | StartError::Fatal(Fatal::Journal(JournalError::Trimmed { first })),
+            ) => {
+                info!(first = first.0, "the journal was trimmed by others during the start, beginning again");
+            }
+            ended => return ended,
+        }
+    }
+    begin(&parts).await
+}
+
+/// How often a start begins again because others have trimmed the journal meanwhile.
+const OVERTAKEN_MAX: usize = 5;
+
+async fn begin(parts: &Parts) -> Result<Started, StartError> {
     // Before the journal is read: a cluster is in its journal before it is in its bucket.
     let marked = peek(&*parts.bucket).await?;
-    let head = refuse_newer_bucket(&parts).await?;
-    let (mut state, mut hashes) = (load_snapshot(&parts, head).await?, OutcomeHashes::default());
+    let head = refuse_newer_bucket(parts).await?;
+    let (mut state, mut hashes) = (load_snapshot(parts, head).await?, OutcomeHashes::default());
     hashes.remember(&state);
-    replay(&parts, &mut state, &mut hashes).await?;
-    refuse_forked_objects(&parts, state.head()).await?;
+    replay(parts, &mut state, &mut hashes).await?;
+    refuse_forked_objects(parts, state.head()).await?;
     let cluster_id = match (state.cluster_id(), marked) {
         (Some(journal), Some(bucket)) if **journal != *bucket => {
             return Err(StartError::OtherCluster { bucket, journal: journal.to_string() });
@@ -106,8 +126,8 @@ pub async fn start(parts: Parts) -> Result<Started, StartError> {
     if let Some(newest) = state.snapshots().last() {
         parts.metrics.snapshot_newest(newest.taken_ms);
     }
-    let (started, mut owner, queue) = build(&parts, state, hashes);
-    let cluster_id = register(&mut owner, &parts, cluster_id).await?;
+    let (started, mut owner, queue) = build(parts, state, hashes);
+    let cluster_id = register(&mut owner, parts, cluster_id).await?;
     if let Claim::BelongsTo(other) = claim(&*parts.bucket, &cluster_id).await? {
         return Err(StartError::OtherCluster { bucket: other, journal: cluster_id });
     }
@@ -224,11 +244,7 @@ async fn is_of_history(parts: &Parts, at: Head, key: &str) -> Result<bool, Start
 
 async fn replay(parts: &Parts, state: &mut State, hashes: &mut OutcomeHashes) -> Result<(), StartError> {
     loop {
-        let page = match parts.journal.read(state.head().position.next()).await {
-            Ok(page) => page,
-            Err(JournalError::Trimmed { first }) => return Err(StartError::NoSnapshot { first }),
-            Err(error) => return Err(error.into()),
-        };
+        let page = parts.journal.read(state.head().position.next()).await?;
         if page.is_empty() {
             return Ok(());
         }
@@ -259,7 +275,6 @@ fn build(parts: &Parts, state: State, hashes: OutcomeHashes) -> (Replica, Owner,
         counter: 0,
         applied,
         hashes,
-        deadline: parts.append_deadline,
     };
     let serve = barrier::run(Barrier {
         journal: parts.journal.clone(),

@@ -207,6 +207,7 @@ async fn h8_a_new_life_ends_the_old_one() {
     let old = site.start(1).await;
     let new = site.start(1).await;
     assert_eq!(old.replica.propose(ids(5)).await, Ok(Outcome::Fenced));
+    assert_eq!(old.owner.await.unwrap(), Err(Fatal::Replaced { broker: BrokerId(1) }));
     assert_eq!(first(new.replica.propose(ids(5)).await), 0, "nothing came of the other");
 }
 

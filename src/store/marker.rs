@@ -63,7 +63,14 @@ pub async fn claim(bucket: &dyn Bucket, cluster_id: &str) -> Result<Claim, Marke
 /// See [`MarkerError`].
 pub async fn peek(bucket: &dyn Bucket) -> Result<Option<String>, MarkerError> {
     match bucket.read(&Key::from(MARKER_KEY), None, Purpose::Control).await {
-        Ok(bytes) => Ok(Some(decode(&bytes)?.cluster_id)),
+        Ok(bytes) => match decode(&bytes) {
+            Ok(marker) => Ok(Some(marker.cluster_id)),
+            // Perhaps it was damaged on its way; the bucket is called another program's only if it is so twice.
+            Err(_) => {
+                let again = bucket.read(&Key::from(MARKER_KEY), None, Purpose::Control).await?;
+                Ok(Some(decode(&again)?.cluster_id))
+            }
+        },
         Err(StoreError::NotFound { .. }) => Ok(None),
         Err(e) => Err(e.into()),
     }
