@@ -1,6 +1,6 @@
 # `make` alone lists the targets. CI calls only these.
 .DEFAULT_GOAL := help
-.PHONY: help run build check deny test integration nightly fuzz demo bench
+.PHONY: help run build check deny test integration sim mutants nightly fuzz demo bench
 export RUST_BACKTRACE ?= 0
 CARGO ?= cargo
 CACHE = $(or $(TEST_CACHE_DIR),.cache)
@@ -17,9 +17,10 @@ run: build ## builds and starts a broker on 127.0.0.1:9092, its data below ./dat
 	@exec target/release/strandline serve
 
 check: ## format, lints, layout, unit and contract tests
-	$(CARGO) fmt --check
+	$(CARGO) fmt --check --all
 	$(CARGO) clippy --locked --release --all-targets -- -D warnings
-	$(CARGO) test --locked --release
+	$(CARGO) clippy --locked --release -p strandline-history -p strandline-sim --all-targets -- -D warnings
+	$(CARGO) test --locked --release -p strandline -p strandline-history -p strandline-sim
 	$(CARGO) fmt --check -p strandline-fuzz
 	$(CARGO) clippy --locked --release -p strandline-fuzz --all-targets -- -D warnings
 	$(CARGO) test --locked --release -p strandline-fuzz
@@ -36,7 +37,15 @@ integration: build ## the real binary with real clients, stores and databases
 	integration-tests/setup.sh
 	integration-tests/run.sh
 
-test: check integration ## everything that CI runs
+SIM = $(CARGO) run --quiet --locked --release -p strandline-sim --
+sim: ## a whole cluster in one thread, with faults, checked (SEEDS=200, FROM=0; SEED=17 for one, LOG=debug)
+	$(if $(SEED),,$(SIM) twice --seeds $(or $(TWICE),20))
+	$(SIM) $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),200) --from $(or $(FROM),0)) $(if $(LOG),--log $(LOG))
+
+mutants: ## planted defects, each of which the simulation has to find (ONLY=name for one)
+	$(CARGO) run --quiet --locked --release -p strandline-sim --features planted -- mutants $(if $(ONLY),--only $(ONLY))
+
+test: check sim integration ## everything that CI runs
 
 nightly: build deny ## full matrices and long runs
 	integration-tests/setup.sh

@@ -1,6 +1,6 @@
 //! Wiring only: builds the rooms in order, starts them, and stops them in the opposite one. It decides nothing that a
-//! room decides. Started from `main`; the tests of the whole are in `integration-tests/`, and `tests/determinism.rs` runs
-//! one from a seed.
+//! room decides. Started from `main`; the tests of the whole are in `integration-tests/`, and `integration-tests/sim`
+//! runs clusters of it from a seed.
 mod build;
 mod gauges;
 mod stop;

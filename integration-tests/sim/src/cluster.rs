@@ -7,8 +7,8 @@ use std::time::Duration;
 use strandline::api::Context;
 use strandline::cluster::Members;
 use strandline::config::{Config, HostPort};
-use strandline::journal::MemoryJournal;
-use strandline::metadata::Replica;
+use strandline::journal::{JournalError, MemoryJournal};
+use strandline::metadata::{Fatal, Replica};
 use strandline::server::{self, Broker, assemble};
 use strandline::store::object::ObjectBucket;
 use strandline::telemetry::Metrics;
@@ -16,7 +16,7 @@ use strandline::types::{BrokerId, TimestampMs};
 use strandline::world::{Host, Instant, Pace, World};
 use tokio::sync::{Notify, mpsc};
 
-use crate::faults::Faults;
+use crate::faults::{Fault, Faults};
 use crate::network::{Listener, Network};
 use crate::plan::Plan;
 use crate::{bucket, journal};
@@ -218,8 +218,11 @@ impl Cluster {
             let order = tokio::select! {
                 biased;
                 ended = &mut life.owner => {
-                    if let Ok(Err(fatal)) = ended {
-                        self.trouble(format!("broker {id} stopped itself: {fatal}"));
+                    match ended {
+                        // It lagged further behind than the journal is kept, and begins again from a snapshot.
+                        Ok(Err(Fatal::Journal(JournalError::Trimmed { .. }))) => {}
+                        Ok(Err(fatal)) => self.trouble(format!("broker {id} stopped itself: {fatal}")),
+                        Ok(Ok(())) | Err(_) => {}
                     }
                     self.bury(id, &life, false);
                     world.sleep(Duration::from_secs(1)).await;
@@ -250,7 +253,13 @@ impl Cluster {
                     world.spawn("zombie", async move {
                         cluster.rest(after).await;
                         zombie.host.resume();
-                        cluster.0.world.sleep(ZOMBIE_TIME).await;
+                        // It notices by itself, sooner or later, and ends as a process does.
+                        let noticed = cluster.0.world.timeout(ZOMBIE_TIME, zombie.owner).await;
+                        if let Some(Ok(Err(fatal))) = noticed
+                            && !matches!(fatal, Fatal::Replaced { .. } | Fatal::Journal(JournalError::Trimmed { .. }))
+                        {
+                            cluster.trouble(format!("broker {id}, which was replaced, stopped itself: {fatal}"));
+                        }
                         zombie.host.crash();
                     });
                 }
@@ -272,7 +281,9 @@ impl Cluster {
         let Life { host, context, batcher, owner } = life;
         self.0.network.stop(id);
         let finished = self.0.world.timeout(STOP_PATIENCE, server::finish(context, batcher, owner)).await;
-        if let Some(Err(error)) = finished {
+        if let Some(Err(error)) = finished
+            && !error.to_string().contains("trimmed below")
+        {
             self.trouble(format!("broker {id} did not stop in order: {error}"));
         }
         host.crash();
@@ -323,7 +334,8 @@ impl Cluster {
         let broker = match started {
             Ok(Ok(broker)) => broker,
             Ok(Err(error)) => {
-                if is_alarm(&error) {
+                let corrupt = plan.rates.contains_key(&Fault::BucketCorrupt) && error.contains("no usable snapshot");
+                if is_alarm(&error) && !corrupt {
                     self.trouble(format!("broker {id} does not start: {error}"));
                 }
                 host.crash();
@@ -353,5 +365,5 @@ struct Life {
     host: Host,
     context: Arc<Context>,
     batcher: strandline::world::JoinHandle<()>,
-    owner: strandline::world::JoinHandle<Result<(), strandline::metadata::Fatal>>,
+    owner: strandline::world::JoinHandle<Result<(), Fatal>>,
 }

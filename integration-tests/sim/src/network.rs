@@ -77,7 +77,9 @@ impl Connection {
     }
 
     fn meet(&self, fate: Fate) {
-        self.fates.iter().for_each(|told| drop(told.send_replace(fate)));
+        for told in &self.fates {
+            told.send_replace(fate);
+        }
     }
 }
 

@@ -22,11 +22,17 @@ pub struct Verdict {
     pub trace: (u64, u64),
 }
 
+/// Longer than anything keeps a broker from the journal.
+const LAG_US: u64 = 60_000_000;
+
 impl Verdict {
     /// Looks through what a run has left.
     #[must_use]
     pub fn of(ran: Ran) -> Self {
-        let options = Options { final_reads: true, ..Options::default() };
+        // A broker that is cut off from the journal serves reads for as long as that lasts.
+        // So does, for a moment, one that stood still while another took its name.
+        let own_lag_us = if ran.faults.contains_key(&Fault::Replaced) { LAG_US } else { 0 };
+        let options = Options { final_reads: true, poll_lag_us: LAG_US, own_lag_us, ..Options::default() };
         let report = check_with(&ran.history, ran.inventory.as_ref(), &options);
         let processes: BTreeSet<u32> = ran.history.operations.iter().map(|operation| operation.process).collect();
         let mut troubles = ran.troubles;

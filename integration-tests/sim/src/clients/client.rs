@@ -80,7 +80,7 @@ pub(super) struct Leader {
 
 impl Client {
     pub(super) fn new(site: &Site, seed: u64, stopping: watch::Receiver<bool>) -> Self {
-        let chance = World::seeded(seed << 16 | u64::from(site.process));
+        let chance = World::seeded(seed << 32 | u64::from(site.process));
         let between = |from: u64, to: u64| Duration::from_millis(from + chance.random_below(to - from));
         let habits = Habits {
             connect_timeout: between(1_000, 4_000),

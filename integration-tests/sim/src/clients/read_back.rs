@@ -165,7 +165,8 @@ async fn poll(
         let mut log = client.log_by_name(at);
         let asked = async {
             // What is read by name soon after a deletion may be of the topic before it: it would say nothing.
-            let usable = if at.0 == STABLE { 4..=18 } else { 13..=18 };
+            // Older versions do not tell the log start, without which nobody knows that this is the beginning.
+            let usable = if at.0 == STABLE { 5..=18 } else { 13..=18 };
             let request = |version| {
                 if version >= 13 {
                     log = client.log(&at.0, id, at.1);
