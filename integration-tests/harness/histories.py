@@ -92,12 +92,13 @@ class Workload:
         for client, child in self.children.items():
             assert child.wait(timeout_s) == 0, f"{client}:\n{child.log_tail()}"
 
-    def read_back(self, timeout_s=600.0):
-        """The final phase: fresh clients of each library read everything."""
+    def read_back(self, timeout_s=600.0) -> list[str]:
+        """The final phase: fresh clients of each library read everything. What those say that could not."""
         self._write(healed_us=micros())
-        for client, child in [(client, self._begin(client, final=True)) for client in CLIENTS]:
-            assert child.wait(timeout_s) == 0, f"{client}, final:\n{child.log_tail()}"
+        readers = [(client, self._begin(client, final=True)) for client in CLIENTS]
+        stuck = [f"{client} could not read all:\n{child.log_tail()}" for client, child in readers if child.wait(timeout_s)]
         self.notes.close()
+        return stuck
 
     def verdict(self) -> tuple[bool, str]:
         """Whether the checker finds nothing, and what it says."""
