@@ -15,7 +15,7 @@ import pytest
 
 from harness import histories, wire
 from harness.broker import BINARY
-from harness.processes import free_port
+from harness.processes import free_port, wait_until
 from harness.proxy import Proxy
 
 pytestmark = pytest.mark.strandline
@@ -33,6 +33,7 @@ EVERY = {
     "A1": 5000, "A2": 3000, "A3": 5000, "A4": 1000, "A5": 3000, "A6": 1000, "A12": 5000, "A13": 500, "A16": 1000, "A20": 100, "A23": 50,
     "A25": 5000, "A26": 5000, "A30": 20,
 }  # fmt: skip
+STORED = 'strandline_bucket_requests_total{operation="create",purpose="ingest",outcome="done"}'
 LOST = ("lost", "reset", "done-503")
 STORE = {
     "PUT": {"lost": 0.2, "reset": 0.1, "done-503": 0.05, 503: 0.05, "late": 0.1},
@@ -99,7 +100,8 @@ def hurt(broker, proxy, workload, faults, chance) -> Counter:
     chance.shuffle(acts)
     time.sleep(3)  # the clients have come up
     for act in acts:
-        time.sleep(chance.uniform(0.1, 1.2))
+        wait_until(lambda: broker.metrics()[STORED] >= 2, 30, "objects of a broker that has just started")
+        time.sleep(chance.uniform(0, 0.7))
         workload.check_alive()
         workload.note(act)
         done[act] += 1

@@ -28,6 +28,7 @@ type workload struct {
 	Group            string  `json:"group"`
 	SessionMs        int64   `json:"session_ms"`
 	RequestTimeoutMs int64   `json:"request_timeout_ms"`
+	DeliveryMs       int64   `json:"delivery_ms"`
 	RecordsPerS      float64 `json:"records_per_s"`
 	Open             int     `json:"open"`
 	Codec            string  `json:"codec"`
@@ -87,7 +88,7 @@ func (w *workload) client(more ...kgo.Opt) (*kgo.Client, error) {
 
 func (w *workload) produce(ctx context.Context, process int32, idempotent bool) error {
 	options := []kgo.Opt{kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(2 * time.Millisecond),
-		kgo.ProducerBatchCompression(codecs[w.Codec]), kgo.ProduceRequestTimeout(time.Duration(w.RequestTimeoutMs) * time.Millisecond), kgo.RecordDeliveryTimeout(120 * time.Second),
+		kgo.ProducerBatchCompression(codecs[w.Codec]), kgo.ProduceRequestTimeout(time.Duration(w.RequestTimeoutMs) * time.Millisecond), kgo.RecordDeliveryTimeout(time.Duration(w.DeliveryMs) * time.Millisecond),
 		kgo.RequestTimeoutOverhead(500 * time.Millisecond), kgo.ProducerBatchMaxBytes(30_000)}
 	if !idempotent {
 		options = append(options, kgo.DisableIdempotentWrite(), kgo.MaxProduceRequestsInflightPerBroker(5))
@@ -114,7 +115,7 @@ func (w *workload) produce(ctx context.Context, process int32, idempotent bool) 
 		due = due.Add(time.Duration(float64(burst) / w.RecordsPerS * float64(time.Second)))
 		time.Sleep(time.Until(due))
 	}
-	patience, cancel := context.WithTimeout(context.Background(), 150*time.Second)
+	patience, cancel := context.WithTimeout(context.Background(), time.Duration(w.DeliveryMs)*time.Millisecond)
 	defer cancel()
 	_ = client.Flush(patience)
 	return nil

@@ -98,6 +98,7 @@ public final class History {
         settings.put("enable.idempotence", idempotent);
         settings.put("linger.ms", 2);
         settings.put("compression.type", config.get("codec").asText());
+        settings.put("delivery.timeout.ms", config.get("delivery_ms").asInt());
         settings.put("request.timeout.ms", config.get("request_timeout_ms").asInt());
         settings.put("batch.size", 4096);
         int open = config.get("open").asInt();
@@ -117,7 +118,7 @@ public final class History {
                 TimeUnit.NANOSECONDS.sleep(due - System.nanoTime());
             }
             // What is under way is answered or given up.
-            room.tryAcquire(open, 150, TimeUnit.SECONDS);
+            room.tryAcquire(open, config.get("delivery_ms").asLong(), TimeUnit.MILLISECONDS);
             producer.close(Duration.ofSeconds(1));
         }
     }

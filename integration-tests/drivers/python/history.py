@@ -105,7 +105,7 @@ def produce(process, idempotent):
             "linger.ms": 2,
             "compression.type": CONFIG["codec"],
             "request.timeout.ms": CONFIG["request_timeout_ms"],
-            "message.timeout.ms": 120_000,
+            "message.timeout.ms": CONFIG["delivery_ms"],
             "batch.num.messages": 10,
         }
     )
@@ -148,7 +148,7 @@ def produce(process, idempotent):
             counter += 1
         due = max(due, time.monotonic() - 1) + burst / CONFIG["records_per_s"]
         producer.poll(max(0.0, due - time.monotonic()))
-    producer.flush(150)
+    producer.flush(CONFIG["delivery_ms"] / 1000)
 
 
 # Readers.
