@@ -80,6 +80,21 @@ def librdkafka():
     consumer.close()
 
 
+def arguments():
+    """Of kafka-python and aiokafka, which have the same names for them."""
+    return {
+        "bootstrap_servers": CONFIG["bootstrap"],
+        "group_id": CONFIG["group"],
+        "client_id": CONFIG["name"],
+        "group_instance_id": CONFIG["instance"],
+        "enable_auto_commit": False,
+        "auto_offset_reset": "earliest",
+        "fetch_max_wait_ms": 100,
+        "session_timeout_ms": CONFIG["session_ms"],
+        "heartbeat_interval_ms": CONFIG["heartbeat_ms"],
+    }
+
+
 def kafka_python():
     from kafka import ConsumerRebalanceListener, KafkaConsumer
     from kafka.coordinator.assignors import range as ranges
@@ -93,15 +108,7 @@ def kafka_python():
         "sticky": sticky_assignor.StickyPartitionAssignor,
     }
     consumer = KafkaConsumer(
-        bootstrap_servers=CONFIG["bootstrap"],
-        group_id=CONFIG["group"],
-        client_id=CONFIG["name"],
-        group_instance_id=CONFIG["instance"],
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        fetch_max_wait_ms=100,
-        session_timeout_ms=CONFIG["session_ms"],
-        heartbeat_interval_ms=CONFIG["heartbeat_ms"],
+        **arguments(),
         reconnect_backoff_max_ms=300,
         partition_assignment_strategy=[assignors[CONFIG["assignor"]]],
     )
@@ -144,15 +151,7 @@ async def aiokafka():
         "sticky": StickyPartitionAssignor,
     }
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=CONFIG["bootstrap"],
-        group_id=CONFIG["group"],
-        client_id=CONFIG["name"],
-        group_instance_id=CONFIG["instance"],
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        fetch_max_wait_ms=100,
-        session_timeout_ms=CONFIG["session_ms"],
-        heartbeat_interval_ms=CONFIG["heartbeat_ms"],
+        **arguments(),
         partition_assignment_strategy=[assignors[CONFIG["assignor"]]],
     )
 
