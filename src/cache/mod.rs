@@ -2,8 +2,9 @@
 //! A load that has begun goes on when its readers give up, so that the next one finds it.
 //! It promises that all bytes it holds, and all that readers still hold after an eviction, stay below one limit. It
 //! never changes an object. moka does the eviction (LRU: with its default policy a log's newest objects are refused),
-//! and its maintenance is run after each insert, so that memory follows at once and no clock of its own decides. Tests
-//! are at the end of this file.
+//! and its maintenance is run after each insert. What it evicts it may keep for long (crossbeam-epoch), so it is given
+//! slots, which are emptied when it says that they are evicted: memory follows at once. No clock of moka's decides about
+//! anything; its `future` cache would let tasks wait now and then by the system's. Tests are at the end of this file.
 //!
 //! Where the bucket is a directory of this machine, `files.rs` is the way to what is not in memory.
 mod buffers;
@@ -12,8 +13,8 @@ mod files;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
-use moka::future::Cache;
 use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::ops::Range;
@@ -47,7 +48,7 @@ const ROOM_WAIT: Duration = Duration::from_secs(5);
 const WRITTEN_PERCENT: usize = 35;
 const LOADED_PERCENT: usize = 15;
 
-type Objects = Cache<u128, Arc<CachedObject>, BuildHasherDefault<DefaultHasher>>;
+type Objects = Cache<u128, Arc<Slot>, BuildHasherDefault<DefaultHasher>>;
 type Loaded = Result<Arc<CachedObject>, Arc<StoreError>>;
 type Load = Shared<BoxFuture<'static, Loaded>>;
 
@@ -64,6 +65,22 @@ pub struct ObjectCache {
     in_flight: Mutex<BTreeMap<u128, Load>>,
     files: Option<Arc<FileCache>>,
     limit: usize,
+}
+
+/// An object until it is evicted. A mutex, held for a clone.
+struct Slot {
+    object: Mutex<Option<Arc<CachedObject>>>,
+    pinned_bytes: usize,
+}
+
+impl Slot {
+    fn of(object: Arc<CachedObject>) -> Arc<Self> {
+        Arc::new(Self { pinned_bytes: object.pinned_bytes, object: Mutex::new(Some(object)) })
+    }
+
+    fn object(&self) -> MutexGuard<'_, Option<Arc<CachedObject>>> {
+        self.object.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A whole object in memory.
@@ -142,8 +159,9 @@ impl ObjectCache {
         let part = |percent: usize| {
             Cache::builder()
                 .max_capacity((limits.bytes / 100 * percent) as u64)
-                .weigher(|_, object: &Arc<CachedObject>| u32::try_from(object.pinned_bytes).unwrap_or(u32::MAX))
+                .weigher(|_, slot: &Arc<Slot>| u32::try_from(slot.pinned_bytes).unwrap_or(u32::MAX))
                 .eviction_policy(EvictionPolicy::lru())
+                .eviction_listener(|_, slot: Arc<Slot>, _| drop(slot.object().take()))
                 .build_with_hasher(BuildHasherDefault::<DefaultHasher>::default())
         };
         Self {
@@ -166,7 +184,7 @@ impl ObjectCache {
     /// # Errors
     /// Those of the bucket, and `Unknown` if there was no room for it in time.
     pub async fn get(self: &Arc<Self>, name: ObjectName, bytes: u32) -> Loaded {
-        if let Some(object) = self.in_memory(name).await {
+        if let Some(object) = self.in_memory(name) {
             self.metrics.cache.hits.inc();
             return Ok(object);
         }
@@ -177,7 +195,7 @@ impl ObjectCache {
         }
         let slot = self.loads.clone().acquire_owned().await.map_err(|_| Arc::new(no_load(name, "the broker stops")))?;
         // Somebody else's load may have ended meanwhile.
-        if let Some(object) = self.in_memory(name).await {
+        if let Some(object) = self.in_memory(name) {
             return Ok(object);
         }
         let load = self.begin(name, bytes, slot);
@@ -191,8 +209,8 @@ impl ObjectCache {
     }
 
     /// The object, if it is in memory.
-    pub async fn peek(&self, name: ObjectName) -> Option<Arc<CachedObject>> {
-        let object = self.in_memory(name).await;
+    pub fn peek(&self, name: ObjectName) -> Option<Arc<CachedObject>> {
+        let object = self.in_memory(name);
         let counter = if object.is_some() { &self.metrics.cache.hits } else { &self.metrics.cache.misses };
         counter.inc();
         object
@@ -217,10 +235,11 @@ impl ObjectCache {
         Some(self.world.compute(work).await)
     }
 
-    async fn in_memory(&self, name: ObjectName) -> Option<Arc<CachedObject>> {
+    fn in_memory(&self, name: ObjectName) -> Option<Arc<CachedObject>> {
         for part in [&self.written, &self.loaded] {
-            if let Some(object) = part.get(&name.ulid).await {
-                return Some(object);
+            let object = part.get(&name.ulid).and_then(|slot| slot.object().clone());
+            if object.is_some() {
+                return object;
             }
         }
         None
@@ -237,8 +256,8 @@ impl ObjectCache {
             let task = self.world.spawn("load of an object", async move {
                 let loaded = cache.load(name, bytes).await.map_err(Arc::new);
                 if let Ok(object) = &loaded {
-                    cache.loaded.insert(name.ulid, object.clone()).await;
-                    cache.settle(&cache.loaded).await;
+                    cache.loaded.insert(name.ulid, Slot::of(object.clone()));
+                    cache.settle(&cache.loaded);
                 }
                 cache.in_flight().remove(&name.ulid);
                 drop(slot);
@@ -253,11 +272,11 @@ impl ObjectCache {
 
     /// Takes the buffers of an object that is in the bucket now; they pin `pinned_bytes`. Without room it is not kept:
     /// readers load it from the bucket.
-    pub async fn insert_written(&self, name: ObjectName, body: Arc<[Bytes]>, pinned_bytes: usize) {
+    pub fn insert_written(&self, name: ObjectName, body: Arc<[Bytes]>, pinned_bytes: usize) {
         let Ok(bytes) = u32::try_from(pinned_bytes) else { return };
         let Ok(room) = self.room.clone().try_acquire_many_owned(bytes) else { return };
-        self.written.insert(name.ulid, Arc::new(CachedObject::new(body, pinned_bytes, room))).await;
-        self.settle(&self.written).await;
+        self.written.insert(name.ulid, Slot::of(Arc::new(CachedObject::new(body, pinned_bytes, room))));
+        self.settle(&self.written);
     }
 
     async fn load(&self, name: ObjectName, bytes: u32) -> Result<Arc<CachedObject>, StoreError> {
@@ -299,8 +318,8 @@ impl ObjectCache {
     }
 
     /// Applies evictions now.
-    async fn settle(&self, part: &Objects) {
-        part.run_pending_tasks().await;
+    fn settle(&self, part: &Objects) {
+        part.run_pending_tasks();
         self.metrics.cache.bytes.set((self.limit - self.room.available_permits()) as i64);
     }
 }
@@ -370,7 +389,7 @@ mod tests {
     async fn slices_run_over_chunks() {
         let cache = cache(1000, 0).await;
         let chunks: Arc<[Bytes]> = [&b"abc"[..], b"", b"defgh"].map(Bytes::from_static).into();
-        cache.insert_written(name(1), chunks, 8).await;
+        cache.insert_written(name(1), chunks, 8);
         let object = cache.get(name(1), 8).await.unwrap();
         let mut out: Vec<Bytes> = Vec::new();
         assert!(object.slice_into(1..6, &mut out));

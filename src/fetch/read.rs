@@ -121,7 +121,7 @@ impl Fetcher {
     async fn find(&self, wanted: impl Iterator<Item = (&ObjectId, &Planned)>) -> Sources {
         let mut sources = Sources::new();
         for (id, planned) in wanted {
-            let object = self.cache.peek(planned.meta.name).await;
+            let object = self.cache.peek(planned.meta.name);
             sources.insert(*id, Ok(object.map_or(Source::File(planned.meta.name), Source::Memory)));
         }
         sources

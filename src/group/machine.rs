@@ -129,12 +129,16 @@ pub(super) enum Members {
 /// A group.
 pub(super) struct Machine {
     name: GroupName,
-    /// Of the group in State, once all changes that were given out are applied.
     version: u64,
     pub(super) members: Members,
 }
 
 impl Machine {
+    /// Of the group in State, once all changes that were given out are applied.
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
     /// The group as State has it. Members get their whole session time-out from now.
     pub(super) fn load(name: GroupName, view: View<'_>) -> Self {
         let group = view.state.group(&name).map(|g| Group::clone(g));

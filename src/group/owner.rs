@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::machine::{Action, Event, Machine, RequestId, View};
 use super::message::{Answer, Reply, Request};
 use super::router::{Table, Tools};
-use crate::metadata::ProposeError;
+use crate::metadata::{ProposeError, Replica};
 use crate::planted::{Defect, planted};
 use crate::state::{Command, GroupName, OffsetsOutcome, Outcome, State};
 use crate::types::KafkaError;
@@ -40,6 +40,17 @@ enum Unconfirmed {
     Change(BoxFuture<'static, Result<(), KafkaError>>),
     Commit(oneshot::Sender<Answer>, BoxFuture<'static, Answer>),
     Reply(oneshot::Sender<Answer>, Answer),
+    No(No),
+}
+
+/// A refusal that a client takes for final. It is true only if nobody else has changed the group since `version`, which
+/// is not known before a read barrier (invariant 5).
+struct No {
+    reply: oneshot::Sender<Answer>,
+    answer: Answer,
+    version: u64,
+    /// Gives the group's version behind a barrier; `None` where the journal does not answer.
+    now: BoxFuture<'static, Option<u64>>,
 }
 
 /// Why a machine is not served any more.
@@ -111,9 +122,9 @@ impl Owner {
                     Event::Elapsed
                 }
             };
-            let state = self.tools.replica.state();
+            let (state, version) = (self.tools.replica.state(), machine.version());
             let actions = machine.on(event, self.view(&state));
-            self.carry_out(actions).await;
+            self.carry_out(actions, version).await;
             let phase = machine.phase();
             if shown != Some(phase)
                 && let Some(table) = self.table.upgrade()
@@ -141,12 +152,16 @@ impl Owner {
         id
     }
 
-    async fn carry_out(&mut self, actions: Vec<Action>) {
+    /// `version` is the machine's before these actions.
+    async fn carry_out(&mut self, actions: Vec<Action>, mut version: u64) {
         for action in actions {
             match action {
                 Action::Reply(id, answer) => {
                     let Some(reply) = self.asked.remove(&id) else { continue };
-                    if self.unconfirmed.is_empty() || planted(Defect::ReplyBeforeChange) {
+                    if answer.as_ref().is_err_and(|refused| is_no(refused.error)) {
+                        let now = version_now(self.tools.replica.clone(), self.name.clone()).boxed();
+                        self.unconfirmed.push_back(Unconfirmed::No(No { reply, answer, version, now }));
+                    } else if self.unconfirmed.is_empty() || planted(Defect::ReplyBeforeChange) {
                         // A client that went away needs no answer.
                         let _ = reply.send(answer);
                     } else {
@@ -163,9 +178,15 @@ impl Owner {
                     let answer = async move { committed(outcome.await.unwrap_or(Err(ProposeError::Stopped))) };
                     self.unconfirmed.push_back(Unconfirmed::Commit(reply, answer.boxed()));
                 }
-                Action::Change(change) => self.submit(change.into()).await,
+                Action::Change(change) => {
+                    version += 1;
+                    self.submit(change.into()).await;
+                }
                 Action::DeleteOffsets(delete) => self.submit(delete.into()).await,
-                Action::DeleteGroup(delete) => self.submit(delete.into()).await,
+                Action::DeleteGroup(delete) => {
+                    version = 0;
+                    self.submit(delete.into()).await;
+                }
             }
         }
     }
@@ -184,7 +205,9 @@ impl Owner {
             match unconfirmed {
                 Unconfirmed::Change(outcome) => drop(outcome.await),
                 Unconfirmed::Commit(reply, answer) => drop(reply.send(answer.await)),
-                Unconfirmed::Reply(reply, _) => drop(reply.send(Err(error.into()))),
+                Unconfirmed::Reply(reply, _) | Unconfirmed::No(No { reply, .. }) => {
+                    drop(reply.send(Err(error.into())));
+                }
             }
         }
         for (_, reply) in std::mem::take(&mut self.asked) {
@@ -199,12 +222,25 @@ async fn front(unconfirmed: &mut VecDeque<Unconfirmed>) -> Result<(), KafkaError
     let known = match unconfirmed.front_mut() {
         Some(Unconfirmed::Change(outcome)) => outcome.await.map(|()| None),
         Some(Unconfirmed::Commit(_, answer)) => Ok(Some(answer.await)),
+        Some(Unconfirmed::No(no)) => {
+            let now = (&mut no.now).await;
+            let certain = now == Some(no.version);
+            Ok(Some(if certain { no.answer.clone() } else { Err(KafkaError::NotCoordinator.into()) }))
+        }
         Some(Unconfirmed::Reply(..)) | None => Ok(None),
     };
+    if let Some(Unconfirmed::No(_)) = unconfirmed.front()
+        && matches!(&known, Ok(Some(Err(refused))) if refused.error == KafkaError::NotCoordinator)
+        && unconfirmed.iter().any(|behind| matches!(behind, Unconfirmed::Change(_)))
+        && let Some(Unconfirmed::No(No { reply, answer, .. })) = unconfirmed.pop_front()
+    {
+        // Perhaps it was our own change that came next: if it happened, nobody else's did.
+        unconfirmed.push_back(Unconfirmed::Reply(reply, answer));
+        return Ok(());
+    }
     let (reply, answer) = match (unconfirmed.pop_front(), known?) {
-        (Some(Unconfirmed::Commit(reply, _)), Some(answer)) | (Some(Unconfirmed::Reply(reply, answer)), _) => {
-            (reply, answer)
-        }
+        (Some(Unconfirmed::Commit(reply, _) | Unconfirmed::No(No { reply, .. })), Some(answer))
+        | (Some(Unconfirmed::Reply(reply, answer)), _) => (reply, answer),
         _ => return Ok(()),
     };
     // A commit that finds another version shows that somebody else coordinates the group.
@@ -212,6 +248,29 @@ async fn front(unconfirmed: &mut VecDeque<Unconfirmed>) -> Result<(), KafkaError
     // A client that went away needs no answer.
     let _ = reply.send(answer);
     if superseded { Err(KafkaError::NotCoordinator) } else { Ok(()) }
+}
+
+async fn version_now(replica: Replica, group: GroupName) -> Option<u64> {
+    let state = replica.barrier().await.ok()?;
+    Some(state.group(&group).map_or(0, |group| group.version))
+}
+
+/// Whether clients give something up when they are told so: their membership, their commit.
+fn is_no(error: KafkaError) -> bool {
+    use KafkaError::*;
+    matches!(
+        error,
+        UnknownMemberId
+            | IllegalGeneration
+            | FencedInstanceId
+            | FencedMemberEpoch
+            | StaleMemberEpoch
+            | UnreleasedInstanceId
+            | GroupIdNotFound
+            | NonEmptyGroup
+            | InconsistentGroupProtocol
+            | GroupMaxSizeReached
+    )
 }
 
 /// Whether a change happened. `NOT_COORDINATOR` makes clients look for the coordinator, which is what is asked of them

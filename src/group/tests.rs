@@ -85,6 +85,21 @@ async fn a_coordinator_that_is_not_one_any_more_says_so_and_learns_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_no_coordinator_any_more_does_not_say_that_a_member_is_none() {
+    let site = Site::new(7);
+    let (replica, groups) = broker(&site).await;
+    groups.ask("g", commit(0, 1)).await.unwrap();
+    let identity = Identity { generation: 1, member_id: "m".into(), ..Identity::default() };
+    let heartbeat = || Request::Heartbeat(identity.clone());
+    assert_eq!(groups.ask("g", heartbeat()).await, Err(KafkaError::UnknownMemberId.into()));
+    // Somebody else coordinates the group now, and may know the member.
+    let change = ChangeGroup { group: "g".into(), from_version: 0, ..ChangeGroup::default() };
+    replica.propose(change).await.unwrap();
+    assert_eq!(groups.ask("g", heartbeat()).await, Err(KafkaError::NotCoordinator.into()));
+    assert_eq!(groups.ask("g", heartbeat()).await, Err(KafkaError::UnknownMemberId.into()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn offsets_of_a_deleted_partition_are_named_and_the_others_committed() {
     let site = Site::new(4);
     let (_, groups) = broker(&site).await;

@@ -90,21 +90,26 @@ pub async fn start(parts: Parts) -> Result<Started, StartError> {
     let journal = Deadlined::new(parts.journal, parts.world.clone(), parts.append_deadline);
     let parts = Parts { journal: Arc::new(journal), ..parts };
     for _ in 0..OVERTAKEN_MAX {
-        match begin(&parts).await {
+        let first = match begin(&parts).await {
             Err(
                 StartError::Journal(JournalError::Trimmed { first })
                 | StartError::Fatal(Fatal::Journal(JournalError::Trimmed { first })),
-            ) => {
-                info!(first = first.0, "the journal was trimmed by others during the start, beginning again");
-            }
+            ) => first,
+            // The one that they trimmed for was not there yet when we looked.
+            Err(StartError::NoSnapshot { first }) if has_snapshot_from(&*parts.bucket, first).await? => first,
             ended => return ended,
-        }
+        };
+        info!(first = first.0, "the journal was trimmed by others during the start, beginning again");
     }
     begin(&parts).await
 }
 
+async fn has_snapshot_from(bucket: &dyn Bucket, first: Position) -> Result<bool, StoreError> {
+    Ok(list_snapshots(bucket).await?.pop().is_some_and(|(at, _)| at.position >= first))
+}
+
 /// How often a start begins again because others have trimmed the journal meanwhile.
-const OVERTAKEN_MAX: usize = 5;
+const OVERTAKEN_MAX: usize = 20;
 
 async fn begin(parts: &Parts) -> Result<Started, StartError> {
     // Before the journal is read: a cluster is in its journal before it is in its bucket.
@@ -148,20 +153,24 @@ async fn begin(parts: &Parts) -> Result<Started, StartError> {
 /// The journal's head; an empty or older journal in front of a used bucket would give offsets twice.
 async fn refuse_newer_bucket(parts: &Parts) -> Result<Head, StartError> {
     let head = parts.journal.head().await?;
-    let newest = list_snapshots(&*parts.bucket).await?.pop();
-    let snapshot = newest.filter(|(at, _)| at.position > head.position);
-    let found = match snapshot {
-        Some((at, key)) => Some((at.position, format!("snapshot {key} of position {}", at.position))),
-        None => {
-            let objects = objects_from(&*parts.bucket, head.position.next(), 1).await?;
-            let applied = |key: &str| ObjectName::parse(key).map_or(Position(u64::MAX), |name| name.applied.position);
-            objects.first().map(|object| (applied(&object.key), format!("object {}", object.key)))
-        }
-    };
-    let Some((position, what)) = found else { return Ok(head) };
+    let Some((first, _)) = newer(parts, head).await? else { return Ok(head) };
+    // A name that was damaged on its way is not there when asked for again.
+    let Some((second, what)) = newer(parts, head).await? else { return Ok(head) };
     // Another broker may have gone on while we looked; then the journal has what it built on by now.
     let head = parts.journal.head().await?;
-    if head.position < position { Err(StartError::JournalTooOld { what, head: head.position }) } else { Ok(head) }
+    let is_older = head.position < first.min(second);
+    if is_older { Err(StartError::JournalTooOld { what, head: head.position }) } else { Ok(head) }
+}
+
+/// Something in the bucket whose writer knew of a later position than `head`.
+async fn newer(parts: &Parts, head: Head) -> Result<Option<(Position, String)>, StoreError> {
+    let newest = list_snapshots(&*parts.bucket).await?.pop();
+    if let Some((at, key)) = newest.filter(|(at, _)| at.position > head.position) {
+        return Ok(Some((at.position, format!("snapshot {key} of position {}", at.position))));
+    }
+    let objects = objects_from(&*parts.bucket, head.position.next(), 1).await?;
+    let applied = |key: &str| ObjectName::parse(key).map_or(Position(u64::MAX), |name| name.applied.position);
+    Ok(objects.first().map(|object| (applied(&object.key), format!("object {}", object.key))))
 }
 
 /// Objects whose writer had applied exactly our head must name its token.

@@ -58,6 +58,7 @@ pub fn start(batcher: Batcher) -> (Producer, JoinHandle<()>) {
         puts: 0,
         chains: Chains::default(),
         given_up: GivenUp::default(),
+        doubtful: BTreeMap::new(),
         events: FuturesUnordered::new(),
         failing: false,
     };
@@ -146,9 +147,26 @@ struct Flight {
 }
 
 enum Event {
-    Put { flush: FlushId, result: Result<ObjectName, String>, permits: Vec<OwnedSemaphorePermit> },
-    Outcome { flush: FlushId, batches: Vec<LaidOut>, outcome: Result<Outcome, ProposeError>, since: Instant },
+    Put {
+        flush: FlushId,
+        result: Result<ObjectName, String>,
+        permits: Vec<OwnedSemaphorePermit>,
+    },
+    Outcome {
+        flush: FlushId,
+        batches: Vec<LaidOut>,
+        outcome: Result<Outcome, ProposeError>,
+        since: Instant,
+    },
+    /// State is as new as the request now, or (false) nobody can say.
+    Caught {
+        submission: Submission,
+        reply: Reply,
+        up: bool,
+    },
 }
+
+type Reply = oneshot::Sender<Vec<BatchResult>>;
 
 struct Owner {
     batcher: Batcher,
@@ -162,16 +180,18 @@ struct Owner {
     puts: usize,
     chains: Chains,
     given_up: GivenUp,
+    /// Connections with a request that waits for a read barrier, and their requests behind it.
+    doubtful: BTreeMap<ConnectionId, Vec<(Submission, Reply)>>,
     events: FuturesUnordered<BoxFuture<'static, Event>>,
     failing: bool,
 }
 
 impl Owner {
-    async fn run(mut self, mut submitted: mpsc::Receiver<(Submission, oneshot::Sender<Vec<BatchResult>>)>) {
+    async fn run(mut self, mut submitted: mpsc::Receiver<(Submission, Reply)>) {
         let mut draining = false;
         loop {
             let due = self.flush_what_may_leave(draining);
-            if draining && self.flights.is_empty() && self.open.held.is_empty() {
+            if draining && self.flights.is_empty() && self.open.held.is_empty() && self.doubtful.is_empty() {
                 return;
             }
             let world = self.batcher.world.clone();
@@ -185,7 +205,7 @@ impl Owner {
                 biased;
                 Some(event) = self.events.next() => self.handle(event),
                 taken = submitted.recv(), if !draining => match taken {
-                    Some((submission, reply)) => self.take(submission, reply),
+                    Some((submission, reply)) => self.receive(submission, reply),
                     None => draining = true,
                 },
                 () = timer => {}
@@ -193,8 +213,25 @@ impl Owner {
         }
     }
 
-    /// Adds a request's batches to the open flush.
-    fn take(&mut self, submission: Submission, reply: oneshot::Sender<Vec<BatchResult>>) {
+    /// Adds a request's batches to the open flush; if one of them is to be refused as far as State knows, behind a read
+    /// barrier: another broker may have taken what has to come first.
+    fn receive(&mut self, submission: Submission, reply: Reply) {
+        if let Some(behind) = self.doubtful.get_mut(&submission.connection) {
+            return behind.push((submission, reply));
+        }
+        if submission.batches.iter().all(|batch| self.admits(batch)) {
+            return self.take(submission, reply, true);
+        }
+        self.doubtful.insert(submission.connection, Vec::new());
+        let replica = self.batcher.replica.clone();
+        self.events.push(Box::pin(async move {
+            let up = replica.barrier().await.is_ok();
+            Event::Caught { submission, reply, up }
+        }));
+    }
+
+    /// `up`: State is as new as the request.
+    fn take(&mut self, submission: Submission, reply: Reply, up: bool) {
         let now = self.batcher.world.now();
         self.budget.taken();
         let count = submission.batches.len();
@@ -208,8 +245,12 @@ impl Owner {
         for (index, batch) in submission.batches.into_iter().enumerate() {
             let size = batch.bytes.len();
             if !self.admits(&batch) {
-                let message = "an earlier batch of this producer was not written; it has to come first";
-                self.answer(request, index, Err(retriable(KafkaError::OutOfOrderSequenceNumber, message)));
+                let (error, message) = match up {
+                    true => (KafkaError::OutOfOrderSequenceNumber, "it has to come first"),
+                    false => (KafkaError::NotLeaderOrFollower, "the journal does not say whether it was written since"),
+                };
+                let message = format!("an earlier batch of this producer was not written; {message}");
+                self.answer(request, index, Err(retriable(error, &message)));
                 continue;
             }
             let pinned_bytes = size * submission.frame_bytes / sizes.max(1);
@@ -292,11 +333,11 @@ impl Owner {
             if planted(Defect::DroppedSync) {
                 let behind = body.clone();
                 world.spawn("put", async move { putter.put(since, name, behind).await });
-                cache.insert_written(name, body.into(), pinned_bytes).await;
+                cache.insert_written(name, body.into(), pinned_bytes);
                 return Ok(name);
             }
             let Stored { name, body } = putter.put(since, name, body).await?;
-            cache.insert_written(name, body.into(), pinned_bytes).await;
+            cache.insert_written(name, body.into(), pinned_bytes);
             Ok(name)
         })
     }
@@ -314,6 +355,11 @@ impl Owner {
                 drop(permits);
             }
             Event::Outcome { flush, batches, outcome, since } => self.known(flush, batches, outcome, since),
+            Event::Caught { submission, reply, up } => {
+                let behind = self.doubtful.remove(&submission.connection);
+                self.take(submission, reply, up);
+                behind.into_iter().flatten().for_each(|(submission, reply)| self.receive(submission, reply));
+            }
         }
     }
 

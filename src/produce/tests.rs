@@ -97,11 +97,30 @@ impl Rig {
         }
     }
 
+    /// Another broker of the same cluster.
+    async fn beside(&self) -> (Started, Producer) {
+        let broker = self.site.start(2).await;
+        let (producer, _) = start(Batcher {
+            replica: broker.replica.clone(),
+            bucket: Arc::new(self.bucket.clone()),
+            cache: self.cache.clone(),
+            world: self.world.clone(),
+            metrics: self.metrics.clone(),
+            flush: AT_ONCE,
+            put: PutPolicy { deadline: DEADLINE, hedge: false },
+        });
+        (broker, producer)
+    }
+
     /// Hands a request over and gives the batcher the time to take it.
     async fn send(&self, connection: u64, batches: Vec<PartBatch>) -> Results {
+        self.send_by(&self.producer, connection, batches).await
+    }
+
+    async fn send_by(&self, producer: &Producer, connection: u64, batches: Vec<PartBatch>) -> Results {
         let frame_bytes = batches.iter().map(|b| b.bytes.len()).sum::<usize>() + 100;
         let submission = Submission { connection: ConnectionId(connection), batches, permit: None, frame_bytes };
-        let results = self.producer.submit(submission).await.unwrap();
+        let results = producer.submit(submission).await.unwrap();
         self.world.sleep(Duration::from_millis(1)).await;
         results
     }

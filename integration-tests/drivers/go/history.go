@@ -131,7 +131,7 @@ func (w *workload) send(client *kgo.Client, process int32, counter uint64, idemp
 	value := encoded(w.Run, process, counter, w.Topic, to, now, padding)
 	record := &kgo.Record{Topic: w.Topic, Partition: to, Timestamp: time.UnixMilli(now), Key: fmt.Appendf(nil, "%d-%d", process, counter%7),
 		Value: []byte(value), Headers: []kgo.RecordHeader{{Key: "counter", Value: fmt.Append(nil, counter)}}}
-	operation := w.begin(process, "send", fields{"topic": w.Topic, "partition": to, "idempotent": idempotent, "acked": true, "values": []string{value}})
+	operation := w.begin(process, "send", fields{"topic": w.Topic, "partition": to, "once": idempotent, "acked": true, "values": []string{value}})
 	client.Produce(context.Background(), record, func(r *kgo.Record, err error) {
 		switch {
 		case err == nil:

@@ -128,7 +128,7 @@ public final class History {
         TopicPartition to = partitions.get(chance.nextInt(partitions.size()));
         int padding = chance.nextInt(200) == 0 ? 5000 : chance.nextInt(100);
         ProducerRecord<byte[], byte[]> record = recorder.record(process, counter, to, System.currentTimeMillis(), padding);
-        ObjectNode asked = Recorder.of(to).put("idempotent", idempotent).put("acked", true);
+        ObjectNode asked = Recorder.of(to).put("once", idempotent).put("acked", true);
         asked.putArray("values").add(Recorder.text(record.value()));
         Recorder.Operation operation = recorder.begin(process, "send", asked);
         producer.send(record, (metadata, failure) -> {

@@ -117,7 +117,7 @@ def produce(process, idempotent):
         padding = 5000 if chance.randrange(200) == 0 else chance.randrange(100)
         now = time.time_ns() // 1_000_000
         value = encoded(process, counter, partition, now, padding)
-        operation = RECORDER.begin(process, "send", **of(partition), idempotent=idempotent, acked=True, values=[value])
+        operation = RECORDER.begin(process, "send", **of(partition), once=idempotent, acked=True, values=[value])
 
         def delivered(error, message):
             if error is None:

@@ -11,7 +11,7 @@
 //!
 //! ```text
 //! {"run":77}
-//! {"invoke":{"process":3,"op":17,"time_us":5000100,"kind":"send","topic":"t","partition":0,"idempotent":true,"acked":true,"values":["77|3|9|t|0|1700000000000|xx|a1b2c3d4"]}}
+//! {"invoke":{"process":3,"op":17,"time_us":5000100,"kind":"send","topic":"t","partition":0,"once":true,"acked":true,"values":["77|3|9|t|0|1700000000000|xx|a1b2c3d4"]}}
 //! {"complete":{"process":3,"op":17,"time_us":5007200,"end":"ok","offset":41,"broker":1}}
 //! {"invoke":{"process":4,"op":2,"time_us":5001000,"kind":"poll","topic":"t","partition":0,"position_of":1,"from":41}}
 //! {"complete":{"process":4,"op":2,"time_us":5009000,"end":"ok","next":42,"records":[[41,1700000000000,"77|3|9|t|0|1700000000000|xx|a1b2c3d4","3-2","9"]],"high_watermark":42,"last_stable_offset":42,"log_start_offset":0}}
@@ -23,13 +23,13 @@
 //! - `process`: a number of the logical client, unlike every other one in all files. `op`: unlike the process' others.
 //! - `end`: `ok`, `fail` (it certainly did not and will not happen) or `info`; `error`: Kafka's name of it.
 //! - `records`: offset, timestamp and value of each; then, if the client shows them, key and header `counter`, which are
-//!   compared with what the value says they are. Bytes that are no UTF-8 are written with replacement characters.
+//!   compared with what the value says they are, and the leader epoch. Bytes that are no UTF-8 are written with replacement characters.
 //! - `high_watermark`, `last_stable_offset`, `log_start_offset`: left out where the library does not show them.
 //! - `topic_id`: only where the request or its answer named it.
 //!
 //! | kind | asked | answered |
 //! |---|---|---|
-//! | `send` | topic, partition, values, idempotent, acked | offset |
+//! | `send` | topic, partition, values, once, acked | offset |
 //! | `poll` | topic, partition, position_of, from, read_committed | next, records, high_watermark, last_stable_offset, log_start_offset |
 //! | `list_offsets` | topic, partition, timestamp | offset, found_timestamp |
 //! | `epoch_end` | topic, partition, epoch | offset |
@@ -42,8 +42,8 @@
 //! | `assigned` | group, member, instance, protocol (`Classic` or `Consumer`) | generation, logs: `[["t",0],…]`, member |
 //! | `left` | group, member | |
 //! | `heartbeat` | group, member, generation | |
-//! | `commit` | group, member, generation, offsets: `[["t",0,42],…]` | |
-//! | `committed` | group | offsets: `[["t",0,42],["t",1,null],…]` |
+//! | `commit` | group, member, generation, offsets: `[["t",0,42],…]`, or with their text `["t",0,42,"text"]` | |
+//! | `committed` | group | the same; no offset is `null` |
 //! | `delete_group` | group | |
 //! | `note` | text | |
 use serde::Deserialize;
@@ -211,7 +211,7 @@ struct Fields {
     topic_id: Option<String>,
     partition: Option<i32>,
     values: Vec<String>,
-    idempotent: bool,
+    once: bool,
     acked: Option<bool>,
     offset: Option<i64>,
     position_of: u64,
@@ -239,7 +239,7 @@ struct Fields {
     protocol: GroupProtocol,
     generation: Option<i32>,
     logs: Vec<(String, i32)>,
-    offsets: Vec<(String, i32, Option<i64>)>,
+    offsets: Vec<Offset>,
     text: String,
 }
 
@@ -248,13 +248,24 @@ struct Fields {
 enum Record {
     Bare(i64, i64, String),
     Whole(i64, i64, String, String, String),
+    WithEpoch(i64, i64, String, String, String, i32),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Offset {
+    Bare(String, i32, Option<i64>),
+    WithText(String, i32, Option<i64>, String),
 }
 
 impl Record {
     fn seen(self) -> Seen {
-        let (offset, timestamp_ms, text, key, header) = match self {
-            Self::Bare(offset, timestamp, text) => (offset, timestamp, text, None, None),
-            Self::Whole(offset, timestamp, text, key, header) => (offset, timestamp, text, Some(key), Some(header)),
+        let (offset, timestamp_ms, text, key, header, leader_epoch) = match self {
+            Self::Bare(offset, time, text) => (offset, time, text, None, None, None),
+            Self::Whole(offset, time, text, key, header) => (offset, time, text, Some(key), Some(header), None),
+            Self::WithEpoch(offset, time, text, key, header, epoch) => {
+                (offset, time, text, Some(key), Some(header), Some(epoch))
+            }
         };
         let value = match Value::decode(text.as_bytes()) {
             None => Err(Broken(format!("not a whole value: {:.80}", text))),
@@ -264,7 +275,7 @@ impl Record {
             }
             Some(value) => Ok(value),
         };
-        Seen { offset, timestamp_ms, value }
+        Seen { offset, timestamp_ms, leader_epoch, value }
     }
 }
 
@@ -293,20 +304,21 @@ fn what(fields: Fields) -> std::result::Result<What, String> {
         Ok::<_, String>(Log { topic: topic()?, id: fields.topic_id.clone(), partition })
     };
     let by_name = |topic: String, partition| Log { topic, id: None, partition };
-    let commits = |offsets: Vec<(String, i32, Option<i64>)>| {
-        offsets
-            .into_iter()
-            .map(|(topic, partition, offset)| Commit { log: by_name(topic, partition), offset })
-            .collect()
+    let commit = |offset| match offset {
+        Offset::Bare(topic, partition, offset) => Commit { log: by_name(topic, partition), offset, metadata: None },
+        Offset::WithText(topic, partition, offset, text) => {
+            Commit { log: by_name(topic, partition), offset, metadata: Some(text) }
+        }
     };
+    let commits = |offsets: Vec<Offset>| offsets.into_iter().map(commit).collect();
     let generation = fields.generation.unwrap_or(-1);
     let partitions = fields.partitions.unwrap_or(-1);
     Ok(match fields.kind.as_str() {
         "send" => {
             let decode = |text: &String| Value::decode(text.as_bytes()).ok_or(format!("not a value: {text:.80}"));
             let values = fields.values.iter().map(decode).collect::<std::result::Result<_, _>>()?;
-            let (idempotent, acked) = (fields.idempotent, fields.acked.unwrap_or(true));
-            What::Send { log: log()?, values, idempotent, acked, offset: fields.offset }
+            let (once, acked) = (fields.once, fields.acked.unwrap_or(true));
+            What::Send { log: log()?, values, once, acked, offset: fields.offset }
         }
         "poll" => What::Poll {
             log: log()?,
@@ -379,7 +391,7 @@ mod tests {
         let first = format!(
             "{{\"run\":77}}\n{}\n{}\n",
             format_args!(
-                r#"{{"invoke":{{"process":3,"op":1,"time_us":50,"kind":"send","topic":"t","partition":0,"idempotent":true,"acked":true,"values":["{}"]}}}}"#,
+                r#"{{"invoke":{{"process":3,"op":1,"time_us":50,"kind":"send","topic":"t","partition":0,"once":true,"acked":true,"values":["{}"]}}}}"#,
                 value(1)
             ),
             r#"{"invoke":{"process":3,"op":2,"time_us":60,"kind":"committed","group":"g"}}"#,
@@ -404,9 +416,7 @@ mod tests {
         let What::Poll { records, next: 11, from: 9, high_watermark: -1, .. } = &poll.what else { panic!("{poll:?}") };
         assert_eq!(records[0].value.as_ref().unwrap().counter, 1);
         assert_eq!(records[1].value, Err(Broken("header Some(\"x\")".into())));
-        assert!(
-            matches!(&send.what, What::Send { values, offset: Some(9), idempotent: true, .. } if values.len() == 1)
-        );
+        assert!(matches!(&send.what, What::Send { values, offset: Some(9), once: true, .. } if values.len() == 1));
         assert_eq!((send.broker, open.end_us, open.end.clone()), (Some(2), None, End::Info("no end".into())));
     }
 

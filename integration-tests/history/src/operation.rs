@@ -79,6 +79,9 @@ pub struct Log {
 pub struct Commit {
     pub log: Log,
     pub offset: Option<i64>,
+    /// The text that is committed with it; `None` where the client library does not show it.
+    #[serde(default)]
+    pub metadata: Option<String>,
 }
 
 /// A record as a reader got it.
@@ -86,6 +89,9 @@ pub struct Commit {
 pub struct Seen {
     pub offset: i64,
     pub timestamp_ms: i64,
+    /// Of its batch; `None` where the client library does not show it.
+    #[serde(default)]
+    pub leader_epoch: Option<i32>,
     pub value: Result<Value, Broken>,
 }
 
@@ -101,8 +107,8 @@ pub enum What {
     Send {
         log: Log,
         values: Vec<Value>,
-        /// The producer was idempotent, so that its own retries may not make it twice.
-        idempotent: bool,
+        /// It may stand in the log once only: the producer was idempotent, or sent it a single time.
+        once: bool,
         /// The client asked to be told (acks is not 0).
         acked: bool,
         /// The first record's offset; `None` where the answer had none (acks is 0, or the broker knew the batch as a

@@ -110,7 +110,7 @@ fn a4_duplicates() {
     let twice = |what: What| new().info(1, 10, what).ok(2, (50, 60), poll(0, &[(0, 1, 1), (1, 1, 1)], 2));
     table(
         Rule::A4,
-        vec![("idempotent", twice(send(1, &[1], None)))],
+        vec![("sent again by an idempotent producer, or once", twice(send(1, &[1], None)))],
         vec![("plain", twice(plain(send(1, &[1], None))))],
     );
 }
@@ -293,12 +293,14 @@ fn a18_a19_a31_how_far_the_log_goes() {
 fn a20_committed_offsets() {
     let one = || new().ok(2, (10, 20), commit("", -1, 5));
     let two = || one().ok(2, (30, 40), commit("", -1, 6));
+    let with_text = |text| new().ok(2, (10, 20), said(commit("", -1, 5), text));
     table(
         Rule::A20,
         vec![
             ("an older one", two().ok(3, (50, 60), committed(Some(5)))),
             ("none", one().ok(3, (50, 60), committed(None))),
             ("one that nobody committed", one().ok(3, (50, 60), committed(Some(4)))),
+            ("another text", with_text("a").ok(3, (50, 60), said(committed(Some(5)), "b"))),
             ("before it was committed", one().ok(3, (2, 3), committed(Some(5)))),
             ("back after an unknown one was seen", {
                 let build = one().info(2, 30, commit("", -1, 6)).ok(3, (50, 60), committed(Some(6)));
@@ -314,6 +316,7 @@ fn a20_committed_offsets() {
         ],
         vec![
             ("the last one", two().ok(3, (50, 60), committed(Some(6)))),
+            ("its text", with_text("a").ok(3, (50, 60), said(committed(Some(5)), "a"))),
             ("unknown, and not seen", one().info(2, 30, commit("", -1, 6)).ok(3, (50, 60), committed(Some(5)))),
             ("unknown, and late", {
                 let build = one().info(2, 30, commit("", -1, 6)).ok(3, (50, 60), committed(Some(5)));
@@ -423,8 +426,13 @@ fn a25_a26_a35_what_is_read() {
         let What::Send { mut values, .. } = send(1, &[1], None) else { unreachable!() };
         values[0].partition = 1;
         let there = strandline_history::Log { partition: 1, ..log() };
-        let sent = What::Send { log: there, values: values.clone(), idempotent: true, acked: true, offset: Some(0) };
-        let read = strandline_history::Seen { offset: 0, timestamp_ms: 1001, value: Ok(values[0].clone()) };
+        let sent = What::Send { log: there, values: values.clone(), once: true, acked: true, offset: Some(0) };
+        let read = strandline_history::Seen {
+            offset: 0,
+            timestamp_ms: 1001,
+            leader_epoch: None,
+            value: Ok(values[0].clone()),
+        };
         new().ok(1, (10, 20), sent).ok(2, (50, 60), poll_as(0, 0, vec![read], 1))
     };
     table(
@@ -541,6 +549,18 @@ fn a30_k26_k28_lookups() {
             ("an old epoch", ask(epoch(1)).with(|options| options.one_epoch = false)),
         ],
     );
+    let read_as = |leader_epoch| {
+        let mut what = poll(0, &[(0, 1, 1), (1, 1, 2)], 2);
+        if let What::Poll { records, .. } = &mut what {
+            records.iter_mut().for_each(|seen| seen.leader_epoch = leader_epoch);
+        }
+        ask(epoch(2)).ok(2, (70, 80), what)
+    };
+    table(
+        Rule::K26,
+        vec![("of a later epoch", read_as(Some(1)))],
+        vec![("of the same", read_as(Some(0))), ("of which is not known", read_as(None))],
+    );
 }
 
 #[test]
@@ -648,7 +668,7 @@ fn k35_topics() {
                 "not asked for an answer",
                 gone().ok(1, (50, 60), {
                     let What::Send { log, values, .. } = send(1, &[1], None) else { unreachable!() };
-                    What::Send { log, values, idempotent: false, acked: false, offset: None }
+                    What::Send { log, values, once: false, acked: false, offset: None }
                 }),
             ),
         ],

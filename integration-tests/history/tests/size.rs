@@ -20,12 +20,17 @@ fn history() -> History {
             0..4 => {
                 let first = round * 8 + turn * 2;
                 let values = vec![value(number, first), value(number, first + 1)];
-                What::Send { log: log(number), values, idempotent: true, acked: true, offset: Some(first as i64) }
+                What::Send { log: log(number), values, once: true, acked: true, offset: Some(first as i64) }
             }
             4 | 5 => {
                 let seen = |offset: u64| {
                     let value = value(number, offset);
-                    Seen { offset: offset as i64, timestamp_ms: value.timestamp_ms, value: Ok(value) }
+                    Seen {
+                        offset: offset as i64,
+                        timestamp_ms: value.timestamp_ms,
+                        leader_epoch: None,
+                        value: Ok(value),
+                    }
                 };
                 What::Poll {
                     log: log(number),
@@ -40,7 +45,7 @@ fn history() -> History {
                 }
             }
             6 => {
-                let offsets = vec![Commit { log: log(number), offset: Some(base) }];
+                let offsets = vec![Commit { log: log(number), offset: Some(base), metadata: None }];
                 What::Commit { group: format!("g{number}"), member: String::new(), generation: -1, offsets }
             }
             _ => What::ListOffsets { log: log(number), timestamp: base, offset: base, found_timestamp: base },

@@ -115,7 +115,7 @@ impl Journal for Access {
         // What is answered was so at some time between the question and the answer.
         self.fails(Fault::JournalHeadFails).await?;
         let head = self.journal.head().await;
-        self.world.sleep(Duration::from_millis(self.world.random_below(self.delay_ms.max(1)))).await;
+        self.travel().await;
         head
     }
 

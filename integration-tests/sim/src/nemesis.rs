@@ -64,7 +64,9 @@ impl Nemesis {
 
     /// Mostly short, sometimes longer than any time-out.
     fn duration(&self) -> Duration {
-        let most = [300, 3_000, 12_000, 30_000][self.world.random_below(4) as usize];
+        // Where much happens, nothing lasts: else nothing would be up.
+        let longest = if self.plan.between_events < Duration::from_secs(3) { 2 } else { 4 };
+        let most = [300, 3_000, 12_000, 30_000][self.world.random_below(longest) as usize];
         Duration::from_millis(50 + self.world.random_below(most))
     }
 

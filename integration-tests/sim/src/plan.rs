@@ -60,6 +60,31 @@ const READS_BY_CHANCE: [(Fault, u64); 4] = [
     (Fault::BucketCorrupt, 200),
 ];
 
+/// What a run may have much of, so that what needs several mishaps at once happens too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Storm {
+    Bucket,
+    Journal,
+    Crashes,
+}
+
+/// How much more often than else a fault happens in a storm of its kind.
+const STORM: u64 = 8;
+/// The most of it: a store that does hardly anything else shows little.
+const STORM_RATE_MAX: u64 = 1_500;
+
+impl Storm {
+    fn has(self, fault: Fault) -> bool {
+        let name = fault.name();
+        match self {
+            // Damage on the way comes again and again only where all is lost.
+            Self::Bucket => name.starts_with("bucket") && fault != Fault::BucketCorrupt,
+            Self::Journal => name.starts_with("journal"),
+            Self::Crashes => matches!(fault, Fault::Crash | Fault::PowerLoss | Fault::Replaced | Fault::Stop),
+        }
+    }
+}
+
 /// What is done to brokers and links.
 const EVENTS: [Fault; 10] = [
     Fault::Crash,
@@ -82,14 +107,18 @@ impl Plan {
         let chance = World::seeded(seed ^ 0x5eed);
         let draw = |bound| chance.random_below(bound);
         let pick = |choices: &[u64]| choices[draw(choices.len() as u64) as usize];
+        let storm = [None, None, Some(Storm::Bucket), Some(Storm::Journal), Some(Storm::Crashes)][draw(5) as usize];
+        let in_storm = |fault| storm.is_some_and(|storm| storm.has(fault));
         let mut rates = BTreeMap::new();
         for (fault, highest) in BY_CHANCE.iter().chain(&READS_BY_CHANCE) {
             // Half of them are on, most of them mildly, so that the system gets somewhere.
             if draw(2) == 0 {
-                rates.insert(*fault, 1 + draw(pick(&[*highest / 8, *highest / 3, *highest]).max(1)));
+                let rate = 1 + draw(pick(&[*highest / 8, *highest / 3, *highest]).max(1));
+                let rate = if in_storm(*fault) { (rate * STORM).min(STORM_RATE_MAX.max(rate)) } else { rate };
+                rates.insert(*fault, rate);
             }
         }
-        let mut events: Vec<Fault> = EVENTS.into_iter().filter(|_| draw(2) == 0).collect();
+        let mut events: Vec<Fault> = EVENTS.into_iter().filter(|event| in_storm(*event) || draw(2) == 0).collect();
         // Every run has a crash.
         if !events.contains(&Fault::Crash) {
             events.push(Fault::Crash);
@@ -109,8 +138,11 @@ impl Plan {
             yields: pick(&[0, 20, 200]) as u32,
             rates,
             events,
-            between_events: Duration::from_millis(pick(&[4_000, 8_000, 14_000])),
-            yaml: yaml(&pick, &draw),
+            between_events: Duration::from_millis(match storm {
+                Some(Storm::Crashes) => 1_500,
+                _ => pick(&[4_000, 8_000, 14_000]),
+            }),
+            yaml: yaml(&pick, &draw, storm),
         }
     }
 
@@ -122,7 +154,7 @@ impl Plan {
 }
 
 /// Stores near and far, limits that are reached, and snapshots and trims all the time.
-fn yaml(pick: &impl Fn(&[u64]) -> u64, draw: &impl Fn(u64) -> u64) -> String {
+fn yaml(pick: &impl Fn(&[u64]) -> u64, draw: &impl Fn(u64) -> u64, storm: Option<Storm>) -> String {
     format!(
         "journal:\n  kind: memory\n  append_deadline_ms: {append}\n\
          bucket:\n  url: \"memory:\"\n\
@@ -135,10 +167,10 @@ fn yaml(pick: &impl Fn(&[u64]) -> u64, draw: &impl Fn(u64) -> u64) -> String {
          producer.id.expiration.ms: {expiry}\n",
         append = pick(&[500, 1_000, 5_000]),
         flush = pick(&[0, 20, 250]),
-        produce = pick(&[5_000, 15_000]),
+        produce = if storm == Some(Storm::Bucket) { pick(&[1_000, 2_000]) } else { pick(&[5_000, 15_000]) },
         object = pick(&[65_536, 256 << 10, 1 << 20]),
         cache = pick(&[2 << 20, 64 << 20]),
-        entries = 20 + draw(200),
+        entries = if storm == Some(Storm::Crashes) { 10 + draw(20) } else { 20 + draw(200) },
         delay = pick(&[0, 500]),
         session = pick(&[3_000, 8_000]),
         heartbeat = pick(&[300, 1_000]),

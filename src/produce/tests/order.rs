@@ -135,6 +135,44 @@ async fn h7_a_batch_that_came_over_another_connection_ends_the_wait() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn h10_what_another_broker_has_taken_since_is_not_missed() {
+    let rig = Rig::new(28, AT_ONCE).await;
+    let batch = |sequence| vec![rig.batch(0, "x", Some((9, sequence)))];
+    rig.bucket.next([Fate::Hangs]);
+    assert_eq!(placed(rig.send(1, batch(10)).await).await, Err(KafkaError::RequestTimedOut));
+    // The client goes to another broker with it, and comes back before this one has heard of that.
+    rig.journal.slow_reads(SECOND);
+    let (_other, producer) = rig.beside().await;
+    assert_eq!(placed(rig.send_by(&producer, 1, batch(10)).await).await, Ok(0));
+    assert_eq!(placed(rig.send(2, batch(11)).await).await, Ok(1));
+    // Where nobody can say, it is no "no".
+    rig.bucket.next([Fate::Hangs]);
+    assert_eq!(
+        placed(rig.send(1, vec![rig.batch(0, "x", Some((8, 5)))]).await).await,
+        Err(KafkaError::RequestTimedOut)
+    );
+    rig.journal.fail_heads(true);
+    let behind = rig.send(1, vec![rig.batch(0, "x", Some((8, 6)))]).await;
+    assert_eq!(placed(behind).await, Err(KafkaError::NotLeaderOrFollower));
+}
+
+#[tokio::test(start_paused = true)]
+async fn h7_nothing_overtakes_a_request_that_waits_for_a_barrier() {
+    let rig = Rig::new(29, AT_ONCE).await;
+    let batch = |partition, sequence: i32| rig.batch(partition, &sequence.to_string(), Some((9, sequence)));
+    rig.bucket.next([Fate::Hangs]);
+    assert_eq!(placed(rig.send(1, vec![batch(0, 10)]).await).await, Err(KafkaError::RequestTimedOut));
+    rig.journal.slow_heads(SECOND);
+    let first = rig.send(1, vec![batch(0, 11), batch(1, 0)]).await;
+    let second = rig.send(1, vec![batch(1, 1)]).await;
+    let results = first.await.unwrap();
+    assert_eq!(offset(&results[..1]), Err(KafkaError::OutOfOrderSequenceNumber));
+    assert_eq!(offset(&results[1..]), Ok(0));
+    assert_eq!(placed(second).await, Ok(1));
+    assert_eq!(rig.log(1).await, ["0", "1"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_answer_comes_before_clients_give_up() {
     let flush = FlushRule { puts_max: 2, ..SPACED };
     let rig = Rig::new(27, flush).await;

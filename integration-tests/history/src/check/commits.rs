@@ -9,21 +9,24 @@ use super::report::{Report, Rule};
 use crate::operation::{End, What};
 
 #[derive(Default)]
-struct Register {
-    writes: Vec<Write>,
-    reads: Vec<Read>,
+struct Register<'a> {
+    writes: Vec<Write<'a>>,
+    reads: Vec<Read<'a>>,
 }
 
-struct Write {
-    offset: Option<i64>,
+/// An offset and its text.
+type Said<'a> = Option<(i64, Option<&'a str>)>;
+
+struct Write<'a> {
+    said: Said<'a>,
     start_us: u64,
     /// When it certainly had happened; `u64::MAX` if never.
     end_us: u64,
     operation: u32,
 }
 
-struct Read {
-    offset: Option<i64>,
+struct Read<'a> {
+    said: Said<'a>,
     operation: u32,
 }
 
@@ -43,7 +46,7 @@ pub(super) fn check(facts: &Facts<'_>, report: &mut Report) {
             End::Fail(_) => continue,
         };
         for &at in groups.get(group.as_str()).into_iter().flatten() {
-            let write = Write { offset: None, start_us: operation.start_us, end_us, operation: number };
+            let write = Write { said: None, start_us: operation.start_us, end_us, operation: number };
             registers[at].writes.push(write);
         }
     }
@@ -52,9 +55,9 @@ pub(super) fn check(facts: &Facts<'_>, report: &mut Report) {
     }
 }
 
-fn registers<'a>(facts: &Facts<'a>) -> (Vec<Key<'a>>, Vec<Register>) {
+fn registers<'a>(facts: &Facts<'a>) -> (Vec<Key<'a>>, Vec<Register<'a>>) {
     let mut known: HashMap<Key<'_>, usize> = HashMap::new();
-    let (mut keys, mut registers) = (Vec::new(), Vec::<Register>::new());
+    let (mut keys, mut registers) = (Vec::new(), Vec::<Register<'_>>::new());
     for (number, operation) in (0..).zip(&facts.operations) {
         let (group, offsets) = match (&operation.what, &operation.end) {
             (What::Commit { group, offsets, .. }, End::Ok | End::Info(_)) => (group, offsets),
@@ -69,29 +72,30 @@ fn registers<'a>(facts: &Facts<'a>) -> (Vec<Key<'a>>, Vec<Register>) {
                 keys.len() - 1
             });
             let offset = commit.offset.filter(|offset| *offset >= 0);
+            let said = offset.map(|offset| (offset, commit.metadata.as_deref()));
             if matches!(operation.what, What::Committed { .. }) {
-                registers[at].reads.push(Read { offset, operation: number });
+                registers[at].reads.push(Read { said, operation: number });
             } else {
                 let end_us = if operation.end == End::Ok { end_of(operation) } else { u64::MAX };
                 let start_us = operation.start_us;
-                registers[at].writes.push(Write { offset, start_us, end_us, operation: number });
+                registers[at].writes.push(Write { said, start_us, end_us, operation: number });
             }
         }
     }
     (keys, registers)
 }
 
-fn check_register(facts: &Facts<'_>, key: &Key<'_>, register: &Register, report: &mut Report) {
-    // Of each offset, the writes by their begin, with the latest end of those that began up to then. A register begins
-    // with "none".
-    let mut by_offset: HashMap<Option<i64>, Rising> = HashMap::new();
-    let mut first: HashMap<Option<i64>, u64> = HashMap::from([(None, 0)]);
+fn check_register(facts: &Facts<'_>, key: &Key<'_>, register: &Register<'_>, report: &mut Report) {
+    // Of each offset and text, the writes by their begin, with the latest end of those that began up to then. A register
+    // begins with "none".
+    let mut by_said: HashMap<Said<'_>, Rising> = HashMap::new();
+    let mut first: HashMap<Said<'_>, u64> = HashMap::from([(None, 0)]);
     // By when a write had certainly happened, and when it began at the earliest.
     let mut certain = Rising::default();
     for write in &register.writes {
         let end = i64::try_from(write.end_us).unwrap_or(i64::MAX);
-        by_offset.entry(write.offset).or_default().tell(write.start_us, end, write.operation);
-        let earliest = first.entry(write.offset).or_insert(write.start_us);
+        by_said.entry(write.said).or_default().tell(write.start_us, end, write.operation);
+        let earliest = first.entry(write.said).or_insert(write.start_us);
         *earliest = write.start_us.min(*earliest);
         if write.end_us < u64::MAX {
             certain.tell(write.end_us, i64::try_from(write.start_us).unwrap_or(i64::MAX), write.operation);
@@ -99,20 +103,20 @@ fn check_register(facts: &Facts<'_>, key: &Key<'_>, register: &Register, report:
     }
     // A read proves that a write of that offset had happened: at the earliest when the first such write began.
     for read in &register.reads {
-        if let Some(earliest) = first.get(&read.offset) {
+        if let Some(earliest) = first.get(&read.said) {
             let start = i64::try_from(*earliest).unwrap_or(i64::MAX);
             certain.tell(end_of(facts.op(read.operation)), start, read.operation);
         }
     }
     certain.seal();
-    by_offset.values_mut().for_each(Rising::seal);
+    by_said.values_mut().for_each(Rising::seal);
     let (group, topic, partition) = key;
     for read in &register.reads {
         let operation = facts.op(read.operation);
         let until = end_of(operation).saturating_add(1);
-        let candidate = by_offset.get(&read.offset).and_then(|writes| writes.before(until)).map(|(end, _)| end);
+        let candidate = by_said.get(&read.said).and_then(|writes| writes.before(until)).map(|(end, _)| end);
         let topic_gone = || facts.deletions.get(topic).is_some_and(|deleted| deleted.touch(0, end_of(operation)));
-        let candidate = match read.offset {
+        let candidate = match read.said {
             None if topic_gone() => Some(i64::MAX),
             // The register's beginning.
             None => candidate.or(Some(0)),
@@ -123,7 +127,10 @@ fn check_register(facts: &Facts<'_>, key: &Key<'_>, register: &Register, report:
         let operations: Vec<u64> =
             newer.iter().map(|(_, by)| *by).chain([read.operation]).map(|by| facts.id(by)).collect();
         report.expect(Rule::A20, holds, &operations, || {
-            let said = read.offset.map_or("no offset".into(), |offset| format!("the offset {offset}"));
+            let said = read.said.map_or("no offset".into(), |(offset, text)| match text {
+                Some(text) => format!("the offset {offset} with the text {text:?}"),
+                None => format!("the offset {offset}"),
+            });
             let why = if candidate.is_none() { "which nobody committed" } else { "and another was committed since" };
             format!("group {group}, {topic}-{partition}: {said} is said to be committed, {why}")
         });

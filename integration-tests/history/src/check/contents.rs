@@ -75,12 +75,12 @@ fn copies(facts: &Facts<'_>, (at, log): (u32, &LogFacts<'_>), report: &mut Repor
     let passed = Passed::new(facts, log);
     for copies in read.chunk_by(|one, other| one.0 == other.0) {
         let (send, position) = facts.sent[copies[0].0 as usize];
-        let What::Send { values, idempotent, offset, .. } = &facts.op(send).what else { continue };
+        let What::Send { values, once, offset, .. } = &facts.op(send).what else { continue };
         let name = || format!("{}: {}", log.name(), facts.name(copies[0].0));
         let mut operations = vec![facts.id(send)];
         operations.extend(copies.iter().map(|copy| facts.id(copy.2)));
         let offsets = || copies.iter().map(|copy| copy.1).collect::<Vec<_>>();
-        if *idempotent {
+        if *once {
             report.expect(Rule::A4, copies.len() == 1, &operations, || format!("{} at {:?}", name(), offsets()));
         }
         if facts.op(send).end == End::Ok
@@ -88,7 +88,7 @@ fn copies(facts: &Facts<'_>, (at, log): (u32, &LogFacts<'_>), report: &mut Repor
             && let Some(offset @ 0..) = offset
         {
             let told = offset.saturating_add(i64::from(position));
-            let holds = copies.iter().any(|copy| copy.1 == told) || !(*idempotent || passed.over(told));
+            let holds = copies.iter().any(|copy| copy.1 == told) || !(*once || passed.over(told));
             report.expect(Rule::A5, holds, &operations, || {
                 format!("{} was acknowledged at {told} and read at {:?}", name(), offsets())
             });

@@ -69,7 +69,7 @@ fn out_of_order(facts: &Facts<'_>, report: &mut Report) {
         let mut all_well: HashMap<u32, bool> = HashMap::new();
         for &send in &log.sends {
             let operation = facts.op(send);
-            let What::Send { idempotent: true, .. } = operation.what else { continue };
+            let What::Send { once: true, .. } = operation.what else { continue };
             let well = all_well.entry(operation.process).or_insert(true);
             let out_of_order = operation.end.error() == "OUT_OF_ORDER_SEQUENCE_NUMBER";
             report.expect(Rule::K36, !(*well && out_of_order), &[facts.id(send)], || {

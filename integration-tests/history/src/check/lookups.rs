@@ -1,4 +1,6 @@
 //! Offsets that are asked for: A30 (by time), K28 (latest), K26 (end of an epoch), A27 (earliest, DeleteRecords).
+use std::collections::BTreeMap;
+
 use super::bounds::RangeMax;
 use super::facts::{Facts, LogFacts, end_of};
 use super::report::{Report, Rule};
@@ -19,11 +21,14 @@ pub(super) fn check(facts: &Facts<'_>, report: &mut Report) {
                 _ => {}
             }
         }
+        let mut later = None;
         for &asked in log.epoch_ends.iter().filter(|asked| facts.op(**asked).end == End::Ok) {
-            let What::EpochEnd { end_offset: end @ 0.., .. } = facts.op(asked).what else { continue };
+            let What::EpochEnd { epoch, end_offset: end @ 0.., .. } = facts.op(asked).what else { continue };
             if facts.options.one_epoch {
                 not_below_the_end(facts, log, asked, (Rule::K26, end), report);
             }
+            let later = later.get_or_insert_with(|| first_of_epochs(facts, log));
+            before_later_epochs(facts, log, asked, (epoch, end), later, report);
         }
         for &trim in log.trims.iter().filter(|trim| facts.op(**trim).end == End::Ok) {
             let What::DeleteRecords { before, low_watermark, .. } = facts.op(trim).what else { continue };
@@ -47,6 +52,34 @@ fn not_below_the_end(
     report.expect(rule, said >= end, &[facts.id(teller), facts.id(asked)], || {
         format!("{}: said to end at {said}, and at {end} before", log.name())
     });
+}
+
+/// Of each leader epoch that a record was read with, the lowest offset, and who read it.
+fn first_of_epochs(facts: &Facts<'_>, log: &LogFacts<'_>) -> BTreeMap<i32, (i64, u32)> {
+    let mut first = BTreeMap::new();
+    for &poll in log.polls.iter().filter(|poll| facts.op(**poll).end == End::Ok) {
+        let What::Poll { records, .. } = &facts.op(poll).what else { continue };
+        for (epoch, offset) in records.iter().filter_map(|seen| Some((seen.leader_epoch?, seen.offset))) {
+            let lowest = first.entry(epoch).or_insert((offset, poll));
+            *lowest = (offset, poll).min(*lowest);
+        }
+    }
+    first
+}
+
+fn before_later_epochs(
+    facts: &Facts<'_>,
+    log: &LogFacts<'_>,
+    asked: u32,
+    (epoch, end): (i32, i64),
+    first: &BTreeMap<i32, (i64, u32)>,
+    report: &mut Report,
+) {
+    for (later, (offset, poll)) in first.range(epoch.saturating_add(1)..) {
+        report.expect(Rule::K26, *offset >= end, &[facts.id(*poll), facts.id(asked)], || {
+            format!("{}: epoch {epoch} is said to end at {end}, and {offset} is of epoch {later}", log.name())
+        });
+    }
 }
 
 fn start(facts: &Facts<'_>, log: &LogFacts<'_>, lookup: u32, said: i64, report: &mut Report) {

@@ -30,7 +30,7 @@ fn in_order(facts: &Facts<'_>, log: &LogFacts<'_>, report: &mut Report) {
     let mut last: HashMap<u32, (u32, i64)> = HashMap::new();
     for &send in log.sends.iter().filter(|send| facts.op(**send).end == End::Ok) {
         let operation = facts.op(send);
-        let What::Send { idempotent: true, offset: Some(offset @ 0..), .. } = operation.what else { continue };
+        let What::Send { once: true, offset: Some(offset @ 0..), .. } = operation.what else { continue };
         if let Some((earlier, its_offset)) = last.insert(operation.process, (send, offset)) {
             report.expect(Rule::A6, offset > its_offset, &[facts.id(earlier), facts.id(send)], || {
                 let (log, process) = (log.name(), operation.process);

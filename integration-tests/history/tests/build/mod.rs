@@ -26,24 +26,22 @@ pub(crate) fn value(process: u32, counter: u64) -> Value {
 
 pub(crate) fn seen(offset: i64, process: u32, counter: u64) -> Seen {
     let value = value(process, counter);
-    Seen { offset, timestamp_ms: value.timestamp_ms, value: Ok(value) }
+    Seen { offset, timestamp_ms: value.timestamp_ms, leader_epoch: None, value: Ok(value) }
 }
 
 pub(crate) fn broken(offset: i64) -> Seen {
-    Seen { offset, timestamp_ms: 0, value: Err(Broken("the checksum is wrong".into())) }
+    Seen { offset, timestamp_ms: 0, leader_epoch: None, value: Err(Broken("the checksum is wrong".into())) }
 }
 
 pub(crate) fn send(process: u32, counters: &[u64], offset: Option<i64>) -> What {
     let values = counters.iter().map(|counter| value(process, *counter)).collect();
-    What::Send { log: log(), values, idempotent: true, acked: true, offset }
+    What::Send { log: log(), values, once: true, acked: true, offset }
 }
 
 /// The same, to the topic with that id.
 pub(crate) fn to(what: What, to: Log) -> What {
     match what {
-        What::Send { values, idempotent, acked, offset, .. } => {
-            What::Send { log: to, values, idempotent, acked, offset }
-        }
+        What::Send { values, once, acked, offset, .. } => What::Send { log: to, values, once, acked, offset },
         What::Poll {
             position_of,
             from,
@@ -71,7 +69,7 @@ pub(crate) fn to(what: What, to: Log) -> What {
 
 pub(crate) fn plain(what: What) -> What {
     match what {
-        What::Send { log, values, acked, offset, .. } => What::Send { log, values, idempotent: false, acked, offset },
+        What::Send { log, values, acked, offset, .. } => What::Send { log, values, once: false, acked, offset },
         other => other,
     }
 }
@@ -176,12 +174,20 @@ pub(crate) fn left(member: &str) -> What {
 }
 
 pub(crate) fn commit(member: &str, generation: i32, offset: i64) -> What {
-    let offsets = vec![Commit { log: log(), offset: Some(offset) }];
+    let offsets = vec![Commit { log: log(), offset: Some(offset), metadata: None }];
     What::Commit { group: "g".into(), member: member.into(), generation, offsets }
 }
 
 pub(crate) fn committed(offset: Option<i64>) -> What {
-    What::Committed { group: "g".into(), offsets: vec![Commit { log: log(), offset }] }
+    What::Committed { group: "g".into(), offsets: vec![Commit { log: log(), offset, metadata: None }] }
+}
+
+/// The same, with that text.
+pub(crate) fn said(mut what: What, text: &str) -> What {
+    if let What::Commit { offsets, .. } | What::Committed { offsets, .. } = &mut what {
+        offsets.iter_mut().for_each(|commit| commit.metadata = Some(text.to_owned()));
+    }
+    what
 }
 
 impl Build {

@@ -130,7 +130,7 @@ impl Broker {
     /// Does what was asked, and says what there is to say.
     pub(crate) fn handle(&mut self, now: u64, broker: i32, mut what: What) -> (End, What) {
         let end = match &mut what {
-            What::Send { log, values, idempotent, offset, .. } => self.send(now, log, values, *idempotent, offset),
+            What::Send { log, values, once, offset, .. } => self.send(now, log, values, *once, offset),
             What::Poll { .. } => self.poll(now, broker, &mut what),
             What::ListOffsets { log, timestamp, offset, found_timestamp } => {
                 self.list(now, log, *timestamp, offset, found_timestamp)
@@ -193,7 +193,7 @@ impl Broker {
             }
             What::Committed { offsets, .. } => {
                 let forgotten = self.hit(Defect::ForgottenCommit);
-                for Commit { log, offset } in offsets {
+                for Commit { log, offset, .. } in offsets {
                     *offset = self.group.offsets.get(log).copied().filter(|_| !forgotten);
                 }
                 End::Ok
@@ -222,9 +222,9 @@ impl Broker {
         End::Ok
     }
 
-    fn send(&mut self, now: u64, log: &Log, values: &[Value], idempotent: bool, offset: &mut Option<i64>) -> End {
+    fn send(&mut self, now: u64, log: &Log, values: &[Value], once: bool, offset: &mut Option<i64>) -> End {
         let forget = self.hit(Defect::AckWithoutWrite);
-        let twice = idempotent && self.hit(Defect::DuplicateOnRetry);
+        let twice = once && self.hit(Defect::DuplicateOnRetry);
         let torn = self.hit(Defect::TornBatch);
         let (dropped, lost) = (self.hit(Defect::DroppedRecord), self.hit(Defect::LostTail));
         let (zero, refused) = (self.hit(Defect::OffsetZero), self.hit(Defect::RefusedButDone));
@@ -277,7 +277,7 @@ impl Broker {
         let first = if repeat { (*from - 1).max(0) } else { *from };
         let seen = |(offset, value): (i64, Option<Value>)| {
             let value = value?;
-            Some(Seen { offset, timestamp_ms: value.timestamp_ms, value: Ok(value) })
+            Some(Seen { offset, timestamp_ms: value.timestamp_ms, leader_epoch: None, value: Ok(value) })
         };
         // A truncated log may end before what was true a while ago.
         let last = first.saturating_add(5).min(end).min(partition.end());

@@ -164,11 +164,11 @@ impl Run {
             _ if MEMBERS.contains(&process) => return self.member(process),
             _ => {
                 let logs = (0..2).map(|partition| Log { topic: "stable".into(), id: None, partition });
-                let offsets = logs.map(|log| Commit { log, offset: None }).collect();
+                let offsets = logs.map(|log| Commit { log, offset: None, metadata: None }).collect();
                 What::Committed { group: "g".into(), offsets }
             }
         };
-        let pipelined = matches!(what, What::Send { idempotent: true, .. });
+        let pipelined = matches!(what, What::Send { once: true, .. });
         self.call(process, what);
         let client = self.clients.get_mut(&process).unwrap();
         client.in_flight += 1;
@@ -179,8 +179,8 @@ impl Run {
 
     /// Decides when the call takes effect and when it ends.
     fn call(&mut self, process: u32, what: What) {
-        let ordered = matches!(what, What::Send { idempotent: true, .. });
-        let plain = matches!(what, What::Send { idempotent: false, .. });
+        let ordered = matches!(what, What::Send { once: true, .. });
+        let plain = matches!(what, What::Send { once: false, .. });
         let number = self.begin(process, what);
         let lost = self.broker.chance.percent(10);
         self.lost[number] = lost;
@@ -276,7 +276,7 @@ impl Run {
             Value { run: 1, process, counter: client.counter, topic, partition, timestamp_ms }
         };
         let values = (0..count).map(|_| value()).collect();
-        What::Send { log, values, idempotent: process < 3, acked: true, offset: None }
+        What::Send { log, values, once: process < 3, acked: true, offset: None }
     }
 
     fn consume(&mut self, process: u32) -> What {
@@ -331,7 +331,12 @@ impl Run {
                 _ => {
                     let offset = Some(i64::try_from(self.broker.chance.below(50)).unwrap());
                     let log = Log { topic: "stable".into(), id: None, partition: i32::try_from(roll % 2).unwrap() };
-                    What::Commit { group: group(), member, generation, offsets: vec![Commit { log, offset }] }
+                    What::Commit {
+                        group: group(),
+                        member,
+                        generation,
+                        offsets: vec![Commit { log, offset, metadata: None }],
+                    }
                 }
             },
             again => {

@@ -46,7 +46,13 @@ async fn turn(client: &Client, volatile: &str) {
     let name = if client.odds(3) { STABLE } else { volatile };
     let group = if client.odds(2) { CLASSIC_GROUP } else { CONSUMER_GROUP };
     match client.draw(32) {
-        0..=4 => drop(topics::create(client, volatile, partitions).await),
+        0..=4 => {
+            let created = topics::create(client, volatile, partitions).await;
+            // Another broker may not have heard of it.
+            if created == Some(0) && client.odds(2) {
+                describe(client, volatile).await;
+            }
+        }
         5 => delete(client, volatile).await,
         6 | 7 => grow(client, name).await,
         8..=10 => delete_records(client, name).await,
@@ -122,7 +128,7 @@ async fn grow(client: &Client, name: &str) {
 async fn delete_records(client: &Client, name: &str) {
     let (site, view) = (client.site(), client.view());
     let Some(at) = some_partition(client, name) else { return };
-    let node = view.topics[name].leaders[&at.1].node;
+    let node = client.route(view.topics[name].leaders[&at.1].node);
     // -1 is all that there is; seldom, since then there is nothing left to look at.
     let before = if client.odds(15) { -1 } else { client.between(0, 40) };
     let what = |low_watermark| What::DeleteRecords { log: client.log_by_name(&at), before, low_watermark };
@@ -191,6 +197,7 @@ async fn epoch_end(client: &Client, name: &str) {
     let (site, view) = (client.site(), client.view());
     let Some(at) = some_partition(client, name) else { return };
     let leader = view.topics[name].leaders[&at.1];
+    let node = client.route(leader.node);
     let epoch = if client.odds(4) { leader.epoch + 1 } else { leader.epoch.max(0) };
     let what = |end_offset| What::EpochEnd { log: client.log_by_name(&at), epoch, end_offset };
     let begun = site.recorder.begin(site.process, what(-1));
@@ -201,7 +208,7 @@ async fn epoch_end(client: &Client, name: &str) {
             let request = OffsetForLeaderEpochRequest::default().with_topics(vec![topic]);
             if version >= 3 { request.with_replica_id((-1).into()) } else { request }
         };
-        client.node(leader.node, Lane::Data).await?.ask(2..=4, request).await
+        client.node(node, Lane::Data).await?.ask(2..=4, request).await
     };
     let (end, offset) = match asked.await {
         Ok(answer) => match answer.topics.first().and_then(|topic| topic.partitions.first()) {
@@ -211,7 +218,7 @@ async fn epoch_end(client: &Client, name: &str) {
         },
         Err(fault) => (End::Info(fault.why), -1),
     };
-    site.recorder.end(begun, Some(leader.node), end, what(offset));
+    site.recorder.end(begun, Some(node), end, what(offset));
 }
 
 /// Metadata of one topic, which may not be there; it must not be made by asking.

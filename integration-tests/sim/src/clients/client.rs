@@ -31,6 +31,9 @@ struct Inner {
     habits: Habits,
     retry_backoff: Duration,
     metadata_age_max: Duration,
+    /// One request of so many for a partition goes to some broker instead of the leader; 0: none does. Each broker serves
+    /// every partition, and a client may have been told of another leader a moment ago.
+    strays: u64,
     stopping: watch::Receiver<bool>,
     /// Mutexes, since a client's fetches and sends run beside each other. The inner ones are held over a connect, so
     /// that nobody else connects to the same broker meanwhile.
@@ -84,7 +87,7 @@ impl Client {
         let between = |from: u64, to: u64| Duration::from_millis(from + chance.random_below(to - from));
         let habits = Habits {
             connect_timeout: between(1_000, 4_000),
-            request_timeout: between(2_000, 10_000),
+            request_timeout: if chance.random_below(4) == 0 { between(700, 2_000) } else { between(2_000, 10_000) },
             versions: if chance.random_below(2) == 0 { 0 } else { chance.random_u64() | 1 },
             ahead: chance.random_below(4) == 0,
         };
@@ -93,6 +96,7 @@ impl Client {
             habits,
             retry_backoff: between(50, 400),
             metadata_age_max: between(5_000, 30_000),
+            strays: [0, 2, 6, 30][chance.random_below(4) as usize],
             stopping,
             slots: Mutex::default(),
             view: Mutex::default(),
@@ -182,6 +186,13 @@ impl Client {
             self.want_refresh();
         }
         connection
+    }
+
+    /// The broker that a request for a partition goes to.
+    pub(super) fn route(&self, leader: i32) -> i32 {
+        let brokers: Vec<i32> = lock(&self.0.view).brokers.keys().copied().collect();
+        let strays = self.0.strays > 0 && self.odds(self.0.strays);
+        self.pick(&brokers).copied().filter(|_| strays).unwrap_or(leader)
     }
 
     /// Some broker: one that Metadata named, or one to begin with.

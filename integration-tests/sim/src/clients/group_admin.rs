@@ -37,7 +37,7 @@ pub(super) async fn delete(client: &Client, group: &str) {
 pub(super) async fn delete_offsets(client: &Client, group: &str) {
     let (site, at) = (client.site(), (STABLE.to_owned(), 0));
     let mut asking = outsider(client, group);
-    let offsets = vec![Commit { log: client.log_by_name(&at), offset: None }];
+    let offsets = vec![Commit { log: client.log_by_name(&at), offset: None, metadata: None }];
     let what = What::Commit { group: group.to_owned(), member: String::new(), generation: -1, offsets };
     let begun = site.recorder.begin(site.process, what.clone());
     let id = asking.group_id();

@@ -26,7 +26,9 @@ pub(super) struct Batch {
     /// An attempt may have put it into the log.
     pub(super) doubt: bool,
     /// Nothing that the client did by itself can have written it twice.
-    pub(super) idempotent: bool,
+    pub(super) once: bool,
+    /// The broker that it was sent to last.
+    pub(super) node: Option<i32>,
     /// The topic's id as the last attempt named it.
     pub(super) topic_id: Option<Uuid>,
 }
@@ -68,6 +70,11 @@ const UNKNOWN_PRODUCER_ID: i16 = 59;
 impl Lane {
     pub(super) fn in_flight(&self) -> usize {
         self.batches.iter().filter(|batch| batch.in_flight).count()
+    }
+
+    /// The broker that has some of it under way.
+    pub(super) fn busy_at(&self) -> Option<i32> {
+        self.batches.iter().find(|batch| batch.in_flight).and_then(|batch| batch.node)
     }
 
     /// The batch that may go out now. Batches that went out before go again only when they are the first.
@@ -168,7 +175,7 @@ impl Lane {
                 continue;
             }
             if batch.numbered.is_some() {
-                batch.idempotent &= !(fair && batch.doubt);
+                batch.once &= !(fair && batch.doubt);
                 batch.numbered = Some((identity.0, identity.1, self.next));
                 self.next = advance(self.next, batch.count());
             }

@@ -5,7 +5,7 @@ use kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
 use kafka_protocol::messages::{GroupId, OffsetCommitRequest, OffsetFetchRequest, OffsetFetchResponse};
-use kafka_protocol::protocol::{Decodable, HeaderVersion, Request};
+use kafka_protocol::protocol::{Decodable, HeaderVersion, Request, StrBytes};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -15,6 +15,9 @@ use strandline_history::{Commit, End, GroupProtocol, What};
 use super::client::{Client, Lane, error_name, text, topic_name};
 use super::connection::Fault;
 use super::reader::{At, EARLIEST, Manner, Reader};
+
+/// An offset, and the text that was committed with it.
+type Committed = (i64, String);
 
 /// A member of a group, or somebody who asks about one.
 pub(super) struct Membership {
@@ -85,8 +88,12 @@ impl Membership {
         moved
     }
 
-    fn commits(&self, offsets: &BTreeMap<At, Option<i64>>) -> Vec<Commit> {
-        offsets.iter().map(|(at, offset)| Commit { log: self.client.log_by_name(at), offset: *offset }).collect()
+    fn commits(&self, offsets: &BTreeMap<At, Option<Committed>>) -> Vec<Commit> {
+        let commit = |(at, committed): (&At, &Option<Committed>)| {
+            let (offset, metadata) = committed.clone().unzip();
+            Commit { log: self.client.log_by_name(at), offset, metadata }
+        };
+        offsets.iter().map(commit).collect()
     }
 
     /// Reads what is `owned` and nothing else: what is new from the committed offset, or where it says `None` from the
@@ -103,22 +110,26 @@ impl Membership {
             return true;
         }
         let Some(committed) = self.committed(&new).await else { return false };
-        for (at, offset) in committed {
-            self.reader.assign(at, offset.unwrap_or(EARLIEST));
+        for (at, committed) in committed {
+            self.reader.assign(at, committed.map_or(EARLIEST, |(offset, _)| offset));
         }
         true
     }
 
     /// OffsetFetch of these partitions, once.
-    pub(super) async fn committed(&mut self, of: &[At]) -> Option<BTreeMap<At, Option<i64>>> {
+    pub(super) async fn committed(&mut self, of: &[At]) -> Option<BTreeMap<At, Option<Committed>>> {
         let now = self.client.now();
         self.committed_until(of, now).await
     }
 
     /// OffsetFetch of these partitions, again and again until `until`.
-    pub(super) async fn committed_until(&mut self, of: &[At], until: Instant) -> Option<BTreeMap<At, Option<i64>>> {
+    pub(super) async fn committed_until(
+        &mut self,
+        of: &[At],
+        until: Instant,
+    ) -> Option<BTreeMap<At, Option<Committed>>> {
         let site = self.client.site().clone();
-        let unknown: BTreeMap<At, Option<i64>> = of.iter().map(|at| (at.clone(), None)).collect();
+        let unknown: BTreeMap<At, Option<Committed>> = of.iter().map(|at| (at.clone(), None)).collect();
         let what = What::Committed { group: self.group.clone(), offsets: self.commits(&unknown) };
         let begun = site.recorder.begin(site.process, what.clone());
         loop {
@@ -162,7 +173,10 @@ impl Membership {
             return Some(0);
         }
         let site = self.client.site().clone();
-        let some: BTreeMap<At, Option<i64>> = offsets.iter().map(|(at, offset)| (at.clone(), Some(*offset))).collect();
+        // No other commit has this text.
+        let metadata = format!("{}/{:x}", site.process, self.client.draw(1 << 40));
+        let some = offsets.iter().map(|(at, offset)| (at.clone(), Some((*offset, metadata.clone()))));
+        let some: BTreeMap<At, Option<Committed>> = some.collect();
         let group = self.group.clone();
         let what = |offsets| What::Commit { group: group.clone(), member: member.to_owned(), generation, offsets };
         let begun = site.recorder.begin(site.process, what(self.commits(&some)));
@@ -180,7 +194,7 @@ impl Membership {
                 .with_member_id(member_id)
                 .with_generation_id_or_member_epoch(generation)
                 .with_group_instance_id(instance);
-            request.with_topics(commit_topics(offsets))
+            request.with_topics(commit_topics(offsets, &metadata))
         };
         let answer = self.ask(usable, patience, request).await;
         let node = self.coordinator;
@@ -192,11 +206,11 @@ impl Membership {
                 return None;
             }
         };
-        let mut by_code: BTreeMap<i16, BTreeMap<At, Option<i64>>> = BTreeMap::new();
+        let mut by_code: BTreeMap<i16, BTreeMap<At, Option<Committed>>> = BTreeMap::new();
         for (topic, part) in answer.topics.iter().flat_map(|t| t.partitions.iter().map(move |p| (t, p))) {
             let at = (topic.name.0.to_string(), part.partition_index);
-            let offset = some.get(&at).copied().flatten();
-            by_code.entry(part.error_code).or_default().insert(at, offset);
+            let committed = some.get(&at).cloned().flatten();
+            by_code.entry(part.error_code).or_default().insert(at, committed);
         }
         let first = by_code.keys().next().copied();
         for (n, (code, offsets)) in by_code.into_iter().enumerate() {
@@ -258,13 +272,13 @@ fn by_topic(of: &[At]) -> BTreeMap<String, Vec<i32>> {
     topics
 }
 
-fn commit_topics(offsets: &BTreeMap<At, i64>) -> Vec<OffsetCommitRequestTopic> {
+fn commit_topics(offsets: &BTreeMap<At, i64>, metadata: &str) -> Vec<OffsetCommitRequestTopic> {
     let mut topics: BTreeMap<&str, Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
     for ((topic, partition), offset) in offsets {
         let one = OffsetCommitRequestPartition::default()
             .with_partition_index(*partition)
             .with_committed_offset(*offset)
-            .with_committed_metadata(Some(text("")));
+            .with_committed_metadata(Some(text(metadata)));
         topics.entry(topic).or_default().push(one);
     }
     let topic = |(name, partitions)| {
@@ -276,7 +290,7 @@ fn commit_topics(offsets: &BTreeMap<At, i64>) -> Vec<OffsetCommitRequestTopic> {
 fn offset_fetch(
     group: GroupId,
     topics: BTreeMap<String, Vec<i32>>,
-    member: Option<(kafka_protocol::protocol::StrBytes, i32)>,
+    member: Option<(StrBytes, i32)>,
     version: i16,
 ) -> OffsetFetchRequest {
     if version < 8 {
@@ -298,24 +312,24 @@ fn offset_fetch(
 }
 
 /// The error, or the offsets.
-fn read_offsets(answer: OffsetFetchResponse) -> (i16, BTreeMap<At, Option<i64>>) {
+fn read_offsets(answer: OffsetFetchResponse) -> (i16, BTreeMap<At, Option<Committed>>) {
     let (mut code, mut offsets) = (answer.error_code, BTreeMap::new());
-    let mut take = |topic: &str, partition: i32, error: i16, offset: i64| {
-        offsets.insert((topic.to_owned(), partition), (offset >= 0).then_some(offset));
-        error
+    let mut take = |topic: &str, partition: i32, offset: i64, metadata: &Option<StrBytes>| {
+        let metadata = metadata.as_ref().map(StrBytes::to_string).unwrap_or_default();
+        offsets.insert((topic.to_owned(), partition), (offset >= 0).then_some((offset, metadata)));
     };
     for topic in &answer.topics {
         for part in &topic.partitions {
-            let error = take(&topic.name.0, part.partition_index, part.error_code, part.committed_offset);
-            code = if code == 0 { error } else { code };
+            take(&topic.name.0, part.partition_index, part.committed_offset, &part.metadata);
+            code = if code == 0 { part.error_code } else { code };
         }
     }
     for group in &answer.groups {
         code = if code == 0 { group.error_code } else { code };
         for topic in &group.topics {
             for part in &topic.partitions {
-                let error = take(&topic.name.0, part.partition_index, part.error_code, part.committed_offset);
-                code = if code == 0 { error } else { code };
+                take(&topic.name.0, part.partition_index, part.committed_offset, &part.metadata);
+                code = if code == 0 { part.error_code } else { code };
             }
         }
     }

@@ -56,12 +56,12 @@ const CONSUMER_GROUP: &str = "consumer";
 
 /// Of each kind, how many a run has at least and at most.
 const KINDS: [(Kind, u64, u64); 6] = [
-    (Kind::Idempotent, 1, 2),
-    (Kind::Plain, 0, 1),
-    (Kind::Assigned, 1, 2),
+    (Kind::Idempotent, 2, 3),
+    (Kind::Plain, 0, 2),
+    (Kind::Assigned, 1, 3),
     (Kind::Classic, 0, 3),
     (Kind::Consumer, 0, 3),
-    (Kind::Admin, 1, 1),
+    (Kind::Admin, 1, 2),
 ];
 
 /// How long clients may finish what they are at; then they are cut off.

@@ -12,7 +12,7 @@ use super::reader::At;
 pub(super) async fn list_offset(client: &Client, at: &At, timestamp: i64) -> Option<i64> {
     let leader = client.view().topics.get(&at.0).and_then(|topic| topic.leaders.get(&at.1).copied());
     match leader {
-        Some(leader) => list_offset_of(client, leader.node, at, timestamp).await,
+        Some(leader) => list_offset_of(client, client.route(leader.node), at, timestamp).await,
         None => {
             client.want_refresh();
             None

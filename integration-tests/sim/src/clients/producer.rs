@@ -11,6 +11,7 @@ use strandline::types::Uuid;
 use strandline::world::Instant;
 use strandline_history::{End, Log, Value, What};
 use tokio::sync::mpsc;
+use tracing::trace;
 
 use super::client::{Client, Lane as Link, STABLE, View, error_name, topic_name};
 use super::connection::{Connection, Fault, note};
@@ -117,14 +118,20 @@ pub(super) async fn run(client: Client, idempotent: bool, life: Duration) {
 
 impl Manner {
     fn draw(client: &Client, idempotent: bool) -> Self {
+        // Some give up soon, so that what they sent lies about while they go on with other numbers.
+        let is_hasty = client.odds(3);
         Self {
             idempotent,
             acks: if idempotent { -1 } else { [-1, 1, 0][usize::try_from(client.draw(3)).unwrap_or(0)] },
             in_flight_max: if client.odds(4) { 1 } else { 5 },
-            delivery_timeout: Duration::from_millis(5_000 + client.draw(7_000)),
+            delivery_timeout: Duration::from_millis(if is_hasty {
+                700 + client.draw(2_000)
+            } else {
+                5_000 + client.draw(7_000)
+            }),
             interval_ms: 80 + client.draw(300),
             burst_max: 1 + client.draw(6),
-            records_max: 1 + client.draw(8),
+            records_max: if is_hasty { 1 } else { 1 + client.draw(8) },
             first_sequence: if client.odds(6) { i32::MAX - 50 } else { 0 },
             renewal: [Renewal::Local, Renewal::Init, Renewal::NewId][usize::try_from(client.draw(3)).unwrap_or(0)],
         }
@@ -173,7 +180,8 @@ impl Producer {
             begun: None,
             numbered: None,
             doubt: false,
-            idempotent: self.manner.idempotent,
+            once: true,
+            node: None,
             topic_id: None,
         }
     }
@@ -264,7 +272,11 @@ impl Producer {
                 continue;
             }
             match view.topics.get(&at.0).and_then(|topic| topic.leaders.get(&at.1)) {
-                Some(leader) => by_node.entry(leader.node).or_default().push(at.clone()),
+                // What is under way elsewhere keeps its order only there.
+                Some(leader) => {
+                    let node = lane.busy_at().unwrap_or_else(|| self.client.route(leader.node));
+                    by_node.entry(node).or_default().push(at.clone());
+                }
                 None => self.client.want_refresh(),
             }
         }
@@ -295,7 +307,7 @@ impl Producer {
         let (mut topics, mut sent) = (BTreeMap::<String, Vec<PartitionProduceData>>::new(), Vec::new());
         for at in lanes {
             let named = view.topics[&at.0].id.filter(|_| version >= 13 || at.0 == STABLE);
-            if let Some((id, bytes)) = self.prepare(&at, now, named, version) {
+            if let Some((id, bytes)) = self.prepare(node, &at, now, named, version) {
                 let data = PartitionProduceData::default().with_index(at.1).with_records(Some(bytes));
                 topics.entry(at.0.clone()).or_default().push(data);
                 sent.push((at, id));
@@ -336,7 +348,14 @@ impl Producer {
 
     /// Numbers, records and encodes the batch of `at` that is to go. A batch that may be in a topic that was deleted is
     /// not sent into its successor.
-    fn prepare(&mut self, at: &At, now: Instant, named: Option<Uuid>, version: i16) -> Option<(u64, bytes::Bytes)> {
+    fn prepare(
+        &mut self,
+        node: i32,
+        at: &At,
+        now: Instant,
+        named: Option<Uuid>,
+        version: i16,
+    ) -> Option<(u64, bytes::Bytes)> {
         let (identity, first) = (self.identity, self.manner.first_sequence);
         let lane = self.lanes.get_mut(at)?;
         let index = lane.ready(now, identity)?;
@@ -352,15 +371,20 @@ impl Producer {
         if version < ZSTD_VERSION && batch.form.codec == Codec::Zstd && !self.client.odds(50) {
             batch.form.codec = Codec::Lz4;
         }
-        batch.topic_id = named;
-        batch.in_flight = true;
+        // A plain producer that sends again may write twice.
+        batch.once &= self.manner.idempotent || batch.node.is_none();
+        (batch.topic_id, batch.node, batch.in_flight) = (named, Some(node), true);
         let bytes = records::make(&batch.values, batch.form, numbered);
         if batch.begun.is_none() {
             let site = self.client.site();
-            let what = what(self.client.log_by_name(at), batch, self.manner.acks != 0, None);
+            // Until it has ended nobody knows how often a plain producer will send it.
+            let once = self.manner.idempotent && batch.once;
+            let what = what(self.client.log_by_name(at), batch, once, self.manner.acks != 0, None);
             batch.begun = Some(site.recorder.begin(site.process, what));
         }
-        Some((batch.id, bytes))
+        let (process, id) = (self.client.site().process, batch.id);
+        trace!(process, id, topic = at.0, partition = at.1, node, ?numbered, "batch sent");
+        Some((id, bytes))
     }
 
     /// Waits for an event, or until there is something to do.
@@ -433,6 +457,7 @@ impl Producer {
     }
 
     fn judge(&mut self, node: i32, at: &At, id: u64, code: i16, base_offset: i64) {
+        trace!(process = self.client.site().process, id, node, code, base_offset, "batch answered");
         let lane = self.lanes.entry(at.clone()).or_default();
         // What was given up meanwhile is of no interest any more.
         let Some(batch) = lane.batches.iter_mut().find(|batch| batch.id == id) else { return };
@@ -468,14 +493,14 @@ impl Producer {
     fn end(&self, at: &At, batch: Batch, node: Option<i32>, end: End, offset: Option<i64>) {
         if let Some(begun) = batch.begun {
             let log = self.client.log(&at.0, batch.topic_id, at.1);
-            let what = what(log, &batch, self.manner.acks != 0, offset);
+            let what = what(log, &batch, batch.once, self.manner.acks != 0, offset);
             self.client.site().recorder.end(begun, node, end, what);
         }
     }
 }
 
-fn what(log: Log, batch: &Batch, acked: bool, offset: Option<i64>) -> What {
-    What::Send { log, values: batch.values.clone(), idempotent: batch.idempotent, acked, offset }
+fn what(log: Log, batch: &Batch, once: bool, acked: bool, offset: Option<i64>) -> What {
+    What::Send { log, values: batch.values.clone(), once, acked, offset }
 }
 
 /// Errors that say for certain that the batch is not in the log and will not be. A time-out, a failed storage and a

@@ -254,7 +254,7 @@ async fn write(client: &Client, at: &At, topic: &Topic, counter: u64, numbered: 
         Value { run: site.run, process: site.process, counter, topic: at.0.clone(), partition: at.1, timestamp_ms };
     let values = vec![value];
     let batch = records::make(&values, Form { codec: Codec::None, bytes_min: 0 }, Some(numbered));
-    let what = |log, offset| What::Send { log, values: values.clone(), idempotent: true, acked: true, offset };
+    let what = |log, offset| What::Send { log, values: values.clone(), once: true, acked: true, offset };
     let begun = site.recorder.begin(site.process, what(client.log_by_name(at), None));
     // By id it proves which topic has the name now.
     let usable = if at.0 == STABLE { 3..=13 } else { 13..=13 };

@@ -165,7 +165,7 @@ impl Reader {
             if id.is_some() && id != part.topic_id {
                 self.positions += 1;
                 (part.topic_id, part.position_of) = (id, self.positions);
-                part.position = Position::Ask(EARLIEST);
+                (part.position, part.busy) = (Position::Ask(EARLIEST), false);
             }
         }
     }
@@ -197,7 +197,7 @@ impl Reader {
             if !part.busy && part.not_before <= now {
                 let bytes_max = self.manner.partition_bytes_max;
                 let asked = Asked { topic_id: part.topic_id, from, leader_epoch: leader.epoch, bytes_max };
-                by_node.entry(leader.node).or_default().insert(at.clone(), asked);
+                by_node.entry(self.client.route(leader.node)).or_default().insert(at.clone(), asked);
             }
         }
         for (id, wanted) in by_node {
@@ -234,9 +234,10 @@ impl Reader {
         match event {
             Event::Reset { at, position_of, offset } => {
                 let again = self.client.now() + self.client.retry_backoff();
-                let Some(part) = self.parts.get_mut(&at) else { return };
+                let part = self.parts.get_mut(&at).filter(|part| part.position_of == position_of);
+                let Some(part) = part else { return };
                 part.busy = false;
-                match offset.filter(|_| part.position_of == position_of) {
+                match offset {
                     Some(offset) => part.position = Position::At(offset),
                     None => part.not_before = again,
                 }
@@ -247,7 +248,8 @@ impl Reader {
                 node.busy = false;
                 node.not_before = Some(now + Duration::from_millis(self.client.draw(2 * self.manner.idle_ms)));
                 for share in &shares {
-                    if let Some(part) = self.parts.get_mut(&share.at) {
+                    let part = self.parts.get_mut(&share.at);
+                    if let Some(part) = part.filter(|part| part.position_of == share.position_of) {
                         part.busy = false;
                     }
                 }

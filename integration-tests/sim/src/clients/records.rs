@@ -37,8 +37,6 @@ pub(super) struct Got {
     pub(super) records: Vec<Seen>,
     /// Where to go on; `None` if nothing whole came.
     pub(super) next: Option<i64>,
-    /// The last batch's leader epoch.
-    pub(super) epoch: Option<i32>,
 }
 
 /// Bytes that a batch may have when it is decompressed.
@@ -59,7 +57,7 @@ pub(super) fn read(records: &Bytes, log: &Log, run: u64, from: i64) -> Got {
             }
         };
         let batch = rest.split_to(header.total_bytes());
-        (got.next, got.epoch) = (Some(header.last_offset().0.saturating_add(1)), Some(header.leader_epoch.0));
+        got.next = Some(header.last_offset().0.saturating_add(1));
         if crc32c::crc32c(&batch[CRC_START..]) != header.crc {
             got.broken(header.base_offset.0, "the batch's checksum is wrong");
             continue;
@@ -76,7 +74,7 @@ pub(super) fn read(records: &Bytes, log: &Log, run: u64, from: i64) -> Got {
             let stamped = header.timestamp_type() == TimestampType::LogAppendTime;
             let timestamp_ms = if stamped { header.max_timestamp.0 } else { own };
             let value = check(&record, log, run, (!stamped).then_some(own)).map_err(Broken);
-            got.records.push(Seen { offset, timestamp_ms, value });
+            got.records.push(Seen { offset, timestamp_ms, leader_epoch: Some(header.leader_epoch.0), value });
         });
         if let Err(e) = walked {
             got.broken(header.base_offset.0, &e.to_string());
@@ -87,7 +85,7 @@ pub(super) fn read(records: &Bytes, log: &Log, run: u64, from: i64) -> Got {
 
 impl Got {
     fn broken(&mut self, offset: i64, what: &str) {
-        self.records.push(Seen { offset, timestamp_ms: -1, value: Err(Broken(what.to_owned())) });
+        self.records.push(Seen { offset, timestamp_ms: -1, leader_epoch: None, value: Err(Broken(what.to_owned())) });
     }
 }
 
