@@ -396,8 +396,13 @@ fn a24_two_owners() {
                 let build = new().ok(1, (10, 20), assigned("a", 1)).ok(2, (10, 20), assigned("b", 1));
                 build.ok(1, (50, 60), heartbeat("a", 1)).ok(2, (50, 60), commit("b", 1, 3))
             }),
+            ("shared out twice", new().ok(1, (10, 20), assigned("a", 1)).ok(2, (30, 40), assigned("b", 1))),
         ],
         vec![
+            ("a static member that took another's place", {
+                let build = new().ok(1, (10, 20), as_instance(assigned("a", 1), "i"));
+                build.ok(2, (30, 40), as_instance(assigned("b", 1), "i"))
+            }),
             ("a is not heard of any more", both().ok(2, (50, 60), heartbeat("b", 2))),
             (
                 "a is refused",
@@ -600,6 +605,12 @@ fn k15_k27_k36_refusals() {
         vec![
             ("joined again", refused("UNKNOWN_MEMBER_ID", assigned("a", 2)).ok(1, (70, 80), heartbeat("a", 2))),
             ("a rebalance", refused("REBALANCE_IN_PROGRESS", heartbeat("a", 1))),
+            ("another coordinator, which had not noticed its silence", {
+                let build =
+                    new().ok(1, (10, 20), assigned("a", 1)).fail(1, (30, 40), "UNKNOWN_MEMBER_ID", heartbeat("a", 1));
+                let build = build.fail(1, (42, 44), "NOT_COORDINATOR", heartbeat("a", 1));
+                build.ok(1, (50, 60), heartbeat("a", 1))
+            }),
         ],
     );
     let range = |from, build: Build| build.fail(2, (50, 60), "OFFSET_OUT_OF_RANGE", poll(from, &[], -1));
@@ -610,6 +621,26 @@ fn k15_k27_k36_refusals() {
             ("beyond", range(3, two())),
             ("deleted", range(0, two().info(9, 41, trim(1, -1)))),
             ("not there yet", range(1, new().ok(1, (10, 55), send(1, &[1], Some(0))))),
+        ],
+    );
+    let sized = |value: &str, end: &str| {
+        let (name, key) = ("t".to_owned(), "max.message.bytes".to_owned());
+        let build = new().ok_by(1, 9, (10, 20), What::AlterConfig { name, key, value: value.to_owned() });
+        match end {
+            "" => build.ok_by(1, 1, (30, 40), send(1, &[1], Some(0))),
+            error => build.fail_by(1, 1, (30, 40), error, send(1, &[1], None)),
+        }
+    };
+    table(
+        Rule::K30,
+        vec![
+            ("too large and taken", sized("10", "")),
+            ("small enough and refused", sized("2000000", "MESSAGE_TOO_LARGE")),
+        ],
+        vec![
+            ("refused", sized("10", "MESSAGE_TOO_LARGE")),
+            ("taken", sized("2000000", "")),
+            ("by another broker", sized("10", "MESSAGE_TOO_LARGE").ok_by(2, 1, (50, 60), send(1, &[2], Some(0)))),
         ],
     );
     let out_of_order = |build: Build| build.fail(1, (50, 60), "OUT_OF_ORDER_SEQUENCE_NUMBER", send(1, &[3], None));

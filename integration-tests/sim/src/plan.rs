@@ -69,7 +69,7 @@ enum Storm {
 }
 
 /// How much more often than else a fault happens in a storm of its kind.
-const STORM: u64 = 8;
+const STORM: u64 = 20;
 /// The most of it: a store that does hardly anything else shows little.
 const STORM_RATE_MAX: u64 = 1_500;
 

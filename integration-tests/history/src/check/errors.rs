@@ -1,10 +1,10 @@
-//! Refusals that can be seen to be false: K27 (offsets out of range), K36 (errors that have no reason). K35 and K15 are
-//! in `topics` and `groups`.
+//! Refusals that can be seen to be false: K27 (offsets out of range), K30 (batches too large), K36 (errors that have no
+//! reason). K35 and K15 are in `topics` and `groups`.
 use std::collections::HashMap;
 
 use super::facts::{Facts, end_of};
 use super::report::{Report, Rule};
-use crate::operation::{End, What};
+use crate::operation::{End, Operation, What};
 
 /// What well-formed requests of plain and idempotent clients never get.
 const NEVER: &[&str] = &[
@@ -26,6 +26,7 @@ const AUTHORIZATION: &[&str] = &[
 pub(super) fn check(facts: &Facts<'_>, report: &mut Report) {
     out_of_range(facts, report);
     out_of_order(facts, report);
+    too_large(facts, report);
     let transactions =
         facts.operations.iter().any(|o| matches!(&o.what, What::InitProducer { transactional_id: Some(_), .. }));
     for operation in &facts.operations {
@@ -60,6 +61,51 @@ fn out_of_range(facts: &Facts<'_>, report: &mut Report) {
             });
         }
     }
+}
+
+/// Smaller than any batch, and larger than any that a client makes.
+const SMALLER_BYTES: i64 = 61;
+const LARGER_BYTES: i64 = 1 << 20;
+
+/// Where `max.message.bytes` is certain on a broker, because it was changed there last.
+fn too_large(facts: &Facts<'_>, report: &mut Report) {
+    let mut changes: HashMap<&str, Vec<(&Operation, i64)>> = HashMap::new();
+    for operation in &facts.operations {
+        if let What::AlterConfig { name, key, value } = &operation.what
+            && key == "max.message.bytes"
+            && !matches!(operation.end, End::Fail(_))
+        {
+            changes.entry(name).or_default().push((operation, value.parse().unwrap_or(0)));
+        }
+    }
+    for log in &facts.logs {
+        let Some(changes) = changes.get(log.topic) else { continue };
+        for &send in &log.sends {
+            let operation = facts.op(send);
+            let Some((change, bytes)) = last_certain(changes, operation) else { continue };
+            let made_anew = facts.deletions.get(log.topic);
+            let made_anew =
+                made_anew.is_some_and(|gone| gone.touch(change.start_us, operation.end_us.unwrap_or(u64::MAX)));
+            if made_anew || change.broker.is_none() || change.broker != operation.broker {
+                continue;
+            }
+            let well = matches!((&operation.what, &operation.end), (What::Send { acked: true, .. }, End::Ok));
+            let lies =
+                bytes < SMALLER_BYTES && well || bytes >= LARGER_BYTES && operation.end.error() == "MESSAGE_TOO_LARGE";
+            report.expect(Rule::K30, !lies, &[change.id, operation.id], || {
+                let (log, end) = (log.name(), &operation.end);
+                format!("{log}: max.message.bytes was set to {bytes}, and a batch ends with {end:?}")
+            });
+        }
+    }
+}
+
+/// The change that was over before `operation` began, if no other can have come after it and before the end of that.
+fn last_certain<'a>(changes: &[(&'a Operation, i64)], operation: &Operation) -> Option<(&'a Operation, i64)> {
+    let until = operation.end_us?;
+    let (last, earlier) = changes[..changes.partition_point(|(change, _)| change.start_us <= until)].split_last()?;
+    let over = earlier.iter().all(|(change, _)| end_of(change) < last.0.start_us);
+    (over && end_of(last.0) < operation.start_us).then_some(*last)
 }
 
 /// A sequence is out of order only behind one that failed: where all that a producer sent before was acknowledged, and

@@ -18,6 +18,8 @@ struct Group {
     calls: Vec<u32>,
     /// Of each member, its joins and leaves, whatever came of them.
     turns: HashMap<String, Vec<u32>>,
+    /// When somebody was told that its coordinator is no more, or did not learn anything.
+    moves: Vec<u64>,
     /// It may have been deleted, or vanished while it was empty, and begun anew with the first generation.
     renewed: bool,
     /// It has members of the newer protocol, with epochs of their own.
@@ -39,9 +41,11 @@ pub(super) fn check(facts: &Facts<'_>, report: &mut Report) {
     for (name, group) in groups(facts) {
         let stays = stays(facts, &group);
         stale(facts, name, &group, report);
+        came_later(facts, name, &group, report);
         gone(facts, name, &group, report);
         outsiders(facts, name, &group, &stays, report);
         owners(facts, name, &stays, report);
+        generations(facts, name, &group, report);
         wrongly_refused(facts, name, &group, &stays, report);
     }
 }
@@ -65,6 +69,9 @@ fn groups<'a>(facts: &Facts<'a>) -> BTreeMap<&'a str, Group> {
             What::Heartbeat { group, .. } | What::Commit { group, .. } => {
                 let group = groups.entry(group).or_default();
                 group.calls.push(number);
+                if matches!(operation.end, End::Info(_)) || operation.end.error().contains("COORDINATOR") {
+                    group.moves.push(operation.end_us.unwrap_or(u64::MAX));
+                }
             }
             What::DeleteGroup { group } if !matches!(operation.end, End::Fail(_)) => {
                 groups.entry(group).or_default().renewed = true;
@@ -105,6 +112,15 @@ fn member(operation: &Operation) -> &str {
     }
 }
 
+/// Up to when an accepted call shows that all was well. A coordinator that was replaced and does not know it yet may
+/// answer heartbeats for as long as a broker may lag behind itself; commits it can't take.
+fn vouched(facts: &Facts<'_>, call: &Operation) -> u64 {
+    match call.what {
+        What::Heartbeat { .. } => call.start_us.saturating_sub(facts.options.own_lag_us),
+        _ => call.start_us,
+    }
+}
+
 fn accepted<'b>(facts: &'b Facts<'_>, group: &'b Group) -> impl Iterator<Item = u32> + 'b {
     group.calls.iter().copied().filter(|call| facts.op(*call).end == End::Ok)
 }
@@ -137,7 +153,7 @@ fn stays<'a>(facts: &Facts<'a>, group: &Group) -> Vec<Stay<'a>> {
             join,
             last_call: call,
         });
-        (stay.to_us, stay.last_call) = (operation.start_us, call);
+        (stay.to_us, stay.last_call) = (from_us.max(vouched(facts, operation)), call);
     }
     stays.into_values().collect()
 }
@@ -156,7 +172,7 @@ fn stale(facts: &Facts<'_>, name: &str, group: &Group, report: &mut Report) {
     for call in accepted(facts, group).filter(|call| generation(facts.op(*call)) >= 0) {
         let operation = facts.op(call);
         let own = i64::from(generation(operation));
-        let Some((newest, teller)) = newest.before(operation.start_us) else { continue };
+        let Some((newest, teller)) = newest.before(vouched(facts, operation)) else { continue };
         // Where generations may have begun anew, the newer one has to be younger than the member's own.
         let own_join = turn_before(facts, group, member(operation), operation.start_us);
         let own_join = own_join.filter(|join| generation(facts.op(*join)) == generation(operation));
@@ -184,7 +200,7 @@ fn gone(facts: &Facts<'_>, name: &str, group: &Group, report: &mut Report) {
         let both = |other: u32| [facts.id(other), facts.id(call)];
         match &last.what {
             What::Left { member, .. } => {
-                let left = last.end == End::Ok && end_of(last) < operation.start_us;
+                let left = last.end == End::Ok && end_of(last) < vouched(facts, operation);
                 report.expect(Rule::A23, !left, &both(turn), || {
                     format!("group {name}: {member} is accepted after it left")
                 });
@@ -193,7 +209,7 @@ fn gone(facts: &Facts<'_>, name: &str, group: &Group, report: &mut Report) {
                 let taken = holders[instance.as_str()].iter().copied().find(|join| {
                     let other = facts.op(*join);
                     let What::Assigned { member: holder, .. } = &other.what else { return false };
-                    holder != member && other.start_us > end_of(last) && end_of(other) < operation.start_us
+                    holder != member && other.start_us > end_of(last) && end_of(other) < vouched(facts, operation)
                 });
                 report.expect(Rule::A23, taken.is_none(), &both(taken.unwrap_or(turn)), || {
                     format!("group {name}: {member} is accepted after another took over its instance {instance}")
@@ -254,6 +270,61 @@ fn owners(facts: &Facts<'_>, name: &str, stays: &[Stay<'_>], report: &mut Report
     }
 }
 
+/// In one generation of the classic protocol all is shared out once; a static member passes its share on to who takes
+/// its place.
+fn generations(facts: &Facts<'_>, name: &str, group: &Group, report: &mut Report) {
+    if group.renewed {
+        return;
+    }
+    let mut owners: HashMap<(i32, &Log), (u32, &str, Option<&str>)> = HashMap::new();
+    for &join in &group.joins {
+        let What::Assigned { member, instance, protocol: GroupProtocol::Classic, generation, logs, .. } =
+            &facts.op(join).what
+        else {
+            continue;
+        };
+        for log in logs {
+            let (first, owner, its) = *owners.entry((*generation, log)).or_insert((join, member, instance.as_deref()));
+            let same = owner == member || its.is_some() && its == instance.as_deref();
+            report.expect(Rule::A24, same, &[facts.id(first), facts.id(join)], || {
+                let (topic, partition) = (&log.topic, log.partition);
+                format!("group {name}: {owner} and {member} own {topic}-{partition} in generation {generation}")
+            });
+        }
+    }
+}
+
+/// The newer protocol: a commit of a past epoch is accepted for what the member had then, not for what came later
+/// (KIP-1251).
+fn came_later(facts: &Facts<'_>, name: &str, group: &Group, report: &mut Report) {
+    for call in accepted(facts, group) {
+        let operation = facts.op(call);
+        let What::Commit { member, generation: epoch @ 0.., offsets, .. } = &operation.what else { continue };
+        let Some(turns) = group.turns.get(member) else { continue };
+        let begun = turns.partition_point(|turn| facts.op(*turn).start_us < operation.start_us);
+        let had = turns[..begun].iter().rev().map_while(|turn| match (&facts.op(*turn).what, &facts.op(*turn).end) {
+            (What::Assigned { protocol: GroupProtocol::Consumer, generation, logs, .. }, End::Ok) => {
+                Some((*turn, *generation, logs))
+            }
+            _ => None,
+        });
+        let had: Vec<_> = had.collect();
+        for commit in offsets {
+            let there = |log: &Log| log.topic == commit.log.topic && log.partition == commit.log.partition;
+            if !had.first().is_some_and(|(_, _, logs)| logs.iter().any(there)) {
+                continue;
+            }
+            let Some((turn, without, _)) = had.iter().find(|(_, _, logs)| !logs.iter().any(there)) else { continue };
+            report.expect(Rule::A23, epoch >= without, &[facts.id(*turn), facts.id(call)], || {
+                let (topic, partition) = (&commit.log.topic, commit.log.partition);
+                format!(
+                    "group {name}: {member} commits {topic}-{partition} of epoch {epoch}, and got it after {without}"
+                )
+            });
+        }
+    }
+}
+
 /// Inside a stay, the broker may not say that there is no such member; nor, in the classic protocol, that the generation
 /// is another.
 fn wrongly_refused(facts: &Facts<'_>, name: &str, group: &Group, stays: &[Stay<'_>], report: &mut Report) {
@@ -271,7 +342,10 @@ fn wrongly_refused(facts: &Facts<'_>, name: &str, group: &Group, stays: &[Stay<'
             continue;
         }
         let lies = match operation.end.error() {
-            "UNKNOWN_MEMBER_ID" | "FENCED_INSTANCE_ID" => true,
+            // That a silent member was removed is in a coordinator's memory until the next generation: the next
+            // coordinator knows it again.
+            "UNKNOWN_MEMBER_ID" => !group.moves.iter().any(|at| (operation.start_us..stay.to_us).contains(at)),
+            "FENCED_INSTANCE_ID" => true,
             "ILLEGAL_GENERATION" => *protocol == GroupProtocol::Classic,
             _ => false,
         };

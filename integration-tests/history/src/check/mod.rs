@@ -29,8 +29,8 @@ pub struct Options {
     /// How far a fetch may lag behind what other brokers acknowledged, in µs: the longest time that a broker which is cut
     /// off goes on to serve reads. Only fetches may lag.
     pub poll_lag_us: u64,
-    /// How far a fetch may lag behind what the same broker told before, in µs: not at all, unless a broker may answer
-    /// before it has caught up after a restart.
+    /// How far a fetch, or a heartbeat, may lag behind what the same broker told before, in µs: not at all, unless a broker
+    /// may answer that another of its name has replaced.
     pub own_lag_us: u64,
     /// Records may vanish by time or size. Without it, only DeleteRecords moves a log start.
     pub retention: bool,

@@ -58,6 +58,7 @@ rules! {
     K26 "The end of a leader epoch lies behind all of its records and before all later ones: else consumers see a truncation.",
     K27 "An offset that can be read is not said to be out of range.",
     K28 "The latest offset is not below what was acknowledged.",
+    K30 "A setting that was changed holds from then on, on the broker that changed it at once.",
     K35 "A topic that was made is known, whole, until somebody begins to delete it; a deleted one is gone.",
     K36 "Errors do not lie: no refusal by authorization, fencing or format where nothing of the kind happened.",
 }

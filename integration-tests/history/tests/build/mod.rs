@@ -223,6 +223,10 @@ impl Build {
         self.push(process, from, Some(to), None, End::Fail(error.into()), what)
     }
 
+    pub(crate) fn fail_by(self, broker: i32, process: u32, (from, to): (u64, u64), error: &str, what: What) -> Self {
+        self.push(process, from, Some(to), Some(broker), End::Fail(error.into()), what)
+    }
+
     pub(crate) fn info(self, process: u32, from: u64, what: What) -> Self {
         self.push(process, from, None, None, End::Info("REQUEST_TIMED_OUT".into()), what)
     }

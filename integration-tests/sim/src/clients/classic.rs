@@ -30,6 +30,8 @@ struct Classic {
     session: Duration,
     rebalance: Duration,
     commit_every: Duration,
+    /// Of the partitions of its topics, how many it knew of when it shared them out; `None` where another does that.
+    shared_out: Option<usize>,
 }
 
 /// Why a member does not go on as it is.
@@ -71,7 +73,14 @@ impl Classic {
             topics.push(format!("{VOLATILE}0"));
         }
         let ms = |from, to| Duration::from_millis(from + client.draw(to - from));
-        Self { member, topics, session: ms(2_000, 8_000), rebalance: ms(2_000, 8_000), commit_every: ms(300, 3_000) }
+        Self {
+            member,
+            topics,
+            session: ms(2_000, 8_000),
+            rebalance: ms(2_000, 8_000),
+            commit_every: ms(300, 3_000),
+            shared_out: None,
+        }
     }
 
     /// Static members need versions that know them.
@@ -137,8 +146,9 @@ impl Classic {
             return Err(Some(joined.error_code));
         }
         self.member.generation = joined.generation_id;
-        let shares =
-            if joined.leader == joined.member_id { share_out(&joined, &self.member.client.view()) } else { vec![] };
+        let (leads, view) = (joined.leader == joined.member_id, self.member.client.view());
+        self.shared_out = leads.then(|| self.count_partitions(&view));
+        let shares = if leads { share_out(&joined, &view) } else { vec![] };
         let usable = self.usable(3, 5);
         let (group, id, instance) = (self.member.group_id(), text(self.member.id.clone()), self.instance());
         let generation = self.member.generation;
@@ -172,6 +182,12 @@ impl Classic {
             if now >= end || client.is_stopping() {
                 return true;
             }
+            // Who shares out does so again when there is more, or less.
+            if self.shared_out.is_some_and(|count| count != self.count_partitions(&client.view())) {
+                self.member.commit_positions().await;
+                self.let_go();
+                return false;
+            }
             if !reading {
                 reading = self.member.read_only(owned).await;
             }
@@ -192,6 +208,10 @@ impl Classic {
             let patience = next_beat.min(next_commit).saturating_duration_since(client.now());
             self.member.reader.turn(patience.max(Duration::from_millis(1))).await;
         }
+    }
+
+    fn count_partitions(&self, view: &View) -> usize {
+        self.topics.iter().filter_map(|topic| view.topics.get(topic)).map(|topic| topic.leaders.len()).sum()
     }
 
     async fn beat(&mut self) -> Option<Over> {

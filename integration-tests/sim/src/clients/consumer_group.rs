@@ -30,6 +30,8 @@ struct Consumer {
     owned: BTreeMap<Uuid, Vec<i32>>,
     /// The same by name, and whether all of it is being read.
     reads: Vec<At>,
+    /// What it had at which epoch, since it joined.
+    past: Vec<(i32, Vec<At>)>,
     reading: bool,
     /// The broker has to hear everything: what it has changed, or it may not know.
     tell_all: bool,
@@ -91,8 +93,19 @@ impl Consumer {
         }
         let ms = |from, to| Duration::from_millis(from + client.draw(to - from));
         let (rebalance, commit_every) = (ms(2_000, 8_000), ms(300, 3_000));
-        let (owned, reads) = (BTreeMap::new(), Vec::new());
-        Self { member, topics, rebalance, commit_every, owned, reads, reading: true, tell_all: true, joining: None }
+        let (owned, reads, past) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Self {
+            member,
+            topics,
+            rebalance,
+            commit_every,
+            owned,
+            reads,
+            past,
+            reading: true,
+            tell_all: true,
+            joining: None,
+        }
     }
 
     /// One heartbeat; gives the time until the next, `None` where the group does not want it.
@@ -153,6 +166,7 @@ impl Consumer {
                 (self.member.generation, self.tell_all) = (0, true);
                 self.owned.clear();
                 self.reads.clear();
+                self.past.clear();
                 Some(retry)
             }
             UNRELEASED_INSTANCE_ID => Some(retry),
@@ -203,6 +217,7 @@ impl Consumer {
         let what = self.member.took(&owned, true);
         site.recorder.end(begun, self.member.node(), End::Ok, what);
         self.reading = self.member.read_only(&owned).await;
+        self.past.push((self.member.generation, owned.clone()));
         self.reads = owned;
     }
 
@@ -211,13 +226,19 @@ impl Consumer {
             return;
         }
         self.member.commit_positions().await;
-        if self.member.client.odds(30)
-            && let Some(at) = self.member.reader.assigned().first().cloned()
+        if self.member.client.odds(8)
+            && let Some((at, epoch)) = self.stale()
         {
-            let (id, epoch) = (self.member.id.clone(), self.member.generation - 1);
-            let offset = self.member.client.between(0, 50);
+            let (id, offset) = (self.member.id.clone(), self.member.client.between(0, 50));
             self.member.commit(&BTreeMap::from([(at, offset)]), &id, epoch).await;
         }
+    }
+
+    /// A partition and an epoch that it did not have it at yet, if there is such a thing.
+    fn stale(&self) -> Option<(At, i32)> {
+        let at = self.member.client.pick(&self.reads)?;
+        let (without, _) = self.past.iter().rev().find(|(_, had)| !had.contains(at))?;
+        (*without > 1).then(|| (at.clone(), without - 1))
     }
 
     async fn ask(&mut self, epoch: i32) -> Result<ConsumerGroupHeartbeatResponse, Fault> {

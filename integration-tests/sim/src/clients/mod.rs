@@ -84,6 +84,10 @@ pub fn start(site: &Site, seed: u64) -> Clients {
         // Some live as long as the run, others are thrown away and followed by fresh ones.
         let life_ms =
             if chance.random_below(2) == 0 { u64::from(u32::MAX) } else { 8_000 + chance.random_below(30_000) };
+        // Now and then two are started with the same instance id, of which each takes the other's place.
+        if instance.is_some() && matches!(kind, Kind::Classic) && chance.random_below(2) == 0 {
+            tasks.push(site.world.spawn("client", crowd.clone().live(kind, instance.clone(), life_ms)));
+        }
         tasks.push(site.world.spawn("client", crowd.clone().live(kind, instance, life_ms)));
     }
     Clients { world: site.world.clone(), stop, tasks }
@@ -107,6 +111,7 @@ impl Crowd {
 
     /// One client after the other.
     async fn live(self, kind: Kind, instance: Option<String>, life_ms: u64) {
+        let chance = World::seeded(self.seed ^ u64::from(self.next.load(Ordering::Relaxed)));
         while !*self.stopping.borrow() {
             let client = self.client();
             let life = Duration::from_millis(life_ms / 2 + client.draw(life_ms));
@@ -118,7 +123,8 @@ impl Crowd {
                 Kind::Classic => classic::run(client, CLASSIC_GROUP, instance.clone(), life).await,
                 Kind::Consumer => consumer_group::run(client, CONSUMER_GROUP, instance.clone(), life).await,
             }
-            self.site.world.sleep(Duration::from_millis(100)).await;
+            let rest_ms = if instance.is_some() { 2_000 + chance.random_below(6_000) } else { 100 };
+            self.site.world.sleep(Duration::from_millis(rest_ms)).await;
         }
     }
 }

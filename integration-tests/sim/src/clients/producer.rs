@@ -102,7 +102,7 @@ pub(super) async fn run(client: Client, idempotent: bool, life: Duration) {
         let now = producer.client.now();
         let is_stopping = producer.client.is_stopping();
         if now >= end || is_stopping && producer.lanes.values().all(|lane| lane.batches.is_empty()) {
-            return;
+            return producer.go();
         }
         if now >= next_turn && !is_stopping {
             producer.make_batches();
@@ -139,6 +139,15 @@ impl Manner {
 }
 
 impl Producer {
+    /// Nobody will learn what becomes of what is under way.
+    fn go(mut self) {
+        for (at, lane) in std::mem::take(&mut self.lanes) {
+            for batch in lane.batches {
+                self.end(&at, batch, None, End::Info("the client went away".into()), None);
+            }
+        }
+    }
+
     fn make_batches(&mut self) {
         let view = self.client.view();
         let all: Vec<At> =

@@ -15,14 +15,24 @@ use super::membership::Membership;
 use super::offsets;
 use super::reader::{At, EARLIEST, LATEST};
 use super::records::{self, Form, Numbered};
-use super::{CLASSIC_GROUP, CONSUMER_GROUP, classic, consumer_group};
+use super::{CLASSIC_GROUP, CONSUMER_GROUP, admin, classic, consumer_group};
 use crate::Site;
 
 /// Numbers of clients in this phase begin here.
 const PROCESSES: u32 = 1_000_000;
+/// Of one answer. What is there comes in it whatever its limits are, if only a batch.
+const BYTES_MAX: i32 = 1 << 20;
+const ALL: How = How { read_committed: false, bytes_max: BYTES_MAX };
 /// How long one operation may be tried.
 const PATIENCE: Duration = Duration::from_secs(60);
 const MAX_TIMESTAMP: i64 = -3;
+
+/// How a log is read.
+#[derive(Clone, Copy)]
+struct How {
+    read_committed: bool,
+    bytes_max: i32,
+}
 
 /// See the module.
 pub(super) async fn run(site: &Site) {
@@ -39,16 +49,26 @@ pub(super) async fn run(site: &Site) {
         readers.push((reader, topics));
     }
     let Some((first, topics)) = readers.first() else { return };
-    let mut ends = Vec::new();
-    for (at, topic) in partitions(topics) {
+    let (mut ends, all) = (Vec::new(), partitions(topics));
+    // One of them in the smallest bites.
+    let slowly = first.pick(&all).map(|(at, _)| at.clone());
+    for (at, topic) in all {
         for timestamp in [MAX_TIMESTAMP, first.site().world.wall_ms().0 - first.between(0, 60_000)] {
             list(first, &at, timestamp).await;
         }
         let node = topic.leaders[&at.1].node;
-        ends.push((at.clone(), topic, read_log(first, node, &at, topic.id, None, false).await));
+        let how = How { read_committed: false, bytes_max: if slowly.as_ref() == Some(&at) { 1 } else { BYTES_MAX } };
+        ends.push((at.clone(), topic, read_log(first, node, &at, topic.id, None, how).await));
     }
     for (reader, topics) in readers.iter().skip(1) {
         read_once(reader, topics).await;
+    }
+    // Some may have been left with a setting that nothing is small enough for.
+    for (name, _) in topics {
+        let until = first.now() + PATIENCE;
+        while !admin::set(first, name, "max.message.bytes", "2000000").await && first.now() < until {
+            first.back_off().await;
+        }
     }
     write_once(&client(100), first, ends).await;
     for (n, group) in (200..).zip([CLASSIC_GROUP, CONSUMER_GROUP]) {
@@ -83,7 +103,7 @@ async fn read_once(reader: &Client, topics: &[(String, Topic)]) {
     let led: Vec<_> = all.iter().filter(|(at, topic)| topic.leaders[&at.1].node == node).collect();
     let Some((at, topic)) = reader.pick(&led).copied().or_else(|| all.first()) else { return };
     let node = if led.is_empty() { topic.leaders[&at.1].node } else { node };
-    read_log(reader, node, at, topic.id, None, true).await;
+    read_log(reader, node, at, topic.id, None, How { read_committed: true, ..ALL }).await;
 }
 
 /// What the broker at `address` says that there is, each topic as one operation.
@@ -117,14 +137,7 @@ async fn list(client: &Client, at: &At, timestamp: i64) -> Option<i64> {
 }
 
 /// Reads from `from`, or the log's start, to its end; gives the end.
-async fn read_log(
-    client: &Client,
-    node: i32,
-    at: &At,
-    id: Option<Uuid>,
-    from: Option<i64>,
-    read_committed: bool,
-) -> Option<i64> {
+async fn read_log(client: &Client, node: i32, at: &At, id: Option<Uuid>, from: Option<i64>, how: How) -> Option<i64> {
     let mut from = match from {
         Some(from) => from,
         None => list(client, at, EARLIEST).await?,
@@ -132,7 +145,7 @@ async fn read_log(
     let end = list(client, at, LATEST).await?;
     let position_of = 1_000 + client.draw(1 << 40);
     while from < end {
-        from = poll(client, node, at, id, from, position_of, read_committed).await?;
+        from = poll(client, node, at, id, from, position_of, how).await?;
     }
     Some(from)
 }
@@ -145,8 +158,9 @@ async fn poll(
     id: Option<Uuid>,
     from: i64,
     position_of: u64,
-    read_committed: bool,
+    how: How,
 ) -> Option<i64> {
+    let How { read_committed, .. } = how;
     let site = client.site();
     let empty = What::Poll {
         log: client.log_by_name(at),
@@ -171,7 +185,7 @@ async fn poll(
                 if version >= 13 {
                     log = client.log(&at.0, id, at.1);
                 }
-                fetch(at, id, from, read_committed)
+                fetch(at, id, from, how)
             };
             client.node(node, Lane::Data).await?.ask(usable, request).await
         };
@@ -204,15 +218,16 @@ async fn poll(
     }
 }
 
-fn fetch(at: &At, id: Option<Uuid>, from: i64, read_committed: bool) -> FetchRequest {
-    let one = FetchPartition::default().with_partition(at.1).with_fetch_offset(from).with_partition_max_bytes(1 << 20);
+fn fetch(at: &At, id: Option<Uuid>, from: i64, how: How) -> FetchRequest {
+    let one = FetchPartition::default().with_partition(at.1).with_fetch_offset(from);
+    let one = one.with_partition_max_bytes(how.bytes_max);
     let topic = FetchTopic::default().with_topic(topic_name(&at.0)).with_topic_id(id.unwrap_or_default());
     FetchRequest::default()
         .with_max_wait_ms(100)
         .with_min_bytes(1)
-        .with_max_bytes(1 << 20)
+        .with_max_bytes(how.bytes_max)
         .with_session_epoch(-1)
-        .with_isolation_level(i8::from(read_committed))
+        .with_isolation_level(i8::from(how.read_committed))
         .with_topics(vec![topic.with_partitions(vec![one])])
 }
 
@@ -223,7 +238,7 @@ async fn write_once(writer: &Client, reader: &Client, logs: Vec<(At, &Topic, Opt
     for (counter, (at, topic, end)) in (1..).zip(logs) {
         if write(writer, &at, topic, counter, (producer, epoch, 0)).await.is_some() && end.is_some() {
             let node = topic.leaders[&at.1].node;
-            read_log(reader, node, &at, topic.id, end, false).await;
+            read_log(reader, node, &at, topic.id, end, ALL).await;
         }
     }
 }
