@@ -421,10 +421,21 @@ impl Owner {
                 if let Some(flight) = self.flights.get_mut(&flush) {
                     flight.object = object.or(flight.object);
                 }
-                for (batch, outcome) in batches.iter().zip(outcomes) {
+                let is_again = |outcome: &BatchOutcome| {
+                    matches!(outcome, BatchOutcome::Refused { error: KafkaError::NotLeaderOrFollower })
+                };
+                let outcomes = batches.into_iter().zip(outcomes);
+                let (again, known): (Vec<_>, Vec<_>) = outcomes.partition(|(_, outcome)| is_again(outcome));
+                let (known, outcomes): (Vec<_>, Vec<_>) = known.into_iter().unzip();
+                for (batch, outcome) in known.iter().zip(outcomes) {
                     self.answer(batch.held.request, batch.held.index, result_of(outcome));
                 }
-                self.leave(flush, &batches);
+                self.leave(flush, &known);
+                if !again.is_empty() {
+                    let again = again.into_iter().map(|(batch, _)| batch).collect();
+                    let message = "it may be in the log already, of a producer that was forgotten since";
+                    self.give_up(flush, again, KafkaError::NotLeaderOrFollower, message);
+                }
             }
             Ok(Outcome::Refused(refusal)) => self.give_up(flush, batches, refusal.error, &refusal.message),
             Ok(other) => {

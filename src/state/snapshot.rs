@@ -136,6 +136,9 @@ struct PartitionBody {
     /// Per run: records, object (difference), position, bytes, timestamp (difference).
     #[prost(bytes = "vec", tag = "5")]
     runs: Vec<u8>,
+    /// Position of the entry by which a producer was forgotten last.
+    #[prost(uint64, tag = "6")]
+    forgotten: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -301,6 +304,7 @@ fn partition_body(partition: &Partition) -> PartitionBody {
         end: partition.end.0,
         tail_start: partition.tail.iter().next().map_or(partition.end.0, |r| r.base_offset.0),
         runs,
+        forgotten: partition.forgotten.0,
     }
 }
 
@@ -463,6 +467,7 @@ fn restore_partition(topic: TopicId, index: i32, body: &PartitionBody) -> Option
         end,
         bytes,
         producers: 0,
+        forgotten: Position(body.forgotten),
         tail,
     })
 }

@@ -37,6 +37,8 @@ pub struct Partition {
     pub bytes: u64,
     /// Producers that are remembered for it.
     pub producers: u32,
+    /// When a producer was forgotten last. What was on its way before may be of that one, and in the log already.
+    pub forgotten: Position,
     pub tail: Tail,
 }
 

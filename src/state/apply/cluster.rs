@@ -87,23 +87,24 @@ impl State {
         Outcome::ProducerIds { first }
     }
 
-    pub(super) fn expire_producers(&mut self, command: &ExpireProducers) -> Outcome {
+    pub(super) fn expire_producers(&mut self, position: Position, command: &ExpireProducers) -> Outcome {
         for gone in &command.producers {
             let key = (Slot(gone.slot), ProducerId(gone.id));
             let unused = |p: ProducerState| p.last_used == Position(gone.last_used) || planted(Defect::ExpiryOfUsed);
             if self.producers.get(&key).is_some_and(unused) {
-                self.forget_producer(key);
+                self.forget_producer(position, key);
             }
         }
         Outcome::Done
     }
 
-    pub(super) fn forget_producer(&mut self, key: (Slot, ProducerId)) {
+    pub(super) fn forget_producer(&mut self, position: Position, key: (Slot, ProducerId)) {
         if !self.producers.remove(&key) {
             return;
         }
         if let Some(partition) = self.partition_mut(key.0) {
             partition.producers -= 1;
+            partition.forgotten = position;
         }
     }
 

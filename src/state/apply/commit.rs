@@ -14,6 +14,8 @@ use crate::types::{Head, KafkaError, ObjectId, Offset, Position, ProducerEpoch, 
 /// Where the runs of one command lie.
 struct Target {
     object: ObjectId,
+    /// What the object's writer had applied.
+    applied: Position,
     /// Runs of it that were accepted.
     runs: u32,
 }
@@ -25,7 +27,11 @@ impl State {
             Err(refusal) => return refusal,
         };
         let name = object_name(command).expect("it was checked");
-        let mut target = Target { object: command.object.map_or(self.next_object, ObjectId), runs: 0 };
+        let mut target = Target {
+            object: command.object.map_or(self.next_object, ObjectId),
+            applied: name.applied.position,
+            runs: 0,
+        };
         let mut outcomes = Vec::with_capacity(runs);
         let mut reader = RunsReader::new(command.base_timestamp, &command.runs);
         let mut run = RunSpec::empty();
@@ -82,7 +88,7 @@ impl State {
         let mut piece_at = run.position;
         let mut piece = Piece::default();
         for batch in &run.batches {
-            let outcome = self.commit_batch(at, run.slot, batch, end);
+            let outcome = self.commit_batch(at, run.slot, batch, (target.applied, end));
             if matches!(outcome, BatchOutcome::Accepted { .. }) {
                 piece.bytes += batch.bytes;
                 piece.records += u64::from(batch.records);
@@ -97,14 +103,25 @@ impl State {
         self.push_piece(run, piece_at, &piece, target);
     }
 
-    /// Judges one batch, which gets `base_offset` if it is accepted.
-    fn commit_batch(&mut self, at: Moment, slot: Slot, batch: &BatchSpec, base_offset: Offset) -> BatchOutcome {
+    /// Judges one batch, which gets `base_offset` if it is accepted; its writer had `applied` that much.
+    fn commit_batch(
+        &mut self,
+        at: Moment,
+        slot: Slot,
+        batch: &BatchSpec,
+        (applied, base_offset): (Position, Offset),
+    ) -> BatchOutcome {
         if base_offset.0.checked_add(i64::from(batch.records)).is_none() {
             return BatchOutcome::Refused { error: KafkaError::KafkaStorageError };
         }
         if let Some(producer) = &batch.producer {
             let key = (slot, producer.id);
             let state = self.producers.get(&key);
+            // Any first sequence would be taken, also that of a batch which was in the log before its producer was
+            // forgotten. Sent again it is judged by what is known then.
+            if state.is_none() && self.partition(slot).is_some_and(|p| applied < p.forgotten) {
+                return BatchOutcome::Refused { error: KafkaError::NotLeaderOrFollower };
+            }
             let idle = |p: &&ProducerState| at.wall_ms.0 - p.last_used_ms.0 > 5_000;
             let known = state.as_ref().filter(|p| !(idle(p) && planted(Defect::DuplicateAfterIdle)));
             match ProducerState::judge(known, producer, batch.records) {
@@ -137,7 +154,7 @@ impl State {
     ) {
         let new = state.is_none();
         if new {
-            self.make_room_for_producer(key.0);
+            self.make_room_for_producer(at.position, key.0);
         }
         let mut state = state.unwrap_or_else(|| ProducerState::new(epoch));
         state.record(epoch, batch, at);
@@ -149,22 +166,22 @@ impl State {
 
     /// Keeps the producers below their ceilings (H16): at one, the longest unused quarter is forgotten, so that the
     /// work per new producer stays small.
-    fn make_room_for_producer(&mut self, slot: Slot) {
+    fn make_room_for_producer(&mut self, position: Position, slot: Slot) {
         let in_partition = self.partition(slot).map_or(0, |p| p.producers);
         if in_partition >= self.settings.producers_per_partition_max.max(1) {
             let keys = self.producers_of(slot).map(|(id, p)| (p.last_used, (slot, id))).collect();
-            self.forget_oldest_quarter(keys);
+            self.forget_oldest_quarter(position, keys);
         }
         if self.producers.len() >= self.settings.producers_max.max(1) as usize {
             let keys = self.producers.iter().map(|(key, p)| (p.last_used, key)).collect();
-            self.forget_oldest_quarter(keys);
+            self.forget_oldest_quarter(position, keys);
         }
     }
 
-    fn forget_oldest_quarter(&mut self, mut keys: Vec<(Position, (Slot, ProducerId))>) {
+    fn forget_oldest_quarter(&mut self, position: Position, mut keys: Vec<(Position, (Slot, ProducerId))>) {
         keys.sort_unstable();
         let quarter = keys.len().div_ceil(4);
-        keys.iter().take(quarter).for_each(|(_, key)| self.forget_producer(*key));
+        keys.iter().take(quarter).for_each(|(_, key)| self.forget_producer(position, *key));
     }
 
     fn push_piece(&mut self, run: &RunSpec, position: u32, piece: &Piece, target: &mut Target) {

@@ -134,7 +134,7 @@ impl State {
             CommandKind::CommitRuns(c) => self.commit_runs(Moment { position, wall_ms }, c),
             CommandKind::AllocateProducerIds(c) => self.allocate_producer_ids(c),
             CommandKind::DeleteRecords(c) => self.delete_records(c),
-            CommandKind::ExpireProducers(c) => self.expire_producers(c),
+            CommandKind::ExpireProducers(c) => self.expire_producers(position, c),
             CommandKind::SnapshotTaken(c) => self.snapshot_taken(c),
             CommandKind::ChangeGroup(c) => self.change_group(wall_ms, c),
             CommandKind::DeleteGroup(c) => self.delete_group(wall_ms, c),

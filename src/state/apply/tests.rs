@@ -60,12 +60,18 @@ impl Fold {
     }
 
     fn commit(&mut self, runs: &[RunSpec]) -> Vec<BatchOutcome> {
+        self.commit_of(self.state.head().position, runs)
+    }
+
+    /// As above, by a broker that had applied that much when it wrote the object.
+    fn commit_of(&mut self, applied: Position, runs: &[RunSpec]) -> Vec<BatchOutcome> {
         let mut writer = RunsWriter::default();
         runs.iter().for_each(|r| writer.push(r));
         let (base_timestamp, runs) = writer.finish();
         let ulid = Bytes::from(u128::from(self.counter).to_be_bytes().to_vec());
         let runs = runs.into();
-        let command = CommitRuns { ulid, object_bytes: 1 << 20, base_timestamp, runs, ..Default::default() };
+        let (object_bytes, applied_position) = (1 << 20, applied.0);
+        let command = CommitRuns { ulid, object_bytes, base_timestamp, runs, applied_position, ..Default::default() };
         match self.one(command) {
             Outcome::Batches { batches, .. } => batches,
             other => panic!("{other:?}"),
@@ -188,6 +194,23 @@ fn h16_expiry_spares_a_producer_that_was_used_since() {
     fold.one(ExpireProducers { producers });
     let left: Vec<_> = fold.state.producers_of(Slot(0)).map(|(id, _)| id.0).collect();
     assert_eq!(left, [10]);
+}
+
+#[test]
+fn h16_what_was_on_its_way_while_its_producer_was_forgotten_comes_again() {
+    let mut fold = Fold::new();
+    fold.topic("t", 1);
+    let before = fold.state.head().position;
+    let sent = [run(0, vec![batch(1, Some((9, 0)))])];
+    assert_eq!(fold.commit(&sent), [accepted(0)]);
+    let last_used = fold.state.head().position.0;
+    fold.one(ExpireProducers { producers: vec![ExpiredProducer { slot: 0, id: 9, last_used }] });
+    // The same batch over another broker, which stood still since.
+    let again = [BatchOutcome::Refused { error: KafkaError::NotLeaderOrFollower }];
+    assert_eq!(fold.commit_of(before, &sent), again);
+    assert_eq!(fold.commit_of(before, &[run(0, vec![batch(1, None)])]), [accepted(1)], "plain ones are not concerned");
+    // What is sent by somebody who knows of it goes on where it likes.
+    assert_eq!(fold.commit(&[run(0, vec![batch(1, Some((9, 1)))])]), [accepted(2)]);
 }
 
 #[test]

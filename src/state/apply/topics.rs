@@ -12,6 +12,7 @@ use crate::state::outcome::{Outcome, Refusal};
 use crate::state::settings::Settings;
 use crate::state::tail::Tail;
 use crate::state::topic::{Partition, Topic};
+use crate::types::Position;
 use crate::types::{KafkaError, Offset, PartitionIndex, Slot, TimestampMs, TopicId, TopicName, Uuid};
 
 impl State {
@@ -108,6 +109,7 @@ impl State {
                 end: Offset(0),
                 bytes: 0,
                 producers: 0,
+                forgotten: Position(0),
                 tail: Tail::default(),
             }));
             match reused {
