@@ -10,14 +10,14 @@ use tracing::{info, warn};
 
 use super::budget::{Budget, Decision, FlushRule, InFlight};
 use super::chain::{Chains, FlushId, GivenUp, Link};
-use super::flush::{LaidOut, lay_out};
+use super::flush::{LaidOut, commit_runs, lay_out};
 use super::put::{PutPolicy, Putter, Stored, fresh_header};
 use super::{BatchResult, PartBatch, Placed, ProduceError, Producer, QUEUE_MAX, Submission};
 use crate::cache::ObjectCache;
 use crate::metadata::{ProposeError, Replica};
 use crate::planted::{Defect, planted};
 use crate::segment::ObjectName;
-use crate::state::{BatchOutcome, BatchSequence, CommitRuns, Outcome, RunSpec, RunsWriter};
+use crate::state::{BatchOutcome, BatchSequence, Outcome};
 use crate::store::Bucket;
 use crate::telemetry::Metrics;
 use crate::types::{ConnectionId, KafkaError, ObjectId, Offset};
@@ -402,7 +402,7 @@ impl Owner {
             return;
         }
         flight.proposed += free.len();
-        let command = commit_runs(flight, &free);
+        let command = commit_runs(flight.name, flight.object_bytes, flight.object, &free);
         let (replica, since) = (self.batcher.replica.clone(), self.batcher.world.now());
         self.events.push(Box::pin(async move {
             let outcome = replica.propose(command).await;
@@ -542,48 +542,6 @@ impl Owner {
         self.batcher.metrics.produce.ack_seconds.observe((now - done.since).as_secs_f64());
         // A client that hung up, or asked for no acknowledgement, needs no answer.
         let _ = done.reply.send(done.results.into_iter().flatten().collect());
-    }
-}
-
-/// The command for some of a flush's batches: neighbours of one partition make a run.
-fn commit_runs(flight: &Flight, batches: &[LaidOut]) -> CommitRuns {
-    let mut writer = RunsWriter::default();
-    let mut run: Option<RunSpec> = None;
-    let mut end = 0;
-    for batch in batches {
-        let slot = batch.held.batch.slot;
-        match &mut run {
-            Some(run) if run.slot == slot && end == batch.position => {
-                run.batches.push(batch.spec);
-                let before = if planted(Defect::TimeOfLastBatch) { batch.max_timestamp } else { run.max_timestamp };
-                run.max_timestamp = before.max(batch.max_timestamp);
-            }
-            _ => {
-                let next = RunSpec {
-                    slot,
-                    position: batch.position,
-                    max_timestamp: batch.max_timestamp,
-                    batches: vec![batch.spec],
-                };
-                if let Some(done) = run.replace(next) {
-                    writer.push(&done);
-                }
-            }
-        }
-        end = batch.position + batch.spec.bytes;
-    }
-    if let Some(last) = run {
-        writer.push(&last);
-    }
-    let (base_timestamp, runs) = writer.finish();
-    CommitRuns {
-        ulid: Bytes::copy_from_slice(&flight.name.ulid.to_be_bytes()),
-        applied_position: flight.name.applied.position.0,
-        applied_token: flight.name.applied.token.0,
-        object_bytes: flight.object_bytes,
-        object: flight.object.map(|o| o.0),
-        base_timestamp,
-        runs: runs.into(),
     }
 }
 

@@ -1,13 +1,13 @@
 //! Lays a flush out as an object: batches sorted by partition, runs described in its footer, no bytes copied but small
-//! ones. Pure.
+//! ones; and makes the command that commits it. Pure.
 use bytes::{Bytes, BytesMut};
 
 use super::PartBatch;
 use super::batcher::Held;
 use crate::planted::{Defect, planted};
-use crate::segment::{ObjectHeader, ObjectWriter};
-use crate::state::{BatchSpec, ProducerSpec};
-use crate::types::TimestampMs;
+use crate::segment::{ObjectHeader, ObjectName, ObjectWriter};
+use crate::state::{BatchSpec, CommitRuns, ProducerSpec, RunSpec, RunsWriter};
+use crate::types::{ObjectId, TimestampMs};
 
 /// Buffers below this are copied together: one write costs more than moving them.
 const COPY_BELOW: usize = 16 << 10;
@@ -86,4 +86,52 @@ fn spec(batch: &PartBatch, bytes: u32) -> BatchSpec {
         transactional: header.is_transactional(),
     });
     BatchSpec { bytes, records: header.records(), producer }
+}
+
+/// The command for some of a flush's batches: neighbours of one partition make a run. `object` is the number that an
+/// earlier command of the same flush was given.
+pub(super) fn commit_runs(
+    name: ObjectName,
+    object_bytes: u32,
+    object: Option<ObjectId>,
+    batches: &[LaidOut],
+) -> CommitRuns {
+    let mut writer = RunsWriter::default();
+    let mut run: Option<RunSpec> = None;
+    let mut end = 0;
+    for batch in batches {
+        let slot = batch.held.batch.slot;
+        match &mut run {
+            Some(run) if run.slot == slot && end == batch.position => {
+                run.batches.push(batch.spec);
+                let before = if planted(Defect::TimeOfLastBatch) { batch.max_timestamp } else { run.max_timestamp };
+                run.max_timestamp = before.max(batch.max_timestamp);
+            }
+            _ => {
+                let next = RunSpec {
+                    slot,
+                    position: batch.position,
+                    max_timestamp: batch.max_timestamp,
+                    batches: vec![batch.spec],
+                };
+                if let Some(done) = run.replace(next) {
+                    writer.push(&done);
+                }
+            }
+        }
+        end = batch.position + batch.spec.bytes;
+    }
+    if let Some(last) = run {
+        writer.push(&last);
+    }
+    let (base_timestamp, runs) = writer.finish();
+    CommitRuns {
+        ulid: Bytes::copy_from_slice(&name.ulid.to_be_bytes()),
+        applied_position: name.applied.position.0,
+        applied_token: name.applied.token.0,
+        object_bytes,
+        object: object.map(|o| o.0),
+        base_timestamp,
+        runs: runs.into(),
+    }
 }
