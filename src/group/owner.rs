@@ -122,9 +122,9 @@ impl Owner {
                     Event::Elapsed
                 }
             };
-            let (state, version) = (self.tools.replica.state(), machine.version());
+            let state = self.tools.replica.state();
             let actions = machine.on(event, self.view(&state));
-            self.carry_out(actions, version).await;
+            self.carry_out(actions, machine.version()).await;
             let phase = machine.phase();
             if shown != Some(phase)
                 && let Some(table) = self.table.upgrade()
@@ -152,8 +152,8 @@ impl Owner {
         id
     }
 
-    /// `version` is the machine's before these actions.
-    async fn carry_out(&mut self, actions: Vec<Action>, mut version: u64) {
+    /// `version` is the machine's, with what these actions change.
+    async fn carry_out(&mut self, actions: Vec<Action>, version: u64) {
         for action in actions {
             match action {
                 Action::Reply(id, answer) => {
@@ -178,15 +178,9 @@ impl Owner {
                     let answer = async move { committed(outcome.await.unwrap_or(Err(ProposeError::Stopped))) };
                     self.unconfirmed.push_back(Unconfirmed::Commit(reply, answer.boxed()));
                 }
-                Action::Change(change) => {
-                    version += 1;
-                    self.submit(change.into()).await;
-                }
+                Action::Change(change) => self.submit(change.into()).await,
                 Action::DeleteOffsets(delete) => self.submit(delete.into()).await,
-                Action::DeleteGroup(delete) => {
-                    version = 0;
-                    self.submit(delete.into()).await;
-                }
+                Action::DeleteGroup(delete) => self.submit(delete.into()).await,
             }
         }
     }
@@ -222,25 +216,20 @@ async fn front(unconfirmed: &mut VecDeque<Unconfirmed>) -> Result<(), KafkaError
     let known = match unconfirmed.front_mut() {
         Some(Unconfirmed::Change(outcome)) => outcome.await.map(|()| None),
         Some(Unconfirmed::Commit(_, answer)) => Ok(Some(answer.await)),
-        Some(Unconfirmed::No(no)) => {
-            let now = (&mut no.now).await;
-            let certain = now == Some(no.version);
-            Ok(Some(if certain { no.answer.clone() } else { Err(KafkaError::NotCoordinator.into()) }))
-        }
+        Some(Unconfirmed::No(no)) => Ok(((&mut no.now).await == Some(no.version)).then(|| no.answer.clone())),
         Some(Unconfirmed::Reply(..)) | None => Ok(None),
     };
-    if let Some(Unconfirmed::No(_)) = unconfirmed.front()
-        && matches!(&known, Ok(Some(Err(refused))) if refused.error == KafkaError::NotCoordinator)
-        && unconfirmed.iter().any(|behind| matches!(behind, Unconfirmed::Change(_)))
-        && let Some(Unconfirmed::No(No { reply, answer, .. })) = unconfirmed.pop_front()
-    {
-        // Perhaps it was our own change that came next: if it happened, nobody else's did.
-        unconfirmed.push_back(Unconfirmed::Reply(reply, answer));
-        return Ok(());
-    }
     let (reply, answer) = match (unconfirmed.pop_front(), known?) {
         (Some(Unconfirmed::Commit(reply, _) | Unconfirmed::No(No { reply, .. })), Some(answer))
         | (Some(Unconfirmed::Reply(reply, answer)), _) => (reply, answer),
+        (Some(Unconfirmed::No(No { reply, answer, .. })), None) => {
+            if unconfirmed.iter().any(|behind| matches!(behind, Unconfirmed::Change(_))) {
+                // Perhaps it was our own change that came next: if it happened, nobody else's did.
+                unconfirmed.push_back(Unconfirmed::Reply(reply, answer));
+                return Ok(());
+            }
+            (reply, Err(KafkaError::NotCoordinator.into()))
+        }
         _ => return Ok(()),
     };
     // A commit that finds another version shows that somebody else coordinates the group.

@@ -410,7 +410,13 @@ impl Owner {
         }));
     }
 
-    fn known(&mut self, flush: FlushId, batches: Vec<LaidOut>, outcome: Result<Outcome, ProposeError>, since: Instant) {
+    fn known(
+        &mut self,
+        flush: FlushId,
+        mut batches: Vec<LaidOut>,
+        outcome: Result<Outcome, ProposeError>,
+        since: Instant,
+    ) {
         let now = self.batcher.world.now();
         self.batcher.metrics.produce.commit_seconds.observe((now - since).as_secs_f64());
         if let Some(flight) = self.flights.get_mut(&flush) {
@@ -421,18 +427,19 @@ impl Owner {
                 if let Some(flight) = self.flights.get_mut(&flush) {
                     flight.object = object.or(flight.object);
                 }
-                let is_again = |outcome: &BatchOutcome| {
-                    matches!(outcome, BatchOutcome::Refused { error: KafkaError::NotLeaderOrFollower })
-                };
-                let outcomes = batches.into_iter().zip(outcomes);
-                let (again, known): (Vec<_>, Vec<_>) = outcomes.partition(|(_, outcome)| is_again(outcome));
-                let (known, outcomes): (Vec<_>, Vec<_>) = known.into_iter().unzip();
-                for (batch, outcome) in known.iter().zip(outcomes) {
-                    self.answer(batch.held.request, batch.held.index, result_of(outcome));
-                }
-                self.leave(flush, &known);
+                let mut outcomes = outcomes.into_iter();
+                let again: Vec<LaidOut> = batches
+                    .extract_if(.., |batch| match outcomes.next() {
+                        Some(BatchOutcome::Refused { error: KafkaError::NotLeaderOrFollower }) => true,
+                        Some(outcome) => {
+                            self.answer(batch.held.request, batch.held.index, result_of(outcome));
+                            false
+                        }
+                        None => false,
+                    })
+                    .collect();
+                self.leave(flush, &batches);
                 if !again.is_empty() {
-                    let again = again.into_iter().map(|(batch, _)| batch).collect();
                     let message = "it may be in the log already, of a producer that was forgotten since";
                     self.give_up(flush, again, KafkaError::NotLeaderOrFollower, message);
                 }

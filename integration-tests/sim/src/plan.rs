@@ -75,11 +75,10 @@ const STORM_RATE_MAX: u64 = 1_500;
 
 impl Storm {
     fn has(self, fault: Fault) -> bool {
-        let name = fault.name();
         match self {
             // Damage on the way comes again and again only where all is lost.
-            Self::Bucket => name.starts_with("bucket") && fault != Fault::BucketCorrupt,
-            Self::Journal => name.starts_with("journal"),
+            Self::Bucket => (Fault::BucketSlow..=Fault::BucketFull).contains(&fault) && fault != Fault::BucketCorrupt,
+            Self::Journal => (Fault::JournalSlow..=Fault::JournalFull).contains(&fault),
             Self::Crashes => matches!(fault, Fault::Crash | Fault::PowerLoss | Fault::Replaced | Fault::Stop),
         }
     }

@@ -1,12 +1,8 @@
 //! Starts: from snapshots and tails, and the refusals of a journal and a bucket that don't belong together.
-use async_trait::async_trait;
-use std::ops::Range;
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use super::*;
 use crate::journal::Stored;
 use crate::segment::ObjectName;
-use crate::store::{CreateOutcome, Key, Listed, Purpose, StoreError};
+use crate::store::{CreateOutcome, Purpose};
 use crate::types::{Head, Token};
 
 /// A site with a topic, records, three snapshots and a tail behind the last; the broker is gone.
@@ -106,53 +102,23 @@ async fn a_trimmed_journal_without_a_snapshot_is_refused() {
     assert!(text.contains("restore a snapshot"), "{text}");
 }
 
-/// A bucket whose newest snapshot comes while a start is looking for one.
-struct Overtaken {
-    bucket: MemoryBucket,
-    /// So many times it is not listed yet.
-    hidden: AtomicU32,
-}
-
-#[async_trait]
-impl Bucket for Overtaken {
-    async fn create(&self, key: &Key, body: Vec<Bytes>, purpose: Purpose) -> Result<CreateOutcome, StoreError> {
-        self.bucket.create(key, body, purpose).await
-    }
-
-    async fn read(&self, key: &Key, range: Option<Range<u64>>, purpose: Purpose) -> Result<Bytes, StoreError> {
-        self.bucket.read(key, range, purpose).await
-    }
-
-    async fn list(
-        &self,
-        prefix: &str,
-        after: Option<&Key>,
-        limit: usize,
-        purpose: Purpose,
-    ) -> Result<Vec<Listed>, StoreError> {
-        let mut found = self.bucket.list(prefix, after, limit, purpose).await?;
-        if prefix == SNAPSHOT_PREFIX
-            && self.hidden.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
-        {
-            found.pop();
-        }
-        Ok(found)
-    }
-
-    async fn delete(&self, key: &Key, purpose: Purpose) -> Result<(), StoreError> {
-        self.bucket.delete(key, purpose).await
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_start_that_others_overtake_begins_again() {
     let site = used(42).await;
-    let newest = snapshots_position(&stored(&site).pop().unwrap());
-    site.journal.trim(newest).await.unwrap();
-    let bucket = Overtaken { bucket: site.bucket.clone(), hidden: AtomicU32::new(2) };
-    let broker = start(Parts { bucket: Arc::new(bucket), ..site.parts(1) }).await.unwrap();
-    assert!(broker.replica.state().topic_by_name("u").is_some());
-    broker.owner.abort();
+    let key = stored(&site).pop().unwrap();
+    let bytes = site.bucket.contents()[&key].clone();
+    site.bucket.delete(&key, Purpose::Control).await.unwrap();
+    let late = Troubled::new(Arc::new(site.journal.clone()), site.world.clone());
+    late.slow_reads(Duration::from_secs(1));
+    let started = start(Parts { journal: Arc::new(late), ..site.parts(1) });
+    let overtake = async {
+        // It has the snapshots there are, and reads the journal behind them.
+        site.world.sleep(Duration::from_millis(500)).await;
+        site.bucket.overwrite(&key, bytes);
+        site.journal.trim(snapshots_position(&key)).await.unwrap();
+    };
+    let (broker, ()) = futures::join!(started, overtake);
+    assert!(broker.unwrap().replica.state().topic_by_name("u").is_some());
 }
 
 #[tokio::test(start_paused = true)]

@@ -88,7 +88,7 @@ impl State {
         let mut piece_at = run.position;
         let mut piece = Piece::default();
         for batch in &run.batches {
-            let outcome = self.commit_batch(at, run.slot, batch, (target.applied, end));
+            let outcome = self.commit_batch(at, run.slot, batch, target.applied, end);
             if matches!(outcome, BatchOutcome::Accepted { .. }) {
                 piece.bytes += batch.bytes;
                 piece.records += u64::from(batch.records);
@@ -109,7 +109,8 @@ impl State {
         at: Moment,
         slot: Slot,
         batch: &BatchSpec,
-        (applied, base_offset): (Position, Offset),
+        applied: Position,
+        base_offset: Offset,
     ) -> BatchOutcome {
         if base_offset.0.checked_add(i64::from(batch.records)).is_none() {
             return BatchOutcome::Refused { error: KafkaError::KafkaStorageError };
