@@ -75,6 +75,13 @@ fn a2_not_there_in_the_end() {
                 let build = two().healed(1000).ok(2, (1001, 1002), poll(0, &[(0, 1, 1)], 2));
                 build.ok(2, (1003, 1004), poll(1, &[(1, 1, 2)], 2)).with(|options| options.final_reads = true)
             }),
+            ("read by its id, though somebody still sends to the topic before it", {
+                let build = new().ok(9, (10, 20), delete()).ok(9, (30, 40), create());
+                let build = build.ok(3, (50, 50), to(unacked(send(3, &[1], None)), log_id("A")));
+                let build = build.ok(1, (60, 70), send(1, &[1], Some(0))).healed(1000);
+                let build = build.ok(2, (1001, 1002), to(poll(0, &[(0, 1, 1)], 1), log_id("B")));
+                build.with(|options| options.final_reads = true)
+            }),
         ],
     );
 }
@@ -584,6 +591,7 @@ fn a32_liveness() {
         vec![
             ("in time", later(ask().ok(1, (1900, 1990), send(1, &[4], Some(2))))),
             ("nobody waited", ask()),
+            ("another question, long after the first was given up", { group().ok(2, (3000, 3010), commit("a", 1, 5)) }),
             ("refused for its own sake", too_large(3000)),
             ("deleted", later(ask().ok(9, (1001, 1002), delete()))),
         ],
@@ -695,13 +703,7 @@ fn k35_topics() {
                 "while it was made",
                 new().ok(9, (10, 20), delete()).ok(9, (30, 55), create()).ok(2, (50, 60), describe(None)),
             ),
-            (
-                "not asked for an answer",
-                gone().ok(1, (50, 60), {
-                    let What::Send { log, values, .. } = send(1, &[1], None) else { unreachable!() };
-                    What::Send { log, values, once: false, acked: false, offset: None }
-                }),
-            ),
+            ("not asked for an answer", gone().ok(1, (50, 60), unacked(send(1, &[1], None)))),
         ],
     );
 }

@@ -53,6 +53,8 @@ struct Now {
     host: Option<Host>,
     replica: Option<Replica>,
     lives: u64,
+    /// How often in a row it has refused to start.
+    refused: u32,
     wall_offset_ms: i64,
 }
 
@@ -201,6 +203,13 @@ impl Cluster {
         self.0.brokers[&id].now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How often in a row broker `id` has refused to start.
+    fn refused(&self, id: i32, again: bool) -> u32 {
+        let mut now = self.now(id);
+        now.refused = if again { now.refused + 1 } else { 0 };
+        now.refused
+    }
+
     async fn keep(self, id: i32, mut orders: mpsc::Receiver<Order>) {
         loop {
             let Some(life) = self.live(id).await else {
@@ -334,8 +343,10 @@ impl Cluster {
         let broker = match started {
             Ok(Ok(broker)) => broker,
             Ok(Err(error)) => {
-                let corrupt = plan.rates.contains_key(&Fault::BucketCorrupt) && error.contains("no usable snapshot");
-                if is_alarm(&error) && !corrupt {
+                // What was damaged on its way is not damaged every time.
+                let chances = if plan.rates.contains_key(&Fault::BucketCorrupt) { 3 } else { 1 };
+                let refused = self.refused(id, is_alarm(&error));
+                if refused >= chances {
                     self.trouble(format!("broker {id} does not start: {error}"));
                 }
                 host.crash();
@@ -348,6 +359,7 @@ impl Cluster {
         network.note("start", &address.host, &[]);
         let replica = context.replica.clone();
         network.listen(Listener { context: context.clone(), limits, id, world: inside, address });
+        self.refused(id, false);
         let mut now = self.now(id);
         now.host = Some(host.clone());
         now.replica = Some(replica);

@@ -68,6 +68,8 @@ pub(super) fn ids_of_eras<'a>(
         let (topic, id) = match &operation.what {
             What::CreateTopic { topic, id: Some(id), .. } => (topic, id),
             What::Describe { topic, found: Some((id, _)) } if !id.is_empty() => (topic, id),
+            // Nobody says that it came to a topic that was there.
+            What::Send { acked: false, .. } => continue,
             what => match log_of(what) {
                 Some(Log { topic, id: Some(id), .. }) => (topic, id),
                 _ => continue,

@@ -30,6 +30,8 @@ struct Asked {
     first_us: u64,
     /// Up to when somebody certainly waited for an answer.
     waited_us: u64,
+    /// From when on nobody can have waited; `u64::MAX` where one question's end is not known.
+    idle_us: u64,
     answered_us: u64,
 }
 
@@ -58,9 +60,14 @@ pub(super) fn check(facts: &Facts<'_>, report: &mut Report) {
             continue;
         }
         let first_us = operation.start_us;
-        let asked = Asked { first: number, first_us, waited_us: 0, answered_us: u64::MAX };
+        let asked = Asked { first: number, first_us, waited_us: 0, idle_us: 0, answered_us: u64::MAX };
         let entry = all.entry(subject).or_insert(asked);
+        if first_us > entry.idle_us.saturating_add(facts.options.liveness_us) && entry.answered_us == u64::MAX {
+            // Who asked before has long given up.
+            *entry = asked;
+        }
         entry.waited_us = entry.waited_us.max(operation.end_us.unwrap_or(first_us));
+        entry.idle_us = entry.idle_us.max(operation.end_us.unwrap_or(u64::MAX));
         if operation.end == End::Ok {
             entry.answered_us = entry.answered_us.min(end_of(operation));
         }

@@ -74,6 +74,14 @@ pub(crate) fn plain(what: What) -> What {
     }
 }
 
+/// Sent once, and nobody asked for an answer.
+pub(crate) fn unacked(what: What) -> What {
+    match what {
+        What::Send { log, values, offset, .. } => What::Send { log, values, once: false, acked: false, offset },
+        other => other,
+    }
+}
+
 /// A fetch from an offset: its records are (offset, process, counter), it goes on behind the last one, and `end` is the
 /// high watermark.
 pub(crate) fn poll(from: i64, records: &[(i64, u32, u64)], end: i64) -> What {

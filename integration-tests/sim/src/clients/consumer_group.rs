@@ -79,6 +79,8 @@ pub(super) async fn join_once(client: &Client, group: &str, until: Instant) -> b
     }
     if joined {
         consumer.leave().await;
+    } else {
+        consumer.give_up();
     }
     joined
 }
@@ -262,6 +264,7 @@ impl Consumer {
 
     async fn go(&mut self, end: Instant) {
         let client = self.member.client.clone();
+        self.give_up();
         if self.member.generation <= 0 {
             return;
         }
@@ -273,6 +276,14 @@ impl Consumer {
             return;
         }
         self.leave().await;
+    }
+
+    /// Does not wait for an assignment any more.
+    fn give_up(&mut self) {
+        if let Some(begun) = self.joining.take() {
+            let what = self.member.took(&[], true);
+            self.member.client.site().recorder.end(begun, None, End::Info("the client gave up".into()), what);
+        }
     }
 
     async fn leave(&mut self) {
