@@ -45,6 +45,7 @@ mod resolve;
 mod sync_group;
 mod table;
 mod topic_settings;
+mod unplaced;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -55,6 +56,7 @@ use tokio::sync::OwnedSemaphorePermit;
 pub use init_producer_id::ProducerIds;
 pub use table::{API_VERSIONS_RANGE, OFFERED, Offered, serve};
 pub use topic_settings::TopicSettingsCache;
+pub use unplaced::Unplaced;
 
 use crate::cluster::Members;
 use crate::config::{Config, HostPort};
@@ -76,6 +78,7 @@ pub struct Context {
     pub answers: AnswerBudget,
     pub producer_ids: ProducerIds,
     pub topic_settings: TopicSettingsCache,
+    pub unplaced: Unplaced,
     pub groups: Groups,
     pub members: Arc<Members>,
     pub config: Arc<Config>,

@@ -17,7 +17,7 @@ use crate::fetch::TopicKey;
 use crate::planted::{Defect, planted};
 use crate::produce::{BatchResult, PartBatch, ProduceError, Submission};
 use crate::protocol::Splices;
-use crate::records::{Codec, Level, Refused, Rules, TimestampType, Validation, validate};
+use crate::records::{BatchHeader, Codec, Level, Refused, Rules, TimestampType, Validation, validate};
 use crate::state::State;
 use crate::types::{KafkaError, PartitionIndex, TimestampMs, TopicId};
 
@@ -58,6 +58,9 @@ pub(super) async fn handle(ctx: &Context, mut call: Call, request: ProduceReques
     let version = call.header.version;
     let keys: Vec<TopicKey> = request.topic_data.iter().map(|t| key_of(t, version)).collect();
     let Ok(state) = state_with(ctx, keys.iter()).await else {
+        for (data, key) in request.topic_data.iter().zip(&keys) {
+            data.partition_data.iter().for_each(|partition| remember(ctx, key, partition));
+        }
         return all_refused(&call, &request, KafkaError::NotLeaderOrFollower);
     };
     if !(-1..=1).contains(&acks) {
@@ -71,6 +74,7 @@ pub(super) async fn handle(ctx: &Context, mut call: Call, request: ProduceReques
         for partition in &data.partition_data {
             let judged = match &settings {
                 None => {
+                    remember(ctx, key, partition);
                     Err(slot(&state, key, PartitionIndex(0)).err().unwrap_or(KafkaError::UnknownServerError).into())
                 }
                 Some(_) if internal => Err(KafkaError::InvalidTopicException.into()),
@@ -149,13 +153,23 @@ fn judge(
     data: &PartitionProduceData,
 ) -> Result<PartBatch, Refusal> {
     let partition = PartitionIndex(data.index);
-    let slot = slot(state, key, partition)?;
+    let slot = slot(state, key, partition).inspect_err(|_| remember(ctx, key, data))?;
     let records = data.records.as_ref().ok_or(KafkaError::InvalidRecord)?;
     let valid = validate(records, &rules(settings, version, ctx.world.wall_ms()))?;
     if valid.header.is_transactional() {
         return Err(no_transactions());
     }
-    Ok(PartBatch { slot, topic, partition, header: valid.header, bytes: valid.bytes })
+    let (header, bytes) = (valid.header, valid.bytes);
+    let awaits = header.has_producer().then(|| ctx.unplaced.take(header.producer_id, key, partition)).flatten();
+    Ok(PartBatch { slot, topic, partition, header, bytes, awaits })
+}
+
+/// The batch is refused, since nobody knows which partition it is for; it comes again.
+fn remember(ctx: &Context, key: &TopicKey, data: &PartitionProduceData) {
+    let header = data.records.as_ref().and_then(|records| BatchHeader::parse(records).ok());
+    if let Some(header) = header.filter(BatchHeader::has_producer) {
+        ctx.unplaced.refused(header.producer_id, key, PartitionIndex(data.index), header.base_sequence);
+    }
 }
 
 fn rules(settings: &TopicSettings, version: i16, now: TimestampMs) -> Rules {

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tracing::{info, warn};
 
 use super::budget::{Budget, Decision, FlushRule, InFlight};
-use super::chain::{Chains, FlushId, GivenUp, Link};
+use super::chain::{Chains, FlushId, GivenUp, Link, Newcomers};
 use super::flush::{LaidOut, commit_runs, lay_out};
 use super::put::{PutPolicy, Putter, Stored, fresh_header};
 use super::{BatchResult, PartBatch, Placed, ProduceError, Producer, QUEUE_MAX, Submission};
@@ -17,10 +17,10 @@ use crate::cache::ObjectCache;
 use crate::metadata::{ProposeError, Replica};
 use crate::planted::{Defect, planted};
 use crate::segment::ObjectName;
-use crate::state::{BatchOutcome, BatchSequence, Outcome};
+use crate::state::{BatchOutcome, BatchSequence, Outcome, State};
 use crate::store::Bucket;
 use crate::telemetry::Metrics;
-use crate::types::{ConnectionId, KafkaError, ObjectId, Offset};
+use crate::types::{ConnectionId, Head, KafkaError, ObjectId, Offset};
 use crate::world::{Instant, JoinHandle, World};
 
 /// What the batcher works with.
@@ -42,7 +42,7 @@ pub fn start(batcher: Batcher) -> (Producer, JoinHandle<()>) {
     let putter = Putter::new(
         batcher.bucket.clone(),
         world.clone(),
-        batcher.replica.clone(),
+        batcher.replica.identity().incarnation,
         batcher.metrics.clone(),
         batcher.put,
     );
@@ -58,6 +58,7 @@ pub fn start(batcher: Batcher) -> (Producer, JoinHandle<()>) {
         puts: 0,
         chains: Chains::default(),
         given_up: GivenUp::default(),
+        newcomers: Newcomers::default(),
         doubtful: BTreeMap::new(),
         events: FuturesUnordered::new(),
         failing: false,
@@ -76,6 +77,10 @@ pub(super) struct Held {
     request: u64,
     index: usize,
     since: Instant,
+    /// What was applied when it came.
+    applied: Head,
+    /// Whether State did not know its producer then.
+    newcomer: bool,
     /// The frame's share of the request budget; the last batch of a request has it.
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -180,6 +185,7 @@ struct Owner {
     puts: usize,
     chains: Chains,
     given_up: GivenUp,
+    newcomers: Newcomers,
     /// Connections with a request that waits for a read barrier, and their requests behind it.
     doubtful: BTreeMap<ConnectionId, Vec<(Submission, Reply)>>,
     events: FuturesUnordered<BoxFuture<'static, Event>>,
@@ -219,7 +225,13 @@ impl Owner {
         if let Some(behind) = self.doubtful.get_mut(&submission.connection) {
             return behind.push((submission, reply));
         }
-        if submission.batches.iter().all(|batch| self.admits(batch)) {
+        let state = self.batcher.replica.state();
+        for batch in submission.batches.iter().filter(|batch| !is_known(&state, batch)) {
+            if let Some(first) = batch.awaits {
+                self.given_up.give_up(batch.header.producer_id, batch.slot, first);
+            }
+        }
+        if submission.batches.iter().all(|batch| self.admits(&state, submission.connection, batch)) {
             return self.take(submission, reply, true);
         }
         self.doubtful.insert(submission.connection, Vec::new());
@@ -232,7 +244,7 @@ impl Owner {
 
     /// `up`: State is as new as the request.
     fn take(&mut self, submission: Submission, reply: Reply, up: bool) {
-        let now = self.batcher.world.now();
+        let (now, state) = (self.batcher.world.now(), self.batcher.replica.state());
         self.budget.taken();
         let count = submission.batches.len();
         let request = self.next_request;
@@ -244,7 +256,8 @@ impl Owner {
         let mut taken = false;
         for (index, batch) in submission.batches.into_iter().enumerate() {
             let size = batch.bytes.len();
-            if !self.admits(&batch) {
+            let connection = submission.connection;
+            if !self.admits(&state, connection, &batch) {
                 let (error, message) = match up {
                     true => (KafkaError::OutOfOrderSequenceNumber, "it has to come first"),
                     false => (KafkaError::NotLeaderOrFollower, "the journal does not say whether it was written since"),
@@ -254,9 +267,25 @@ impl Owner {
                 continue;
             }
             let pinned_bytes = size * submission.frame_bytes / sizes.max(1);
-            let connection = submission.connection;
-            let (since, permit) = (now, None);
-            self.open.push(Held { connection, batch, keep_slices, pinned_bytes, request, index, since, permit });
+            let (header, slot, newcomer) = (&batch.header, batch.slot, !is_known(&state, &batch));
+            if header.has_producer() {
+                self.given_up.end(header.producer_id, slot);
+            }
+            if newcomer {
+                self.newcomers.enter(header.producer_id, slot, connection, header.base_sequence);
+            }
+            self.open.push(Held {
+                connection,
+                batch,
+                keep_slices,
+                pinned_bytes,
+                request,
+                index,
+                since: now,
+                applied: state.head(),
+                newcomer,
+                permit: None,
+            });
             taken = true;
         }
         if let Some(last) = self.open.held.last_mut().filter(|_| taken) {
@@ -268,10 +297,12 @@ impl Owner {
         }
     }
 
-    fn admits(&mut self, batch: &PartBatch) -> bool {
-        let (header, slot) = (&batch.header, batch.slot);
-        let known = || self.batcher.replica.state().producer(slot, header.producer_id).is_some();
-        !header.has_producer() || self.given_up.admits(header.producer_id, slot, header.base_sequence, known)
+    /// Whether a batch may be taken before another one of its producer; one that State knows is judged by State.
+    fn admits(&self, state: &State, connection: ConnectionId, batch: &PartBatch) -> bool {
+        let (producer, slot, first) = (batch.header.producer_id, batch.slot, batch.header.base_sequence);
+        is_known(state, batch)
+            || self.given_up.admits(producer, slot, first)
+                && !self.newcomers.overtakes(producer, slot, connection, first)
     }
 
     /// Lets flushes go; gives the time at which the next one is due.
@@ -290,12 +321,13 @@ impl Owner {
 
     fn flush(&mut self, now: Instant, reason: &'static str) {
         let mut open = self.open.leave(self.batcher.flush.object_bytes);
-        let since = open.held.first().map_or(now, |oldest| oldest.since);
+        let oldest = open.held.first().map(|oldest| (oldest.since, oldest.applied));
+        let (since, applied) = oldest.unwrap_or_else(|| (now, self.batcher.replica.applied()));
         let permits = open.held.iter_mut().filter_map(|held| held.permit.take()).collect();
         let flush = FlushId(self.next_flush);
         self.next_flush += 1;
         self.budget.flushed(now);
-        let header = fresh_header(&self.batcher.world, &self.batcher.replica);
+        let header = fresh_header(&self.batcher.world, self.batcher.replica.identity().incarnation, applied);
         let layout = lay_out(&header, open.held);
         for batch in &layout.batches {
             self.chains.enter(batch.held.link(), flush);
@@ -432,7 +464,7 @@ impl Owner {
                     .extract_if(.., |batch| match outcomes.next() {
                         Some(BatchOutcome::Refused { error: KafkaError::NotLeaderOrFollower }) => true,
                         Some(outcome) => {
-                            self.answer(batch.held.request, batch.held.index, result_of(outcome));
+                            self.settle(&batch.held, result_of(outcome));
                             false
                         }
                         None => false,
@@ -495,10 +527,8 @@ impl Owner {
 
     /// Nothing of the batch's producer is taken before it.
     fn expect_again(&mut self, batch: &PartBatch) {
-        let (header, slot) = (&batch.header, batch.slot);
-        let known = || self.batcher.replica.state().producer(slot, header.producer_id).is_some();
-        if header.has_producer() && !known() && !planted(Defect::GivenUpForgotten) {
-            self.given_up.give_up(header.producer_id, slot, header.base_sequence);
+        if !is_known(&self.batcher.replica.state(), batch) && !planted(Defect::GivenUpForgotten) {
+            self.given_up.give_up(batch.header.producer_id, batch.slot, batch.header.base_sequence);
         }
     }
 
@@ -511,6 +541,15 @@ impl Owner {
         let known =
             producer.filter(|p| p.epoch == header.producer_epoch).and_then(|p| p.batches().iter().find(same).copied());
         let result = known.map(|b| Placed { base_offset: b.base_offset }).ok_or_else(|| retriable(error, message));
+        self.settle(held, result);
+    }
+
+    /// Answers a batch that is on its way no more.
+    fn settle(&mut self, held: &Held, result: BatchResult) {
+        if held.newcomer {
+            let header = &held.batch.header;
+            self.newcomers.leave(header.producer_id, held.batch.slot, held.connection, header.base_sequence);
+        }
         self.answer(held.request, held.index, result);
     }
 
@@ -550,6 +589,11 @@ impl Owner {
         // A client that hung up, or asked for no acknowledgement, needs no answer.
         let _ = done.reply.send(done.results.into_iter().flatten().collect());
     }
+}
+
+/// Whether State judges the order of the batch's producer, or nobody has to.
+fn is_known(state: &State, batch: &PartBatch) -> bool {
+    !batch.header.has_producer() || state.producer(batch.slot, batch.header.producer_id).is_some()
 }
 
 /// Bytes of the request budget that `permits` hold.

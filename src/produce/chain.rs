@@ -68,7 +68,7 @@ impl GivenUp {
     /// one's PUT failed before its own.
     pub(super) fn give_up(&mut self, producer: ProducerId, slot: Slot, first: Sequence) {
         if let Some(expected) = self.expected.get_mut(&(producer, slot)) {
-            if precedes(first, *expected) {
+            if first.precedes(*expected) {
                 *expected = first;
             }
             return;
@@ -82,30 +82,51 @@ impl GivenUp {
         self.oldest.push_back((producer, slot));
     }
 
-    /// Whether a batch that begins at `first` may be taken. The one that was given up, or a new start, ends the wait;
-    /// and so does `known`: the producer is in State by now, with that batch sent over another connection.
-    pub(super) fn admits(
-        &mut self,
-        producer: ProducerId,
-        slot: Slot,
-        first: Sequence,
-        known: impl Fn() -> bool,
-    ) -> bool {
-        match self.expected.get(&(producer, slot)) {
-            None => true,
-            Some(expected) if *expected == first || first == Sequence(0) || known() => {
-                self.expected.remove(&(producer, slot));
-                self.oldest.retain(|key| *key != (producer, slot));
-                true
-            }
-            Some(_) => false,
+    /// Whether a batch that begins at `first` may be taken: there is nothing to wait for, or it is what was given up, or
+    /// a new start.
+    pub(super) fn admits(&self, producer: ProducerId, slot: Slot, first: Sequence) -> bool {
+        self.expected.get(&(producer, slot)).is_none_or(|expected| *expected == first || first == Sequence(0))
+    }
+
+    /// Nothing is waited for any more.
+    pub(super) fn end(&mut self, producer: ProducerId, slot: Slot) {
+        if self.expected.remove(&(producer, slot)).is_some() {
+            self.oldest.retain(|key| *key != (producer, slot));
         }
     }
 }
 
-/// Whether `a` comes before `b`; sequences wrap from 2^31-1 to 0, and what is in flight is far less than half of them.
-fn precedes(a: Sequence, b: Sequence) -> bool {
-    (i64::from(b.0) - i64::from(a.0)).rem_euclid(1 << 31) < 1 << 30
+/// Batches on their way of idempotent producers that State does not know. Over another connection, which owes no order,
+/// a later one may not overtake them: it would be accepted first (H7).
+#[derive(Debug, Default)]
+pub(super) struct Newcomers(BTreeMap<(ProducerId, Slot), Vec<(ConnectionId, Sequence)>>);
+
+impl Newcomers {
+    pub(super) fn enter(&mut self, producer: ProducerId, slot: Slot, connection: ConnectionId, first: Sequence) {
+        self.0.entry((producer, slot)).or_default().push((connection, first));
+    }
+
+    pub(super) fn leave(&mut self, producer: ProducerId, slot: Slot, connection: ConnectionId, first: Sequence) {
+        let Some(batches) = self.0.get_mut(&(producer, slot)) else { return };
+        if let Some(at) = batches.iter().position(|batch| *batch == (connection, first)) {
+            batches.swap_remove(at);
+        }
+        if batches.is_empty() {
+            self.0.remove(&(producer, slot));
+        }
+    }
+
+    /// Whether a batch of `connection` that begins at `first` would overtake one of another.
+    pub(super) fn overtakes(
+        &self,
+        producer: ProducerId,
+        slot: Slot,
+        connection: ConnectionId,
+        first: Sequence,
+    ) -> bool {
+        let before = |(other, earlier): &(ConnectionId, Sequence)| *other != connection && earlier.precedes(first);
+        self.0.get(&(producer, slot)).is_some_and(|batches| batches.iter().any(before))
+    }
 }
 
 #[cfg(test)]
@@ -132,15 +153,29 @@ mod tests {
         given_up.give_up(producer, slot, Sequence(20));
         given_up.give_up(producer, slot, Sequence(i32::MAX));
         given_up.give_up(producer, slot, Sequence(30));
-        assert!(!given_up.admits(producer, slot, Sequence(10), || false));
-        assert!(given_up.admits(producer, slot, Sequence(i32::MAX), || false));
+        assert!(!given_up.admits(producer, slot, Sequence(10)));
+        assert!(given_up.admits(producer, slot, Sequence(0)), "a new start");
+        assert!(given_up.admits(producer, slot, Sequence(i32::MAX)));
+        given_up.end(producer, slot);
         given_up.give_up(producer, slot, Sequence(20));
         given_up.give_up(producer, slot, Sequence(10));
-        assert!(!given_up.admits(producer, slot, Sequence(20), || false));
-        assert!(given_up.admits(producer, Slot(2), Sequence(20), || false));
-        assert!(given_up.admits(producer, slot, Sequence(10), || false));
-        assert!(given_up.admits(producer, slot, Sequence(20), || false));
-        given_up.give_up(producer, slot, Sequence(30));
-        assert!(given_up.admits(producer, slot, Sequence(40), || true), "State judges it");
+        assert!(!given_up.admits(producer, slot, Sequence(20)));
+        assert!(given_up.admits(producer, Slot(2), Sequence(20)));
+        assert!(given_up.admits(producer, slot, Sequence(10)));
+        given_up.end(producer, slot);
+        assert!(given_up.admits(producer, slot, Sequence(20)));
+    }
+
+    #[test]
+    fn h7_a_newcomer_is_not_overtaken_over_another_connection() {
+        let (mut newcomers, producer, slot) = (Newcomers::default(), ProducerId(5), Slot(1));
+        let (one, other) = (ConnectionId(1), ConnectionId(2));
+        newcomers.enter(producer, slot, one, Sequence(7));
+        let overtakes = |newcomers: &Newcomers, by, first| newcomers.overtakes(producer, slot, by, Sequence(first));
+        assert!(overtakes(&newcomers, other, 8));
+        assert!(!overtakes(&newcomers, one, 8), "its own order is kept by the chain");
+        assert!(!overtakes(&newcomers, other, 7) && !overtakes(&newcomers, other, 6));
+        newcomers.leave(producer, slot, one, Sequence(7));
+        assert!(!overtakes(&newcomers, other, 8));
     }
 }

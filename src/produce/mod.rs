@@ -20,7 +20,7 @@ pub use budget::FlushRule;
 pub use put::PutPolicy;
 
 use crate::records::{BatchBytes, BatchHeader};
-use crate::types::{ConnectionId, KafkaError, Offset, PartitionIndex, Slot, TopicId};
+use crate::types::{ConnectionId, KafkaError, Offset, PartitionIndex, Sequence, Slot, TopicId};
 
 /// Submissions that may wait for the batcher, which takes them at once unless it is busy laying out an object.
 const QUEUE_MAX: usize = 1024;
@@ -33,6 +33,9 @@ pub struct PartBatch {
     pub partition: PartitionIndex,
     pub header: BatchHeader,
     pub bytes: BatchBytes,
+    /// The first sequence of an earlier batch of the same producer that was refused before its partition was known: it
+    /// comes again, and first (H7).
+    pub awaits: Option<Sequence>,
 }
 
 /// The batches of one Produce request.

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::pace::Pace;
-use crate::metadata::Replica;
 use crate::planted::{Defect, planted};
 use crate::segment::{ObjectHeader, ObjectName, renamed};
 use crate::store::{Bucket, CreateOutcome, Purpose, StoreError};
 use crate::telemetry::Metrics;
+use crate::types::{Head, Incarnation};
 use crate::world::{Instant, World};
 
 /// How a PUT is retried.
@@ -29,7 +29,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 pub(super) struct Putter {
     bucket: Arc<dyn Bucket>,
     world: World,
-    replica: Replica,
+    incarnation: Incarnation,
     metrics: Arc<Metrics>,
     policy: PutPolicy,
     /// A mutex, held for a sort of some 100 numbers: PUTs run on tasks of their own.
@@ -46,11 +46,11 @@ impl Putter {
     pub(super) fn new(
         bucket: Arc<dyn Bucket>,
         world: World,
-        replica: Replica,
+        incarnation: Incarnation,
         metrics: Arc<Metrics>,
         policy: PutPolicy,
     ) -> Self {
-        Self { bucket, world, replica, metrics, policy, pace: Mutex::default() }
+        Self { bucket, world, incarnation, metrics, policy, pace: Mutex::default() }
     }
 
     /// Stores `body` under its header's name, or a second copy under another, whichever is there first. Gives the
@@ -70,7 +70,7 @@ impl Putter {
         }
         self.metrics.produce.hedged_puts.inc();
         let begun = self.world.now();
-        let header = fresh_header(&self.world, &self.replica);
+        let header = fresh_header(&self.world, self.incarnation, name.applied);
         let mut second = pin!(self.store(last, header.name, renamed(&body, &header)));
         let (result, second_won) = tokio::select! {
             biased;
@@ -120,12 +120,12 @@ impl Putter {
     }
 }
 
-/// A fresh name for an object: what was applied, and a ULID of the wall clock and 80 random bits.
-pub(super) fn fresh_header(world: &World, replica: &Replica) -> ObjectHeader {
+/// A fresh name for an object: a ULID of the wall clock and 80 random bits, and what was `applied` when the first of its
+/// batches came (H4). What was forgotten since may be of their producers, so a later position would say too much.
+pub(super) fn fresh_header(world: &World, incarnation: Incarnation, applied: Head) -> ObjectHeader {
     let written_ms = world.wall_ms();
     let random = u128::from(world.random_u64()) << 16 | u128::from(world.random_u64() & 0xffff);
     let random = if planted(Defect::NamesByClock) { 0 } else { random };
     let ulid = u128::from(written_ms.0.unsigned_abs() & 0xffff_ffff_ffff) << 80 | random;
-    let name = ObjectName { applied: replica.applied(), ulid };
-    ObjectHeader { name, incarnation: replica.identity().incarnation, written_ms }
+    ObjectHeader { name: ObjectName { applied, ulid }, incarnation, written_ms }
 }

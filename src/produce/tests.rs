@@ -94,7 +94,16 @@ impl Rig {
             partition: PartitionIndex(partition),
             header: BatchHeader::parse(&bytes).unwrap(),
             bytes: BatchBytes::whole(bytes),
+            awaits: None,
         }
+    }
+
+    /// Lets State forget a producer of partition 0, as if it were long unused.
+    async fn forget(&self, id: i64) {
+        let slot = self.state().topic_by_name("t").unwrap().slots[0];
+        let last_used = self.state().producer(slot, ProducerId(id)).unwrap().last_used.0;
+        let producers = vec![crate::state::ExpiredProducer { slot: slot.0, id, last_used }];
+        self.broker.replica.propose(crate::state::ExpireProducers { producers }).await.unwrap();
     }
 
     /// Another broker of the same cluster.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::ServerError;
-use crate::api::{Context, ProducerIds, TopicSettingsCache};
+use crate::api::{Context, ProducerIds, TopicSettingsCache, Unplaced};
 use crate::cache::{CacheLimits, ObjectCache};
 use crate::cluster::Members;
 use crate::config::{Config, JournalKind};
@@ -98,6 +98,7 @@ pub async fn assemble(
         answers: AnswerBudget::new(world.clone(), size(config.fetch.answer_bytes_max)),
         producer_ids: ProducerIds::start(world, replica.clone()),
         topic_settings: TopicSettingsCache::new(config.clone()),
+        unplaced: Unplaced::default(),
         groups: Groups::start(world, replica.clone(), members.clone(), group_settings(config)),
         members,
         replica,

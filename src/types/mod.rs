@@ -46,6 +46,15 @@ impl Offset {
     }
 }
 
+impl Sequence {
+    /// Whether it comes before `other`: they wrap from 2^31-1 to 0, and what is in flight is far less than half of them.
+    #[must_use]
+    pub fn precedes(self, other: Self) -> bool {
+        let ahead = (i64::from(other.0) - i64::from(self.0)).rem_euclid(1 << 31);
+        ahead > 0 && ahead < 1 << 30
+    }
+}
+
 impl Position {
     /// The position after this one.
     #[must_use]

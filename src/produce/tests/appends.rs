@@ -27,6 +27,7 @@ async fn load(partitions: u32) -> (u64, usize, f64) {
                 partition: PartitionIndex(index as i32),
                 header: one.header,
                 bytes: one.bytes.clone(),
+                awaits: None,
             };
             let batches: Vec<_> = topic.slots.iter().enumerate().map(batch).collect();
             let frame_bytes = batches.len() * one.bytes.len();

@@ -29,7 +29,7 @@ impl Client {
         let bytes = builder.with(&record).build().unwrap();
         let header = BatchHeader::parse(&bytes).unwrap();
         let (slot, partition) = (self.slots[partition], PartitionIndex(partition as i32));
-        PartBatch { slot, topic: self.topic, partition, header, bytes: BatchBytes::whole(bytes) }
+        PartBatch { slot, topic: self.topic, partition, header, bytes: BatchBytes::whole(bytes), awaits: None }
     }
 
     async fn submit(&self, connection: u64, batches: Vec<PartBatch>) -> Results {
@@ -127,9 +127,9 @@ impl Client {
                             acked[p].entry(n).or_insert(-1);
                         }
                         Err(error) => {
-                            let retriable = [KafkaError::RequestTimedOut, KafkaError::OutOfOrderSequenceNumber]
-                                .contains(&error.error);
-                            assert!(retriable, "{error:?}");
+                            use KafkaError::{NotLeaderOrFollower, OutOfOrderSequenceNumber, RequestTimedOut};
+                            let retriable = [RequestTimedOut, OutOfOrderSequenceNumber, NotLeaderOrFollower];
+                            assert!(retriable.contains(&error.error), "{error:?}");
                             behind_failure = true;
                         }
                     }

@@ -122,10 +122,7 @@ async fn h7_a_batch_that_came_over_another_connection_ends_the_wait() {
     assert_eq!(placed(send(2, 11).await).await, Ok(1), "what State knows it judges itself");
     // The same, when the second attempt is on its way while the first is given up.
     rig.bucket.next([Fate::Hangs, Fate::After(10 * SECOND)]);
-    let slot = rig.state().topic_by_name("t").unwrap().slots[0];
-    let last_used = rig.state().producer(slot, ProducerId(9)).unwrap().last_used.0;
-    let producers = vec![crate::state::ExpiredProducer { slot: slot.0, id: 9, last_used }];
-    rig.broker.replica.propose(crate::state::ExpireProducers { producers }).await.unwrap();
+    rig.forget(9).await;
     let first = send(1, 12).await;
     rig.world.sleep(DEADLINE - 5 * SECOND).await;
     let second = send(2, 12).await;
@@ -170,6 +167,39 @@ async fn h7_nothing_overtakes_a_request_that_waits_for_a_barrier() {
     assert_eq!(offset(&results[1..]), Ok(0));
     assert_eq!(placed(second).await, Ok(1));
     assert_eq!(rig.log(1).await, ["0", "1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn h7_a_producers_second_batch_does_not_overtake_its_first_over_another_connection() {
+    let rig = Rig::new(30, AT_ONCE).await;
+    let batch = |sequence| vec![rig.batch(0, "x", Some((9, sequence)))];
+    rig.bucket.next([Fate::After(10 * SECOND)]);
+    let first = rig.send(1, batch(0)).await;
+    assert_eq!(placed(rig.send(2, batch(1)).await).await, Err(KafkaError::OutOfOrderSequenceNumber));
+    assert_eq!(placed(first).await, Ok(0));
+    assert_eq!(placed(rig.send(2, batch(1)).await).await, Ok(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn h7_what_was_refused_before_its_partition_was_known_comes_first() {
+    let rig = Rig::new(31, AT_ONCE).await;
+    let batch = |sequence| rig.batch(0, "x", Some((9, sequence)));
+    let behind = PartBatch { awaits: Some(Sequence(10)), ..batch(11) };
+    assert_eq!(placed(rig.send(1, vec![behind]).await).await, Err(KafkaError::OutOfOrderSequenceNumber));
+    assert_eq!(placed(rig.send(1, vec![batch(10)]).await).await, Ok(0));
+    assert_eq!(placed(rig.send(1, vec![batch(11)]).await).await, Ok(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_as_old_as_its_arrival() {
+    let rig = Rig::new(32, SPACED).await;
+    let batch = |sequence| vec![rig.batch(0, "x", Some((9, sequence)))];
+    assert_eq!(placed(rig.send(1, batch(0)).await).await, Ok(0));
+    // What waits for its flush may be in the log already, and be known no more when it leaves.
+    let waiting = rig.send(1, batch(5)).await;
+    rig.forget(9).await;
+    assert_eq!(placed(waiting).await, Err(KafkaError::NotLeaderOrFollower));
+    assert_eq!(placed(rig.send(1, batch(5)).await).await, Ok(1));
 }
 
 #[tokio::test(start_paused = true)]
