@@ -586,13 +586,20 @@ fn a32_liveness() {
         vec![
             ("never", later(ask())),
             ("too late", ask().ok(1, (2020, 2030), send(1, &[4], Some(2)))),
-            ("a group", group().fail(2, (2020, 2030), "NOT_COORDINATOR", commit("a", 1, 5))),
+            ("a group", {
+                let again = group().fail(2, (1510, 1600), "NOT_COORDINATOR", commit("a", 1, 5));
+                again.fail(2, (2020, 2030), "NOT_COORDINATOR", commit("a", 1, 5))
+            }),
         ],
         vec![
             ("in time", later(ask().ok(1, (1900, 1990), send(1, &[4], Some(2))))),
             ("nobody waited", ask()),
             ("another question, long after the first was given up", { group().ok(2, (3000, 3010), commit("a", 1, 5)) }),
             ("refused for its own sake", too_large(3000)),
+            ("refused for its own sake, after an attempt without an answer", {
+                let build = two().healed(1000);
+                build.doubtful(1, (1010, 3000), "MESSAGE_TOO_LARGE", send(1, &[3], None))
+            }),
             ("deleted", later(ask().ok(9, (1001, 1002), delete()))),
         ],
     );

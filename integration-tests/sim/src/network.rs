@@ -126,6 +126,13 @@ impl Network {
         }
     }
 
+    /// Lets go of all brokers. They hold the network too, so nothing of a run would ever be freed.
+    pub(crate) fn close(&self) {
+        let State { listeners, connections, .. } = std::mem::take(&mut *self.state());
+        // Freed after the lock, which their ends may want.
+        drop((listeners, connections));
+    }
+
     /// Tells the connections of broker `id` that it stops.
     pub(crate) fn stop(&self, id: i32) {
         for connection in self.state().connections.values().filter(|connection| connection.broker == id) {

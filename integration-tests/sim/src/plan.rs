@@ -173,6 +173,7 @@ fn yaml(pick: &impl Fn(&[u64]) -> u64, draw: &impl Fn(u64) -> u64, storm: Option
         delay = pick(&[0, 500]),
         session = pick(&[3_000, 8_000]),
         heartbeat = pick(&[300, 1_000]),
-        expiry = pick(&[15_000, 86_400_000]),
+        // A request may lie in front of a broker that stands still as long as a pause is.
+        expiry = pick(&[35_000, 86_400_000]),
     )
 }

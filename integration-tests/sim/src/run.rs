@@ -124,12 +124,14 @@ async fn run_inside(seed: u64, plan: &Plan) -> Ran {
     let (state, differences) = agree(&cluster).await;
     troubles.extend(differences);
     troubles.extend(cluster.troubles());
+    let trace = site.network.trace();
+    site.network.close();
     Ran {
         history: site.recorder.take(),
         inventory: state.map(|state| inventory::take(&state, &cluster.objects().contents())),
         faults: faults.counts(),
         met: faults.met(),
-        trace: site.network.trace(),
+        trace,
         virtual_time: site.world.now() - start,
         troubles,
     }

@@ -62,7 +62,7 @@ pub(super) fn check(facts: &Facts<'_>, report: &mut Report) {
         let first_us = operation.start_us;
         let asked = Asked { first: number, first_us, waited_us: 0, idle_us: 0, answered_us: u64::MAX };
         let entry = all.entry(subject).or_insert(asked);
-        if first_us > entry.idle_us.saturating_add(facts.options.liveness_us) && entry.answered_us == u64::MAX {
+        if first_us > entry.idle_us.saturating_add(facts.options.liveness_us / 2) && entry.answered_us == u64::MAX {
             // Who asked before has long given up.
             *entry = asked;
         }
@@ -85,11 +85,14 @@ pub(super) fn check(facts: &Facts<'_>, report: &mut Report) {
     }
 }
 
-/// A definite refusal for the question's own sake is neither an answer nor a missing one.
+/// A refusal for the question's own sake is neither an answer nor a missing one.
 fn counts(operation: &Operation) -> bool {
+    let error = operation.end.error();
+    let is_kafkas = !error.is_empty() && error.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
     match &operation.end {
-        End::Ok | End::Info(_) => true,
-        End::Fail(_) => NOT_NOW.contains(&operation.end.error()),
+        End::Ok => true,
+        End::Info(_) => !is_kafkas || NOT_NOW.contains(&error),
+        End::Fail(_) => NOT_NOW.contains(&error),
     }
 }
 

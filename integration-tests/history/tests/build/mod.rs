@@ -239,6 +239,11 @@ impl Build {
         self.push(process, from, None, None, End::Info("REQUEST_TIMED_OUT".into()), what)
     }
 
+    /// The last of its attempts was answered with an error, and nobody knows of the others.
+    pub(crate) fn doubtful(self, process: u32, (from, to): (u64, u64), error: &str, what: What) -> Self {
+        self.push(process, from, Some(to), None, End::Info(error.into()), what)
+    }
+
     pub(crate) fn healed(mut self, at: u64) -> Self {
         self.history.healed_us = Some(at);
         self

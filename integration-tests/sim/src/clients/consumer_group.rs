@@ -198,7 +198,9 @@ impl Consumer {
             let view = self.member.client.view();
             view.topics.into_iter().filter_map(|(name, topic)| Some((topic.id?, name))).collect()
         };
-        if target.keys().any(|id| !names.contains_key(id)) {
+        // What has no name yet is not read, and nobody may conclude that it was not given.
+        let all_named = target.keys().all(|id| names.contains_key(id));
+        if !all_named {
             self.member.client.want_refresh();
         }
         let owned: Vec<At> = target
@@ -217,9 +219,12 @@ impl Consumer {
         self.owned = target;
         self.tell_all = true;
         let what = self.member.took(&owned, true);
-        site.recorder.end(begun, self.member.node(), End::Ok, what);
+        let end = if all_named { End::Ok } else { End::Info("a topic has no name".into()) };
+        site.recorder.end(begun, self.member.node(), end, what);
         self.reading = self.member.read_only(&owned).await;
-        self.past.push((self.member.generation, owned.clone()));
+        if all_named {
+            self.past.push((self.member.generation, owned.clone()));
+        }
         self.reads = owned;
     }
 
