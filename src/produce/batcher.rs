@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use super::budget::{Budget, Decision, FlushRule, InFlight};
 use super::chain::{Chains, FlushId, GivenUp, Link, Newcomers};
 use super::flush::{LaidOut, commit_runs, lay_out};
+use super::open::{Held, Open, pinned};
 use super::put::{PutPolicy, Putter, Stored, fresh_header};
 use super::{BatchResult, PartBatch, Placed, ProduceError, Producer, QUEUE_MAX, Submission};
 use crate::cache::ObjectCache;
@@ -20,7 +21,7 @@ use crate::segment::ObjectName;
 use crate::state::{BatchOutcome, BatchSequence, Outcome, State};
 use crate::store::Bucket;
 use crate::telemetry::Metrics;
-use crate::types::{ConnectionId, Head, KafkaError, ObjectId, Offset};
+use crate::types::{ConnectionId, KafkaError, ObjectId, Offset};
 use crate::world::{Instant, JoinHandle, World};
 
 /// What the batcher works with.
@@ -64,69 +65,6 @@ pub fn start(batcher: Batcher) -> (Producer, JoinHandle<()>) {
         failing: false,
     };
     (Producer { queue }, world.spawn("batcher", owner.run(submitted)))
-}
-
-/// A batch that waits to be stored and committed.
-pub(super) struct Held {
-    pub(super) connection: ConnectionId,
-    pub(super) batch: PartBatch,
-    /// Whether the object holds slices of the frame, or copies.
-    pub(super) keep_slices: bool,
-    /// Its share of the frame that its slices keep allocated.
-    pub(super) pinned_bytes: usize,
-    request: u64,
-    index: usize,
-    since: Instant,
-    /// What was applied when it came.
-    applied: Head,
-    /// Whether State did not know its producer then.
-    newcomer: bool,
-    /// The frame's share of the request budget; the last batch of a request has it.
-    permit: Option<OwnedSemaphorePermit>,
-}
-
-impl Held {
-    fn link(&self) -> Link {
-        (self.connection, self.batch.slot)
-    }
-}
-
-/// What was gathered, oldest first.
-#[derive(Default)]
-struct Open {
-    held: Vec<Held>,
-    bytes: usize,
-}
-
-impl Open {
-    fn push(&mut self, held: Held) {
-        self.bytes += held.batch.bytes.len();
-        self.held.push(held);
-    }
-
-    /// What goes into the next object: everything, or, where PUTs could not keep up and far more waits, an object's
-    /// worth: a PUT that is many times larger would need more time than it has.
-    fn leave(&mut self, object_bytes: usize) -> Self {
-        if self.bytes < object_bytes.saturating_mul(2) {
-            return std::mem::take(self);
-        }
-        let (mut bytes, mut count) = (0, 0);
-        while bytes < object_bytes {
-            bytes += self.held[count].batch.bytes.len();
-            count += 1;
-        }
-        let rest = self.held.split_off(count);
-        self.bytes -= bytes;
-        Self { held: std::mem::replace(&mut self.held, rest), bytes }
-    }
-
-    /// Takes out what must not be stored any more.
-    fn drop_if(&mut self, gone: impl Fn(&Held) -> bool) -> Vec<Held> {
-        let (gone, kept): (Vec<_>, Vec<_>) = self.held.drain(..).partition(gone);
-        self.held = kept;
-        self.bytes -= gone.iter().map(|h| h.batch.bytes.len()).sum::<usize>();
-        gone
-    }
 }
 
 /// A request that waits for its batches.
@@ -594,11 +532,6 @@ impl Owner {
 /// Whether State judges the order of the batch's producer, or nobody has to.
 fn is_known(state: &State, batch: &PartBatch) -> bool {
     !batch.header.has_producer() || state.producer(batch.slot, batch.header.producer_id).is_some()
-}
-
-/// Bytes of the request budget that `permits` hold.
-fn pinned<'a>(permits: impl Iterator<Item = &'a OwnedSemaphorePermit>) -> i64 {
-    permits.map(|permit| permit.num_permits() as i64).sum()
 }
 
 /// What a producer is told that shall try again.

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::PartBatch;
-use super::batcher::Held;
+use super::open::Held;
 use crate::planted::{Defect, planted};
 use crate::segment::{ObjectHeader, ObjectName, ObjectWriter};
 use crate::state::{BatchSpec, CommitRuns, ProducerSpec, RunSpec, RunsWriter};

@@ -8,6 +8,7 @@ mod batcher;
 mod budget;
 mod chain;
 mod flush;
+mod open;
 mod pace;
 mod put;
 #[cfg(test)]
