@@ -18,7 +18,7 @@ use crate::planted::{Defect, planted};
 use crate::produce::{BatchResult, PartBatch, ProduceError, Submission};
 use crate::protocol::Splices;
 use crate::records::{BatchHeader, Codec, Level, Refused, Rules, TimestampType, Validation, validate};
-use crate::state::State;
+use crate::state::{State, Topic};
 use crate::types::{KafkaError, PartitionIndex, TimestampMs, TopicId};
 
 pub(super) const OFFERED: Offered = Offered { key: ApiKey::Produce, min: 3, max: 13, shown_min: 0 };
@@ -69,7 +69,7 @@ pub(super) async fn handle(ctx: &Context, mut call: Call, request: ProduceReques
     let transactional = request.transactional_id.is_some();
     let (mut parts, mut batches) = (Vec::new(), Vec::new());
     for (t, (data, key)) in request.topic_data.iter().zip(&keys).enumerate() {
-        let settings = topic(&state, key).map(|topic| (topic.id, ctx.topic_settings.of(topic)));
+        let settings = topic(&state, key).map(|topic| (topic, ctx.topic_settings.of(topic)));
         let internal = topic(&state, key).is_some_and(|topic| is_internal(&topic.name));
         for partition in &data.partition_data {
             let judged = match &settings {
@@ -79,7 +79,7 @@ pub(super) async fn handle(ctx: &Context, mut call: Call, request: ProduceReques
                 }
                 Some(_) if internal => Err(KafkaError::InvalidTopicException.into()),
                 Some(_) if transactional => Err(no_transactions()),
-                Some((id, settings)) => judge(ctx, &state, version, (key, *id), settings, partition),
+                Some((topic, settings)) => judge(ctx, &state, version, (key, topic), settings, partition),
             };
             let (verdict, log_append_time) = match judged {
                 Ok(batch) => {
@@ -148,7 +148,7 @@ fn judge(
     ctx: &Context,
     state: &State,
     version: i16,
-    (key, topic): (&TopicKey, TopicId),
+    (key, topic): (&TopicKey, &Topic),
     settings: &TopicSettings,
     data: &PartitionProduceData,
 ) -> Result<PartBatch, Refusal> {
@@ -160,8 +160,8 @@ fn judge(
         return Err(no_transactions());
     }
     let (header, bytes) = (valid.header, valid.bytes);
-    let awaits = header.has_producer().then(|| ctx.unplaced.take(header.producer_id, key, partition)).flatten();
-    Ok(PartBatch { slot, topic, partition, header, bytes, awaits })
+    let awaits = header.has_producer().then(|| ctx.unplaced.take(header.producer_id, topic, partition)).flatten();
+    Ok(PartBatch { slot, topic: topic.id, partition, header, bytes, awaits })
 }
 
 /// The batch is refused, since nobody knows which partition it is for; it comes again.

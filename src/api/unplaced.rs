@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::fetch::TopicKey;
+use crate::state::Topic;
 use crate::types::{PartitionIndex, ProducerId, Sequence};
 
 /// Batches that are remembered; beyond it the oldest is forgotten, which costs only the protection above.
@@ -20,6 +21,14 @@ pub struct Unplaced(Mutex<Batches>);
 struct Batches {
     first: BTreeMap<Key, Sequence>,
     oldest: VecDeque<Key>,
+}
+
+impl Batches {
+    fn remove(&mut self, key: &Key) -> Option<Sequence> {
+        let first = self.first.remove(key)?;
+        self.oldest.retain(|other| other != key);
+        Some(first)
+    }
 }
 
 impl Unplaced {
@@ -42,16 +51,17 @@ impl Unplaced {
         batches.oldest.push_back(key);
     }
 
-    /// The partition is known now: the earliest of the producer's batches that were refused, which is told once.
-    pub(super) fn take(&self, producer: ProducerId, topic: &TopicKey, partition: PartitionIndex) -> Option<Sequence> {
+    /// The partition is known now, however the topic is named: the earliest of the producer's batches that were refused,
+    /// which is told once.
+    pub(super) fn take(&self, producer: ProducerId, topic: &Topic, partition: PartitionIndex) -> Option<Sequence> {
         let mut batches = self.batches();
         if batches.first.is_empty() {
             return None;
         }
-        let key = (producer, topic.clone(), partition);
-        let first = batches.first.remove(&key)?;
-        batches.oldest.retain(|other| *other != key);
-        Some(first)
+        let names = [TopicKey::Id(topic.id), TopicKey::Name(topic.name.clone())];
+        let mut refused = names.into_iter().filter_map(|name| batches.remove(&(producer, name, partition)));
+        let first = refused.next()?;
+        Some(refused.next().filter(|other| other.precedes(first)).unwrap_or(first))
     }
 
     fn batches(&self) -> MutexGuard<'_, Batches> {
@@ -62,26 +72,38 @@ impl Unplaced {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::{TopicId, Uuid};
+
+    fn topic() -> Topic {
+        Topic {
+            id: TopicId(Uuid::from_u128(1)),
+            name: "t".into(),
+            slots: Vec::new(),
+            replication_factor: 1,
+            configs: BTreeMap::new(),
+            config_version: 0,
+        }
+    }
 
     #[test]
     fn the_earliest_of_a_partition_is_told_once() {
-        let (unplaced, topic, partition) = (Unplaced::default(), TopicKey::Name("t".into()), PartitionIndex(0));
-        for first in [5, 3, 9] {
-            unplaced.refused(ProducerId(1), &topic, partition, Sequence(first));
+        let (unplaced, partition) = (Unplaced::default(), PartitionIndex(0));
+        let take = |producer, partition| unplaced.take(ProducerId(producer), &topic(), partition);
+        for (name, first) in [(TopicKey::Name("t".into()), 5), (TopicKey::Id(topic().id), 3)] {
+            unplaced.refused(ProducerId(1), &name, partition, Sequence(first));
+            unplaced.refused(ProducerId(1), &name, partition, Sequence(9));
         }
-        assert_eq!(unplaced.take(ProducerId(2), &topic, partition), None);
-        assert_eq!(unplaced.take(ProducerId(1), &topic, PartitionIndex(1)), None);
-        assert_eq!(unplaced.take(ProducerId(1), &topic, partition), Some(Sequence(3)));
-        assert_eq!(unplaced.take(ProducerId(1), &topic, partition), None);
+        assert_eq!((take(2, partition), take(1, PartitionIndex(1))), (None, None));
+        assert_eq!((take(1, partition), take(1, partition)), (Some(Sequence(3)), None));
     }
 
     #[test]
     fn so_many_are_remembered() {
-        let (unplaced, topic) = (Unplaced::default(), TopicKey::Name("t".into()));
+        let (unplaced, name) = (Unplaced::default(), TopicKey::Name("t".into()));
+        let take = |producer| unplaced.take(ProducerId(producer), &topic(), PartitionIndex(0));
         for producer in 0..=BATCHES_MAX as i64 {
-            unplaced.refused(ProducerId(producer), &topic, PartitionIndex(0), Sequence(0));
+            unplaced.refused(ProducerId(producer), &name, PartitionIndex(0), Sequence(0));
         }
-        assert_eq!(unplaced.take(ProducerId(0), &topic, PartitionIndex(0)), None);
-        assert_eq!(unplaced.take(ProducerId(1), &topic, PartitionIndex(0)), Some(Sequence(0)));
+        assert_eq!((take(0), take(1)), (None, Some(Sequence(0))));
     }
 }

@@ -154,7 +154,9 @@ impl Owner {
 
     /// `version` is the machine's, with what these actions change.
     async fn carry_out(&mut self, actions: Vec<Action>, version: u64) {
-        for action in actions {
+        // What is answered in one step with a change may be true only with it.
+        let (replies, changes): (Vec<_>, Vec<_>) = actions.into_iter().partition(|a| matches!(a, Action::Reply(..)));
+        for action in changes.into_iter().chain(replies) {
             match action {
                 Action::Reply(id, answer) => {
                     let Some(reply) = self.asked.remove(&id) else { continue };

@@ -6,7 +6,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::budget::{Budget, Decision, FlushRule, InFlight};
 use super::chain::{Chains, FlushId, GivenUp, Link, Newcomers};
@@ -201,6 +201,8 @@ impl Owner {
                     false => (KafkaError::NotLeaderOrFollower, "the journal does not say whether it was written since"),
                 };
                 let message = format!("an earlier batch of this producer was not written; {message}");
+                let (producer, sequence) = (batch.header.producer_id.0, batch.header.base_sequence.0);
+                debug!(connection = connection.0, slot = batch.slot.0, producer, sequence, ?batch.awaits, message, "refused");
                 self.answer(request, index, Err(retriable(error, &message)));
                 continue;
             }
@@ -402,7 +404,8 @@ impl Owner {
                     .extract_if(.., |batch| match outcomes.next() {
                         Some(BatchOutcome::Refused { error: KafkaError::NotLeaderOrFollower }) => true,
                         Some(outcome) => {
-                            self.settle(&batch.held, result_of(outcome));
+                            self.arrived(&batch.held);
+                            self.answer(batch.held.request, batch.held.index, result_of(outcome));
                             false
                         }
                         None => false,
@@ -439,7 +442,7 @@ impl Owner {
         // The oldest first, so that of each producer the first batch is the one that is waited for.
         while let Some((flush, batches)) = failed.pop_first() {
             for batch in &batches {
-                self.expect_again(&batch.held.batch);
+                self.expect_again(&batch.held);
                 let link = batch.held.link();
                 for behind in self.chains.behind(link, flush) {
                     if planted(Defect::SuccessorsGoOn) {
@@ -458,15 +461,20 @@ impl Owner {
         // What has not left yet is behind them too.
         for held in self.open.drop_if(|held| links.contains(&held.link()) && !planted(Defect::SuccessorsGoOn)) {
             self.batcher.metrics.produce.buffered_bytes.dec_by(pinned(held.permit.iter()));
-            self.expect_again(&held.batch);
+            self.expect_again(&held);
             self.fail(&held, error, message);
         }
     }
 
-    /// Nothing of the batch's producer is taken before it.
-    fn expect_again(&mut self, batch: &PartBatch) {
-        if !is_known(&self.batcher.replica.state(), batch) && !planted(Defect::GivenUpForgotten) {
-            self.given_up.give_up(batch.header.producer_id, batch.slot, batch.header.base_sequence);
+    /// Nothing of the batch's producer is taken before it, unless it has come again already.
+    fn expect_again(&mut self, held: &Held) {
+        let (producer, slot, first) = (held.batch.header.producer_id, held.batch.slot, held.batch.header.base_sequence);
+        self.arrived(held);
+        if !is_known(&self.batcher.replica.state(), &held.batch)
+            && !self.newcomers.comes_again(producer, slot, held.connection, first)
+            && !planted(Defect::GivenUpForgotten)
+        {
+            self.given_up.give_up(producer, slot, first);
         }
     }
 
@@ -479,16 +487,15 @@ impl Owner {
         let known =
             producer.filter(|p| p.epoch == header.producer_epoch).and_then(|p| p.batches().iter().find(same).copied());
         let result = known.map(|b| Placed { base_offset: b.base_offset }).ok_or_else(|| retriable(error, message));
-        self.settle(held, result);
+        self.answer(held.request, held.index, result);
     }
 
-    /// Answers a batch that is on its way no more.
-    fn settle(&mut self, held: &Held, result: BatchResult) {
+    /// The batch is on its way no more.
+    fn arrived(&mut self, held: &Held) {
         if held.newcomer {
             let header = &held.batch.header;
             self.newcomers.leave(header.producer_id, held.batch.slot, held.connection, header.base_sequence);
         }
-        self.answer(held.request, held.index, result);
     }
 
     /// The batches are done with: whoever waited for them may go.

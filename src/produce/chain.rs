@@ -116,7 +116,20 @@ impl Newcomers {
         }
     }
 
-    /// Whether a batch of `connection` that begins at `first` would overtake one of another.
+    /// Whether a batch of `connection` that begins at `first` is on its way over another one too.
+    pub(super) fn comes_again(
+        &self,
+        producer: ProducerId,
+        slot: Slot,
+        connection: ConnectionId,
+        first: Sequence,
+    ) -> bool {
+        let same = |(other, begins): &(ConnectionId, Sequence)| *other != connection && *begins == first;
+        self.0.get(&(producer, slot)).is_some_and(|batches| batches.iter().any(same))
+    }
+
+    /// Whether a batch of `connection` that begins at `first` would overtake one of another. What is before it on its own
+    /// connection comes first in any case, so that is what would overtake.
     pub(super) fn overtakes(
         &self,
         producer: ProducerId,
@@ -124,8 +137,10 @@ impl Newcomers {
         connection: ConnectionId,
         first: Sequence,
     ) -> bool {
-        let before = |(other, earlier): &(ConnectionId, Sequence)| *other != connection && earlier.precedes(first);
-        self.0.get(&(producer, slot)).is_some_and(|batches| batches.iter().any(before))
+        let Some(batches) = self.0.get(&(producer, slot)) else { return false };
+        let own = batches.iter().filter(|(other, _)| *other == connection).map(|(_, first)| *first);
+        let begins = own.fold(first, |earliest, other| if other.precedes(earliest) { other } else { earliest });
+        batches.iter().any(|(other, earlier)| *other != connection && earlier.precedes(begins))
     }
 }
 
@@ -175,6 +190,10 @@ mod tests {
         assert!(overtakes(&newcomers, other, 8));
         assert!(!overtakes(&newcomers, one, 8), "its own order is kept by the chain");
         assert!(!overtakes(&newcomers, other, 7) && !overtakes(&newcomers, other, 6));
+        newcomers.enter(producer, slot, other, Sequence(7));
+        assert!(!overtakes(&newcomers, other, 8), "the first is sent again before it");
+        newcomers.leave(producer, slot, other, Sequence(7));
+        assert!(overtakes(&newcomers, other, 8));
         newcomers.leave(producer, slot, one, Sequence(7));
         assert!(!overtakes(&newcomers, other, 8));
     }
