@@ -577,15 +577,19 @@ fn a30_k26_k28_lookups() {
 
 #[test]
 fn a32_liveness() {
-    let ask = || two().healed(1000).info(1, 1010, send(1, &[3], None));
-    let later = |build: Build| build.info(1, 2500, send(1, &[5], None));
+    let ask = || two().healed(1000).doubtful(1, (1010, 1600), "REQUEST_TIMED_OUT", send(1, &[3], None));
+    let later = |build: Build| build.doubtful(1, (1700, 2500), "REQUEST_TIMED_OUT", send(1, &[5], None));
     let group = || two().healed(1000).fail(2, (1010, 1020), "NOT_COORDINATOR", commit("a", 1, 5));
     let too_large = |at| two().healed(1000).fail(1, (1010, at), "MESSAGE_TOO_LARGE", send(1, &[3], None));
     table(
         Rule::A32,
         vec![
             ("never", later(ask())),
-            ("too late", ask().ok(1, (2020, 2030), send(1, &[4], Some(2)))),
+            (
+                "for ever",
+                two().healed(1000).info(1, 1010, send(1, &[3], None)).ok(1, (2020, 2030), send(1, &[4], Some(2))),
+            ),
+            ("too late", ask().ok(1, (1990, 2030), send(1, &[4], Some(2)))),
             ("a group", {
                 let again = group().fail(2, (1510, 1600), "NOT_COORDINATOR", commit("a", 1, 5));
                 again.fail(2, (2020, 2030), "NOT_COORDINATOR", commit("a", 1, 5))
@@ -611,21 +615,22 @@ fn k15_k27_k36_refusals() {
         let build = new().ok(1, (10, 20), assigned("a", 1)).fail(1, (30, 40), error, heartbeat("a", 1));
         build.ok(1, (50, 60), next)
     };
+    let moved = |error| {
+        let build = new().ok(1, (10, 20), assigned("a", 1)).fail(1, (30, 40), error, heartbeat("a", 1));
+        build.fail(1, (42, 44), "NOT_COORDINATOR", heartbeat("a", 1)).ok(1, (50, 60), heartbeat("a", 1))
+    };
     table(
         Rule::K15,
         vec![
             ("unknown member", refused("UNKNOWN_MEMBER_ID", heartbeat("a", 1))),
             ("generation", refused("ILLEGAL_GENERATION", commit("a", 1, 5))),
+            ("instance", refused("FENCED_INSTANCE_ID", heartbeat("a", 1))),
         ],
         vec![
             ("joined again", refused("UNKNOWN_MEMBER_ID", assigned("a", 2)).ok(1, (70, 80), heartbeat("a", 2))),
             ("a rebalance", refused("REBALANCE_IN_PROGRESS", heartbeat("a", 1))),
-            ("another coordinator, which had not noticed its silence", {
-                let build =
-                    new().ok(1, (10, 20), assigned("a", 1)).fail(1, (30, 40), "UNKNOWN_MEMBER_ID", heartbeat("a", 1));
-                let build = build.fail(1, (42, 44), "NOT_COORDINATOR", heartbeat("a", 1));
-                build.ok(1, (50, 60), heartbeat("a", 1))
-            }),
+            ("another coordinator, which had not noticed its silence", moved("UNKNOWN_MEMBER_ID")),
+            ("another coordinator, which had not heard of its successor", moved("FENCED_INSTANCE_ID")),
         ],
     );
     let range = |from, build: Build| build.fail(2, (50, 60), "OFFSET_OUT_OF_RANGE", poll(from, &[], -1));

@@ -68,6 +68,17 @@ impl Recorder {
         operation.what = what;
     }
 
+    /// Nobody waits for what is under way any more: its client is gone.
+    pub fn give_up(&self) {
+        let end_us = Some(self.now_us());
+        let mut book = self.book();
+        for id in std::mem::take(&mut book.open) {
+            let operation = &mut book.history.operations[id];
+            operation.end_us = end_us;
+            operation.end = End::Info("the client went away".into());
+        }
+    }
+
     /// The kinds of operations that have begun and not ended.
     #[must_use]
     pub fn under_way(&self) -> BTreeSet<&'static str> {

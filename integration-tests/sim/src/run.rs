@@ -118,6 +118,7 @@ async fn run_inside(seed: u64, plan: &Plan) -> Ran {
     if site.world.timeout(END_PATIENCE, clients.stop()).await.is_none() {
         troubles.push("the clients did not stop".to_owned());
     }
+    site.recorder.give_up();
     if site.world.timeout(END_PATIENCE, clients::read_back(&site)).await.is_none() {
         troubles.push("what was written could not be read back".to_owned());
     }

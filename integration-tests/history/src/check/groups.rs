@@ -342,10 +342,11 @@ fn wrongly_refused(facts: &Facts<'_>, name: &str, group: &Group, stays: &[Stay<'
             continue;
         }
         let lies = match operation.end.error() {
-            // That a silent member was removed is in a coordinator's memory until the next generation: the next
-            // coordinator knows it again.
-            "UNKNOWN_MEMBER_ID" => !group.moves.iter().any(|at| (operation.start_us..stay.to_us).contains(at)),
-            "FENCED_INSTANCE_ID" => true,
+            // That a silent member was removed, or a static one replaced, is in a coordinator's memory until the next
+            // generation: the next coordinator knows it again.
+            "UNKNOWN_MEMBER_ID" | "FENCED_INSTANCE_ID" => {
+                !group.moves.iter().any(|at| (operation.start_us..stay.to_us).contains(at))
+            }
             "ILLEGAL_GENERATION" => *protocol == GroupProtocol::Classic,
             _ => false,
         };
