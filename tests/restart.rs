@@ -53,7 +53,8 @@ const SETTINGS: Settings = Settings {
     producers_max: 1_000_000,
     producers_per_partition_max: 10_000,
     producer_expiration_ms: i64::MAX,
-    snapshots_min: 3,
+    // So many that the journal stays whole, however slow the machine is that takes one each second.
+    snapshots_min: 1000,
     groups_max: 1000,
     group_offsets_max: 1_000_000,
     group_bytes_max: 64 << 20,

@@ -1,4 +1,4 @@
-//! An object's name: unique, never reused, and carrying what its writer had applied when it named it (H2, H4).
+//! An object's name: unique, never reused, and carrying what its writer had applied when its first batch came (H2, H4).
 use std::fmt;
 
 use crate::types::{Head, Position, Token};
