@@ -74,7 +74,6 @@ pub(super) async fn handle(ctx: &Context, mut call: Call, request: ProduceReques
         for partition in &data.partition_data {
             let judged = match &settings {
                 None => {
-                    remember(ctx, key, partition);
                     Err(slot(&state, key, PartitionIndex(0)).err().unwrap_or(KafkaError::UnknownServerError).into())
                 }
                 Some(_) if internal => Err(KafkaError::InvalidTopicException.into()),
@@ -88,7 +87,10 @@ pub(super) async fn handle(ctx: &Context, mut call: Call, request: ProduceReques
                     batches.push(batch);
                     (Ok(()), time)
                 }
-                Err(refusal) => (Err(refusal), -1),
+                Err(refusal) => {
+                    remember(ctx, key, partition);
+                    (Err(refusal), -1)
+                }
             };
             parts.push(Part { topic: t, index: partition.index, log_append_time, verdict });
         }
@@ -153,7 +155,7 @@ fn judge(
     data: &PartitionProduceData,
 ) -> Result<PartBatch, Refusal> {
     let partition = PartitionIndex(data.index);
-    let slot = slot(state, key, partition).inspect_err(|_| remember(ctx, key, data))?;
+    let slot = slot(state, key, partition)?;
     let records = data.records.as_ref().ok_or(KafkaError::InvalidRecord)?;
     let valid = validate(records, &rules(settings, version, ctx.world.wall_ms()))?;
     if valid.header.is_transactional() {
@@ -164,7 +166,7 @@ fn judge(
     Ok(PartBatch { slot, topic: topic.id, partition, header, bytes, awaits })
 }
 
-/// The batch is refused, since nobody knows which partition it is for; it comes again.
+/// The batch is refused. It, or another one of its sequence, comes before what its producer has sent behind it.
 fn remember(ctx: &Context, key: &TopicKey, data: &PartitionProduceData) {
     let header = data.records.as_ref().and_then(|records| BatchHeader::parse(records).ok());
     if let Some(header) = header.filter(BatchHeader::has_producer) {

@@ -1,6 +1,6 @@
-//! Idempotent producers of which a batch was refused before anybody could say which partition it is for: the topic was
-//! not known yet, or the journal did not answer. The batch comes again. What comes behind it may find the topic known,
-//! and must not be accepted first (H7), so the batcher is told what it has to wait for.
+//! Idempotent producers of which a batch was refused before it came to the batcher: its topic was not known yet, the
+//! journal did not answer, the batch was too large. It comes again, or another one of its sequence does. What its producer
+//! has sent behind it must not be accepted first (H7), so the batcher is told what it has to wait for.
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -51,8 +51,7 @@ impl Unplaced {
         batches.oldest.push_back(key);
     }
 
-    /// The partition is known now, however the topic is named: the earliest of the producer's batches that were refused,
-    /// which is told once.
+    /// A batch was not refused: the earliest of its producer's that were, however they named the topic, which is told once.
     pub(super) fn take(&self, producer: ProducerId, topic: &Topic, partition: PartitionIndex) -> Option<Sequence> {
         let mut batches = self.batches();
         if batches.first.is_empty() {

@@ -466,7 +466,7 @@ impl Owner {
         }
     }
 
-    /// Nothing of the batch's producer is taken before it, unless it has come again already.
+    /// Nothing of the batch's producer is taken before it, unless it, or what is before it, has come again already.
     fn expect_again(&mut self, held: &Held) {
         let (producer, slot, first) = (held.batch.header.producer_id, held.batch.slot, held.batch.header.base_sequence);
         self.arrived(held);

@@ -82,10 +82,10 @@ impl GivenUp {
         self.oldest.push_back((producer, slot));
     }
 
-    /// Whether a batch that begins at `first` may be taken: there is nothing to wait for, or it is what was given up, or
-    /// a new start.
+    /// Whether a batch that begins at `first` may be taken: there is nothing to wait for, or it is what was given up or
+    /// was sent before that, or a new start.
     pub(super) fn admits(&self, producer: ProducerId, slot: Slot, first: Sequence) -> bool {
-        self.expected.get(&(producer, slot)).is_none_or(|expected| *expected == first || first == Sequence(0))
+        self.expected.get(&(producer, slot)).is_none_or(|expected| !expected.precedes(first) || first == Sequence(0))
     }
 
     /// Nothing is waited for any more.
@@ -116,7 +116,7 @@ impl Newcomers {
         }
     }
 
-    /// Whether a batch of `connection` that begins at `first` is on its way over another one too.
+    /// Whether a batch of `connection` that begins at `first`, or one before it, is on its way over another one too.
     pub(super) fn comes_again(
         &self,
         producer: ProducerId,
@@ -124,7 +124,7 @@ impl Newcomers {
         connection: ConnectionId,
         first: Sequence,
     ) -> bool {
-        let same = |(other, begins): &(ConnectionId, Sequence)| *other != connection && *begins == first;
+        let same = |(other, begins): &(ConnectionId, Sequence)| *other != connection && !first.precedes(*begins);
         self.0.get(&(producer, slot)).is_some_and(|batches| batches.iter().any(same))
     }
 

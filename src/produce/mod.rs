@@ -34,8 +34,8 @@ pub struct PartBatch {
     pub partition: PartitionIndex,
     pub header: BatchHeader,
     pub bytes: BatchBytes,
-    /// The first sequence of an earlier batch of the same producer that was refused before its partition was known: it
-    /// comes again, and first (H7).
+    /// The first sequence of an earlier batch of the same producer that was refused before it came here: it comes again, and
+    /// first (H7).
     pub awaits: Option<Sequence>,
 }
 
