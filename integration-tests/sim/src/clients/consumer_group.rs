@@ -14,6 +14,8 @@ use super::membership::Membership;
 use super::reader::At;
 use crate::recorder::Begun;
 
+/// How an assignment ends of which a part has no name yet.
+pub const UNNAMED: &str = "a topic has no name";
 const UNKNOWN_MEMBER_ID: i16 = 25;
 const FENCED_MEMBER_EPOCH: i16 = 110;
 const UNRELEASED_INSTANCE_ID: i16 = 111;
@@ -219,7 +221,7 @@ impl Consumer {
         self.owned = target;
         self.tell_all = true;
         let what = self.member.took(&owned, true);
-        let end = if all_named { End::Ok } else { End::Info("a topic has no name".into()) };
+        let end = if all_named { End::Ok } else { End::Info(UNNAMED.into()) };
         site.recorder.end(begun, self.member.node(), end, what);
         self.reading = self.member.read_only(&owned).await;
         if all_named {

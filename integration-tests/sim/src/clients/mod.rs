@@ -27,6 +27,8 @@ use strandline::world::{JoinHandle, World};
 use strandline_history::End;
 use tokio::sync::watch;
 
+pub use consumer_group::UNNAMED;
+
 use crate::Site;
 use client::{Client, error_name};
 
