@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use super::budget::{Budget, Decision, FlushRule, InFlight};
-use super::chain::{Chains, FlushId, GivenUp, Link, Newcomers};
+use super::chain::{Chains, FlushId, GivenUp, Link, Newcomers, Numbered};
 use super::flush::{LaidOut, commit_runs, lay_out};
 use super::open::{Held, Open, pinned};
 use super::put::{PutPolicy, Putter, Stored, fresh_header};
@@ -166,7 +166,7 @@ impl Owner {
         let state = self.batcher.replica.state();
         for batch in submission.batches.iter().filter(|batch| !is_known(&state, batch)) {
             if let Some(first) = batch.awaits {
-                self.given_up.give_up(batch.header.producer_id, batch.slot, first);
+                self.given_up.give_up(Numbered { first, ..Numbered::of(batch) });
             }
         }
         if submission.batches.iter().all(|batch| self.admits(&state, submission.connection, batch)) {
@@ -196,23 +196,26 @@ impl Owner {
             let size = batch.bytes.len();
             let connection = submission.connection;
             if !self.admits(&state, connection, &batch) {
-                let (error, message) = match up {
-                    true => (KafkaError::OutOfOrderSequenceNumber, "it has to come first"),
-                    false => (KafkaError::NotLeaderOrFollower, "the journal does not say whether it was written since"),
+                let (error, message) = if !up {
+                    (KafkaError::NotLeaderOrFollower, "is missing, and the journal does not say whether it was written")
+                } else if self.given_up.admits(Numbered::of(&batch)) {
+                    (KafkaError::NotLeaderOrFollower, "is on its way over another connection")
+                } else {
+                    (KafkaError::OutOfOrderSequenceNumber, "was not written, and has to come first")
                 };
-                let message = format!("an earlier batch of this producer was not written; {message}");
-                let (producer, sequence) = (batch.header.producer_id.0, batch.header.base_sequence.0);
-                debug!(connection = connection.0, slot = batch.slot.0, producer, sequence, ?batch.awaits, message, "refused");
+                let message = format!("an earlier batch of this producer {message}");
+                let numbered = Numbered::of(&batch);
+                debug!(connection = connection.0, ?numbered, awaits = ?batch.awaits, message, "batch refused");
                 self.answer(request, index, Err(retriable(error, &message)));
                 continue;
             }
             let pinned_bytes = size * submission.frame_bytes / sizes.max(1);
-            let (header, slot, newcomer) = (&batch.header, batch.slot, !is_known(&state, &batch));
-            if header.has_producer() {
-                self.given_up.end(header.producer_id, slot);
+            let newcomer = !is_known(&state, &batch);
+            if batch.header.has_producer() {
+                self.given_up.end(Numbered::of(&batch));
             }
             if newcomer {
-                self.newcomers.enter(header.producer_id, slot, connection, header.base_sequence);
+                self.newcomers.enter(connection, Numbered::of(&batch));
             }
             self.open.push(Held {
                 connection,
@@ -239,10 +242,8 @@ impl Owner {
 
     /// Whether a batch may be taken before another one of its producer; one that State knows is judged by State.
     fn admits(&self, state: &State, connection: ConnectionId, batch: &PartBatch) -> bool {
-        let (producer, slot, first) = (batch.header.producer_id, batch.slot, batch.header.base_sequence);
-        is_known(state, batch)
-            || self.given_up.admits(producer, slot, first)
-                && !self.newcomers.overtakes(producer, slot, connection, first)
+        let numbered = Numbered::of(batch);
+        is_known(state, batch) || self.given_up.admits(numbered) && !self.newcomers.overtakes(connection, numbered)
     }
 
     /// Lets flushes go; gives the time at which the next one is due.
@@ -468,13 +469,12 @@ impl Owner {
 
     /// Nothing of the batch's producer is taken before it, unless it, or what is before it, has come again already.
     fn expect_again(&mut self, held: &Held) {
-        let (producer, slot, first) = (held.batch.header.producer_id, held.batch.slot, held.batch.header.base_sequence);
         self.arrived(held);
         if !is_known(&self.batcher.replica.state(), &held.batch)
-            && !self.newcomers.comes_again(producer, slot, held.connection, first)
+            && !self.newcomers.comes_again(held.connection, Numbered::of(&held.batch))
             && !planted(Defect::GivenUpForgotten)
         {
-            self.given_up.give_up(producer, slot, first);
+            self.given_up.give_up(Numbered::of(&held.batch));
         }
     }
 
@@ -493,8 +493,7 @@ impl Owner {
     /// The batch is on its way no more.
     fn arrived(&mut self, held: &Held) {
         if held.newcomer {
-            let header = &held.batch.header;
-            self.newcomers.leave(header.producer_id, held.batch.slot, held.connection, header.base_sequence);
+            self.newcomers.leave(held.connection, Numbered::of(&held.batch));
         }
     }
 

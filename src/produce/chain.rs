@@ -2,7 +2,8 @@
 //! partition (invariant 3, H17), and when such an earlier one fails, so do those behind it (H7).
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::types::{ConnectionId, ProducerId, Sequence, Slot};
+use super::PartBatch;
+use crate::types::{ConnectionId, ProducerEpoch, ProducerId, Sequence, Slot};
 
 /// A flush, in the order in which they left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,12 +52,42 @@ impl Chains {
     }
 }
 
+/// One batch of an idempotent producer, by what orders it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Numbered {
+    pub(super) producer: ProducerId,
+    pub(super) slot: Slot,
+    pub(super) epoch: ProducerEpoch,
+    pub(super) first: Sequence,
+}
+
+impl Numbered {
+    pub(super) fn of(batch: &PartBatch) -> Self {
+        let header = &batch.header;
+        Self {
+            producer: header.producer_id,
+            slot: batch.slot,
+            epoch: header.producer_epoch,
+            first: header.base_sequence,
+        }
+    }
+
+    fn key(self) -> (ProducerId, Slot) {
+        (self.producer, self.slot)
+    }
+
+    /// Sequences of two epochs say nothing of each other.
+    fn precedes(self, other: Self) -> bool {
+        self.epoch == other.epoch && self.first.precedes(other.first)
+    }
+}
+
 /// Idempotent producers that State does not know, and of which a batch was given up. Until that batch is sent again,
 /// later ones are refused: they would be accepted first, and the order lost (H7). Of producers that it knows, State
 /// itself refuses them.
 #[derive(Debug, Default)]
 pub(super) struct GivenUp {
-    expected: BTreeMap<(ProducerId, Slot), Sequence>,
+    expected: BTreeMap<(ProducerId, Slot), Numbered>,
     oldest: VecDeque<(ProducerId, Slot)>,
 }
 
@@ -64,12 +95,12 @@ pub(super) struct GivenUp {
 const GIVEN_UP_MAX: usize = 10_000;
 
 impl GivenUp {
-    /// The batch that begins at `first` was given up. The earliest is the one that is waited for, also where a later
-    /// one's PUT failed before its own.
-    pub(super) fn give_up(&mut self, producer: ProducerId, slot: Slot, first: Sequence) {
-        if let Some(expected) = self.expected.get_mut(&(producer, slot)) {
-            if first.precedes(*expected) {
-                *expected = first;
+    /// The batch was given up. The earliest of the newest epoch is the one that is waited for, also where a later one's
+    /// PUT failed before its own.
+    pub(super) fn give_up(&mut self, batch: Numbered) {
+        if let Some(expected) = self.expected.get_mut(&batch.key()) {
+            if batch.precedes(*expected) || batch.epoch > expected.epoch {
+                *expected = batch;
             }
             return;
         }
@@ -78,20 +109,21 @@ impl GivenUp {
         {
             self.expected.remove(&forgotten);
         }
-        self.expected.insert((producer, slot), first);
-        self.oldest.push_back((producer, slot));
+        self.expected.insert(batch.key(), batch);
+        self.oldest.push_back(batch.key());
     }
 
-    /// Whether a batch that begins at `first` may be taken: there is nothing to wait for, or it is what was given up or
-    /// was sent before that, or a new start.
-    pub(super) fn admits(&self, producer: ProducerId, slot: Slot, first: Sequence) -> bool {
-        self.expected.get(&(producer, slot)).is_none_or(|expected| !expected.precedes(first) || first == Sequence(0))
+    /// Whether the batch may be taken: there is nothing to wait for, or it is what was given up or was sent before that,
+    /// or a new start.
+    pub(super) fn admits(&self, batch: Numbered) -> bool {
+        let waits = |expected: &Numbered| expected.precedes(batch) && batch.first != Sequence(0);
+        !self.expected.get(&batch.key()).is_some_and(waits)
     }
 
-    /// Nothing is waited for any more.
-    pub(super) fn end(&mut self, producer: ProducerId, slot: Slot) {
-        if self.expected.remove(&(producer, slot)).is_some() {
-            self.oldest.retain(|key| *key != (producer, slot));
+    /// Nothing is waited for any more: the batch is taken.
+    pub(super) fn end(&mut self, batch: Numbered) {
+        if self.expected.remove(&batch.key()).is_some() {
+            self.oldest.retain(|key| *key != batch.key());
         }
     }
 }
@@ -99,48 +131,40 @@ impl GivenUp {
 /// Batches on their way of idempotent producers that State does not know. Over another connection, which owes no order,
 /// a later one may not overtake them: it would be accepted first (H7).
 #[derive(Debug, Default)]
-pub(super) struct Newcomers(BTreeMap<(ProducerId, Slot), Vec<(ConnectionId, Sequence)>>);
+pub(super) struct Newcomers(BTreeMap<(ProducerId, Slot), Vec<(ConnectionId, Numbered)>>);
 
 impl Newcomers {
-    pub(super) fn enter(&mut self, producer: ProducerId, slot: Slot, connection: ConnectionId, first: Sequence) {
-        self.0.entry((producer, slot)).or_default().push((connection, first));
+    pub(super) fn enter(&mut self, connection: ConnectionId, batch: Numbered) {
+        self.0.entry(batch.key()).or_default().push((connection, batch));
     }
 
-    pub(super) fn leave(&mut self, producer: ProducerId, slot: Slot, connection: ConnectionId, first: Sequence) {
-        let Some(batches) = self.0.get_mut(&(producer, slot)) else { return };
-        if let Some(at) = batches.iter().position(|batch| *batch == (connection, first)) {
+    pub(super) fn leave(&mut self, connection: ConnectionId, batch: Numbered) {
+        let Some(batches) = self.0.get_mut(&batch.key()) else { return };
+        if let Some(at) = batches.iter().position(|known| *known == (connection, batch)) {
             batches.swap_remove(at);
         }
         if batches.is_empty() {
-            self.0.remove(&(producer, slot));
+            self.0.remove(&batch.key());
         }
     }
 
-    /// Whether a batch of `connection` that begins at `first`, or one before it, is on its way over another one too.
-    pub(super) fn comes_again(
-        &self,
-        producer: ProducerId,
-        slot: Slot,
-        connection: ConnectionId,
-        first: Sequence,
-    ) -> bool {
-        let same = |(other, begins): &(ConnectionId, Sequence)| *other != connection && !first.precedes(*begins);
-        self.0.get(&(producer, slot)).is_some_and(|batches| batches.iter().any(same))
+    /// Whether a batch of `connection`, or one before it, is on its way over another one too.
+    pub(super) fn comes_again(&self, connection: ConnectionId, batch: Numbered) -> bool {
+        self.others(connection, batch).any(|other| other == batch || other.precedes(batch))
     }
 
-    /// Whether a batch of `connection` that begins at `first` would overtake one of another. What is before it on its own
-    /// connection comes first in any case, so that is what would overtake.
-    pub(super) fn overtakes(
-        &self,
-        producer: ProducerId,
-        slot: Slot,
-        connection: ConnectionId,
-        first: Sequence,
-    ) -> bool {
-        let Some(batches) = self.0.get(&(producer, slot)) else { return false };
-        let own = batches.iter().filter(|(other, _)| *other == connection).map(|(_, first)| *first);
-        let begins = own.fold(first, |earliest, other| if other.precedes(earliest) { other } else { earliest });
-        batches.iter().any(|(other, earlier)| *other != connection && earlier.precedes(begins))
+    /// Whether a batch of `connection` would overtake one of another. What is before it on its own connection comes first
+    /// in any case, so that is what would overtake.
+    pub(super) fn overtakes(&self, connection: ConnectionId, batch: Numbered) -> bool {
+        let own = self.0.get(&batch.key()).into_iter().flatten().filter(|(by, _)| *by == connection);
+        let begins = own.fold(batch, |first, (_, own)| if own.precedes(first) { *own } else { first });
+        self.others(connection, batch).any(|other| other.precedes(begins))
+    }
+
+    /// Batches of the same producer and partition that are on their way over other connections.
+    fn others(&self, connection: ConnectionId, batch: Numbered) -> impl Iterator<Item = Numbered> {
+        let all = self.0.get(&batch.key()).into_iter().flatten();
+        all.filter(move |(by, _)| *by != connection).map(|(_, batch)| *batch)
     }
 }
 
@@ -161,40 +185,47 @@ mod tests {
         assert!(chains.is_first((ConnectionId(9), Slot(2)), c), "another connection owes no order");
     }
 
+    /// A batch of epoch 0.
+    fn batch(slot: u32, first: i32) -> Numbered {
+        let (producer, epoch) = (ProducerId(5), ProducerEpoch(0));
+        Numbered { producer, slot: Slot(slot), epoch, first: Sequence(first) }
+    }
+
+    fn next_epoch(batch: Numbered) -> Numbered {
+        Numbered { epoch: ProducerEpoch(batch.epoch.0 + 1), ..batch }
+    }
+
     #[test]
     fn h7_after_a_batch_was_given_up_it_comes_first() {
-        let (mut given_up, producer, slot) = (GivenUp::default(), ProducerId(5), Slot(1));
-        given_up.give_up(producer, slot, Sequence(10));
-        given_up.give_up(producer, slot, Sequence(20));
-        given_up.give_up(producer, slot, Sequence(i32::MAX));
-        given_up.give_up(producer, slot, Sequence(30));
-        assert!(!given_up.admits(producer, slot, Sequence(10)));
-        assert!(given_up.admits(producer, slot, Sequence(0)), "a new start");
-        assert!(given_up.admits(producer, slot, Sequence(i32::MAX)));
-        given_up.end(producer, slot);
-        given_up.give_up(producer, slot, Sequence(20));
-        given_up.give_up(producer, slot, Sequence(10));
-        assert!(!given_up.admits(producer, slot, Sequence(20)));
-        assert!(given_up.admits(producer, Slot(2), Sequence(20)));
-        assert!(given_up.admits(producer, slot, Sequence(10)));
-        given_up.end(producer, slot);
-        assert!(given_up.admits(producer, slot, Sequence(20)));
+        let mut given_up = GivenUp::default();
+        [10, 20, i32::MAX, 30].into_iter().for_each(|first| given_up.give_up(batch(1, first)));
+        assert!(!given_up.admits(batch(1, 10)));
+        assert!(given_up.admits(batch(1, 0)), "a new start");
+        assert!(given_up.admits(batch(1, i32::MAX)) && given_up.admits(batch(1, i32::MAX - 1)));
+        assert!(given_up.admits(next_epoch(batch(1, 10))), "another epoch's numbers say nothing");
+        given_up.end(batch(1, i32::MAX));
+        [20, 10].into_iter().for_each(|first| given_up.give_up(batch(1, first)));
+        assert!(!given_up.admits(batch(1, 20)) && given_up.admits(batch(2, 20)) && given_up.admits(batch(1, 10)));
+        given_up.give_up(next_epoch(batch(1, 40)));
+        assert!(given_up.admits(batch(1, 20)) && !given_up.admits(next_epoch(batch(1, 50))));
+        given_up.end(batch(1, 10));
+        assert!(given_up.admits(next_epoch(batch(1, 50))));
     }
 
     #[test]
     fn h7_a_newcomer_is_not_overtaken_over_another_connection() {
-        let (mut newcomers, producer, slot) = (Newcomers::default(), ProducerId(5), Slot(1));
-        let (one, other) = (ConnectionId(1), ConnectionId(2));
-        newcomers.enter(producer, slot, one, Sequence(7));
-        let overtakes = |newcomers: &Newcomers, by, first| newcomers.overtakes(producer, slot, by, Sequence(first));
-        assert!(overtakes(&newcomers, other, 8));
-        assert!(!overtakes(&newcomers, one, 8), "its own order is kept by the chain");
-        assert!(!overtakes(&newcomers, other, 7) && !overtakes(&newcomers, other, 6));
-        newcomers.enter(producer, slot, other, Sequence(7));
-        assert!(!overtakes(&newcomers, other, 8), "the first is sent again before it");
-        newcomers.leave(producer, slot, other, Sequence(7));
-        assert!(overtakes(&newcomers, other, 8));
-        newcomers.leave(producer, slot, one, Sequence(7));
-        assert!(!overtakes(&newcomers, other, 8));
+        let (mut newcomers, one, other) = (Newcomers::default(), ConnectionId(1), ConnectionId(2));
+        newcomers.enter(one, batch(1, 7));
+        assert!(newcomers.overtakes(other, batch(1, 8)));
+        assert!(!newcomers.overtakes(one, batch(1, 8)), "its own order is kept by the chain");
+        assert!(!newcomers.overtakes(other, next_epoch(batch(1, 8))), "another epoch's numbers say nothing");
+        assert!(!newcomers.overtakes(other, batch(1, 7)) && !newcomers.overtakes(other, batch(1, 6)));
+        assert!(newcomers.comes_again(other, batch(1, 8)) && !newcomers.comes_again(other, batch(1, 6)));
+        newcomers.enter(other, batch(1, 7));
+        assert!(!newcomers.overtakes(other, batch(1, 8)), "the first is sent again before it");
+        newcomers.leave(other, batch(1, 7));
+        assert!(newcomers.overtakes(other, batch(1, 8)));
+        newcomers.leave(one, batch(1, 7));
+        assert!(!newcomers.overtakes(other, batch(1, 8)));
     }
 }
