@@ -1,8 +1,10 @@
-"""powercut.c: how it is built and put under a program."""
+"""powercut.c: how it is built and put under a program; what a cut may not do."""
 
 import os
 import shutil
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -20,6 +22,17 @@ FAULTS = (
 
 class Loss(Exception):
     """Something that was promised is not there."""
+
+
+def check_database(path):
+    """Raises Loss unless SQLite finds its file sound. One that is damaged enough it does not even look through."""
+    try:
+        with closing(sqlite3.connect(path)) as db:
+            sound = db.execute("PRAGMA integrity_check").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        sound = error
+    if sound != "ok":
+        raise Loss(f"integrity_check: {sound}")
 
 
 def memory():

@@ -1,7 +1,6 @@
 """The example program `power-load` under the layer: bucket and journal as a flush uses them, without a broker."""
 
 import os
-import sqlite3
 import subprocess
 import time
 
@@ -124,11 +123,7 @@ class PowerLoad:
             raise Loss(f"{len(lost)} acknowledged entries lost, from {min(lost)}; head {head}")
         if appeared := promises.refused & set(entries.values()):
             raise Loss(f"{len(appeared)} entries are there that were said not to be")
-        with sqlite3.connect(disk_path / "meta" / "journal.db") as db:
-            sound = db.execute("PRAGMA integrity_check").fetchone()[0]
-        db.close()
-        if sound != "ok":
-            raise Loss(f"integrity_check: {sound}")
+        layer.check_database(disk_path / "meta/journal.db")
 
     def taken(self):
         """The next life starts from the cut that was checked last."""

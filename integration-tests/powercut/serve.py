@@ -1,7 +1,6 @@
 """The broker itself under the layer, `strandline serve`, and clients who note in the record what it promises them."""
 
 import os
-import sqlite3
 import sys
 import threading
 import time
@@ -168,11 +167,7 @@ class Serve:
         finally:
             if broker.alive():
                 broker.kill9()
-        with sqlite3.connect(disk_path / "new/node/journal.db") as db:
-            sound = db.execute("PRAGMA integrity_check").fetchone()[0]
-        db.close()
-        if sound != "ok":
-            raise Loss(f"integrity_check: {sound}")
+        layer.check_database(disk_path / "new/node/journal.db")
 
     def check_running(self, port):
         promises = self.promises
