@@ -70,7 +70,7 @@ pub(super) async fn handle(ctx: &Context, mut call: Call, request: ProduceReques
     let (mut parts, mut batches) = (Vec::new(), Vec::new());
     for (t, (data, key)) in request.topic_data.iter().zip(&keys).enumerate() {
         let settings = topic(&state, key).map(|topic| (topic, ctx.topic_settings.of(topic)));
-        let internal = topic(&state, key).is_some_and(|topic| is_internal(&topic.name));
+        let internal = settings.as_ref().is_some_and(|(topic, _)| is_internal(&topic.name));
         for partition in &data.partition_data {
             let judged = match &settings {
                 None => {
