@@ -103,6 +103,9 @@ defects! {
     /// Entries of an earlier life of a broker act, and raise its counter: those of the new life are ignored until they
     /// have caught up, and its clients are refused for long.
     ZombieAdmitted "zombie-admitted" "H8"
+    /// A broker that is cut off from the journal keeps its clients. Another takes over its groups meanwhile: a partition has
+    /// two owners.
+    CutOffKeepsClients "cut-off-keeps-clients" "H9"
     /// A read barrier joins a read of the head that began before it was asked for: non-retriable errors and absences that
     /// were not so any more.
     BarrierJoinsEarlier "barrier-joins-earlier" "H10"
@@ -110,6 +113,9 @@ defects! {
     BarrierDoesNotWait "barrier-does-not-wait" "H10"
     /// Batches that are copied into an answer carry leader epoch 1, which no broker ever had.
     EpochOfCopies "epoch-of-copies" "H11"
+    /// A broker that has spoken since it was called silent is fenced all the same. What its clients do is refused again and
+    /// again.
+    FencesTheHeard "fences-the-heard" "H12"
     /// The journal is trimmed up to a snapshot before that is written. A broker that stops in between, or lags, finds
     /// neither entries nor snapshot: no broker starts any more, and everything is unreadable.
     TrimTooEarly "trim-too-early" "H13"

@@ -1,6 +1,6 @@
-//! What version 1 wrote stays readable for ever, and today's code still writes exactly that: an entry of every command,
-//! the outcomes and the State that they make, a snapshot of it, an object. The files in `tests/golden/v1` are never
-//! changed; a new command or format gets new ones beside them. `GOLDEN_WRITE=1` writes those that are not there.
+//! What each version wrote stays readable for ever, and today's code still writes exactly that: an entry of every command,
+//! the outcomes and the State that they make, a snapshot of it, an object. The files in `tests/golden`, a folder for each
+//! feature level, are never changed; a new command or format gets new ones beside them. `GOLDEN_WRITE=1` writes those that are not there.
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 use bytes::Bytes;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use strandline::types::*;
 
 /// The golden file of this name; `today` is written into it if it is not there.
 fn file(name: &str, today: &str) -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1").join(name);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if !path.exists() && std::env::var_os("GOLDEN_WRITE").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, today).unwrap();
@@ -40,6 +40,7 @@ const SETTINGS: Settings = Settings {
     groups_max: 0,
     group_offsets_max: 0,
     group_bytes_max: 0,
+    fencing_ms: 0,
 };
 
 fn id(n: u128) -> Bytes {
@@ -154,6 +155,10 @@ fn name(kind: &CommandKind) -> &'static str {
         CommandKind::CommitOffsets(_) => "commit-offsets",
         CommandKind::DeleteOffsets(_) => "delete-offsets",
         CommandKind::AlterGroupConfigs(_) => "alter-group-configs",
+        CommandKind::AnnounceBroker(_) => "announce-broker",
+        CommandKind::DrainBroker(_) => "drain-broker",
+        CommandKind::FenceBroker(_) => "fence-broker",
+        CommandKind::RaiseFeatureLevel(_) => "raise-feature-level",
     }
 }
 
@@ -256,15 +261,15 @@ fn entries_outcomes_and_snapshot_of_version_1() {
     for (n, kind) in (1..).zip(story()) {
         let name = name(&kind);
         let entry = entry(&state, kind);
-        let held = golden(&format!("entry-{n:02}-{name}"), &entry.encode_framed());
+        let held = golden(&format!("v1/entry-{n:02}-{name}"), &entry.encode_framed());
         assert_eq!(Entry::decode_framed(held.into()).unwrap(), entry, "{name}");
         state.apply(Position(n), &entry);
         outcomes.push_str(&format!("{n:02} {name} {:016x}\n", state.outcomes_hash()));
     }
     // The chain hash says that `apply` still does what it did, refusals included (H5).
-    assert_eq!(outcomes, file("outcomes.txt", &outcomes));
+    assert_eq!(outcomes, file("v1/outcomes.txt", &outcomes));
     let (header, snapshot) = state.encode_snapshot();
-    let held = golden("snapshot", &snapshot);
+    let held = golden("v1/snapshot", &snapshot);
     let (read, state) = State::decode_snapshot(&held).unwrap();
     assert_eq!((read, header.at), (header, Head { position: Position(16), token: Token(0xfeed_0000_0000_0010) }));
     assert_eq!(state.encode_snapshot().1, snapshot);
@@ -281,17 +286,83 @@ fn groups_of_version_1() {
     for (n, kind) in (1..).zip(groups_story()) {
         let name = name(&kind);
         let entry = entry(&state, kind);
-        let held = golden(&format!("groups-{n:02}-{name}"), &entry.encode_framed());
+        let held = golden(&format!("v1/groups-{n:02}-{name}"), &entry.encode_framed());
         assert_eq!(Entry::decode_framed(held.into()).unwrap(), entry, "{name}");
         let outcome = state.apply(Position(n), &entry);
         outcomes.push_str(&format!("{n:02} {name} {outcome:?} {:016x}\n", state.outcomes_hash()));
     }
-    assert_eq!(outcomes, file("groups-outcomes.txt", &outcomes));
+    assert_eq!(outcomes, file("v1/groups-outcomes.txt", &outcomes));
     let snapshot = state.encode_snapshot().1;
-    let held = golden("groups-snapshot", &snapshot);
+    let held = golden("v1/groups-snapshot", &snapshot);
     let state = State::decode_snapshot(&held).unwrap().1;
     assert_eq!(state.encode_snapshot().1, snapshot);
     assert_eq!((state.group_count(), state.group_offset_count()), (1, 1));
+}
+
+/// A cluster of level 1 that is brought to level 2, and the brokers of one that is. Each command is of that broker, so many
+/// seconds after the beginning.
+fn members_story() -> Vec<(i32, i64, CommandKind)> {
+    let register = |broker| RegisterBroker { broker, incarnation: (1 << 60) + broker as u64, feature_level_max: 2 };
+    let announce = |broker: i32, zone: &str| {
+        let endpoint = |listener: &str, port| Endpoint {
+            listener: listener.into(),
+            host: format!("broker-{broker}.example"),
+            port,
+        };
+        AnnounceBroker { zone: zone.into(), endpoints: vec![endpoint("plain", 9092), endpoint("public", 9093)] }
+    };
+    let fence = |last_position| FenceBroker { broker: 2, incarnation: (1 << 60) + 2, last_position };
+    vec![
+        (1, 0, CommandKind::Bootstrap(Bootstrap { cluster_id: "4L6g3nShT-eMCtK--X86sw".into(), settings: SETTINGS })),
+        (1, 0, CommandKind::RegisterBroker(register(1))),
+        (1, 0, CommandKind::AnnounceBroker(announce(1, "zone-a"))),
+        (1, 0, CommandKind::RaiseFeatureLevel(RaiseFeatureLevel { level: 2 })),
+        (1, 0, CommandKind::SetSettings(SetSettings { settings: Settings { fencing_ms: 10_000, ..SETTINGS } })),
+        (1, 1, CommandKind::AnnounceBroker(announce(1, "zone-a"))),
+        (2, 1, CommandKind::RegisterBroker(register(2))),
+        (2, 1, CommandKind::AnnounceBroker(announce(2, "zone-b"))),
+        (3, 1, CommandKind::RegisterBroker(register(3))),
+        (3, 1, CommandKind::AnnounceBroker(announce(3, ""))),
+        (1, 5, CommandKind::FenceBroker(fence(8))),
+        (1, 9, CommandKind::AllocateProducerIds(AllocateProducerIds { count: 10 })),
+        (1, 13, CommandKind::FenceBroker(fence(7))),
+        (1, 16, CommandKind::FenceBroker(fence(8))),
+        (2, 17, CommandKind::AllocateProducerIds(AllocateProducerIds { count: 10 })),
+        (1, 17, CommandKind::DrainBroker(DrainBroker { broker: 3 })),
+        (3, 18, CommandKind::UnregisterBroker(UnregisterBroker { broker: 3 })),
+        (1, 18, CommandKind::DrainBroker(DrainBroker { broker: 1 })),
+        (2, 19, CommandKind::RegisterBroker(register(2))),
+        (1, 19, CommandKind::RaiseFeatureLevel(RaiseFeatureLevel { level: 1 })),
+    ]
+}
+
+#[test]
+fn members_of_version_2() {
+    let mut state = State::default();
+    let mut outcomes = String::new();
+    for (n, (broker, seconds, kind)) in (1..).zip(members_story()) {
+        let name = name(&kind);
+        let command = Command { kind: Some(kind.clone()) };
+        let entry = Entry {
+            feature_level: state.feature_level().max(command.feature_level()),
+            broker,
+            incarnation: (1 << 60) + broker as u64,
+            wall_ms: 1_700_000_000_000 + seconds * 1000,
+            ..entry(&state, kind)
+        };
+        let held = golden(&format!("v2/members-{n:02}-{name}"), &entry.encode_framed());
+        assert_eq!(Entry::decode_framed(held.into()).unwrap(), entry, "{name}");
+        let outcome = state.apply(Position(n), &entry);
+        outcomes.push_str(&format!("{n:02} {name} {outcome:?} {:016x}\n", state.outcomes_hash()));
+    }
+    assert_eq!(outcomes, file("v2/members-outcomes.txt", &outcomes));
+    let snapshot = state.encode_snapshot().1;
+    let held = golden("v2/members-snapshot", &snapshot);
+    let state = State::decode_snapshot(&held).unwrap().1;
+    assert_eq!(state.encode_snapshot().1, snapshot);
+    let standings = [1, 2, 3].map(|id| state.broker(BrokerId(id)).unwrap().standing);
+    assert_eq!(standings, [Standing::Draining, Standing::Active, Standing::Gone]);
+    assert_eq!(state.membership(), 7);
 }
 
 #[test]
@@ -320,7 +391,7 @@ fn offsets_topic_of_version_1() {
     for (n, kind) in (1..).zip(story) {
         state.apply(Position(n), &entry(&state, kind));
     }
-    let held = golden("offsets-topic-snapshot", &state.encode_snapshot().1);
+    let held = golden("v1/offsets-topic-snapshot", &state.encode_snapshot().1);
     let state = State::decode_snapshot(&held).unwrap().1;
     assert_eq!(state.encode_snapshot().1, held);
     let records = state.offsets_records(state.offsets_slot("alone").unwrap(), Offset(0));
@@ -344,7 +415,7 @@ fn object_of_version_1() {
         runs.push(FooterRun { topic, partition: PartitionIndex(partition), position, bytes, batches: batches_in });
     }
     let (body, _) = writer.finish();
-    let held = golden("object", &body.concat());
+    let held = golden("v1/object", &body.concat());
     assert_eq!(read_footer(&held).unwrap(), (header, runs));
     assert_eq!(
         name.key(),

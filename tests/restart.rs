@@ -58,6 +58,7 @@ const SETTINGS: Settings = Settings {
     groups_max: 1000,
     group_offsets_max: 1_000_000,
     group_bytes_max: 64 << 20,
+    fencing_ms: 15_000,
 };
 
 /// What a broker that starts at a site says of its start.
@@ -82,6 +83,8 @@ async fn broker(site: &Path, snapshots: bool) -> Started {
     let bucket = BucketSettings { url: site.join("bucket").display().to_string(), ..Default::default() };
     let entries = if snapshots { 1 } else { u64::MAX };
     let parts = Parts {
+        profile: BrokerProfile::default(),
+        founding_level: FEATURE_LEVEL_MAX,
         journal: Arc::new(SqliteJournal::open(&site.join("journal.db")).await.unwrap()),
         bucket: open(&bucket, world.clone()).await.unwrap(),
         metrics: Arc::new(Metrics::new(world.wall_ms())),

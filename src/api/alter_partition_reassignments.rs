@@ -47,7 +47,8 @@ pub(super) async fn handle(
 fn judge(ctx: &Context, state: &State, key: &TopicKey, asked: &ReassignablePartition) -> Result<(), Refusal> {
     let index = PartitionIndex(asked.partition_index);
     let slot = slot(state, key, index).map_err(|error| refusal(error, "Unable to find the topic or partition."))?;
-    let leader = state.partition(slot).map(|partition| ctx.members.leader(partition.topic, index).0);
+    let members = ctx.members();
+    let leader = state.partition(slot).map(|p| members.seen_from(None).leader(p.topic, index).leader.0);
     match &asked.replicas {
         None => Err(refusal(KafkaError::NoReassignmentInProgress, "")),
         Some(replicas) if replicas.len() == 1 && Some(replicas[0].0) == leader => Ok(()),

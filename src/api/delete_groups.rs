@@ -18,7 +18,7 @@ pub(super) async fn handle(ctx: &Context, _: &Call, request: DeleteGroupsRequest
         let known = known.as_ref().map(|state| ctx.groups.phase(state, &name).is_some());
         let result = async move {
             let code = match known {
-                _ if !ctx.members.coordinates(&name) => KafkaError::NotCoordinator.code(),
+                _ if !ctx.members().coordinates(&name) => KafkaError::NotCoordinator.code(),
                 Err(_) => KafkaError::CoordinatorNotAvailable.code(),
                 Ok(false) => KafkaError::GroupIdNotFound.code(),
                 Ok(true) => {

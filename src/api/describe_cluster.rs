@@ -23,16 +23,18 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: DescribeClusterR
     if version >= 1 && request.endpoint_type != BROKERS {
         return refuse(request.endpoint_type);
     }
-    let brokers = ctx.members.brokers(&call.advertised).map(|(id, at)| {
+    let members = ctx.members();
+    let brokers = members.brokers(&call.entrance.listener, &call.entrance.advertised).map(|(id, at, zone)| {
         DescribeClusterBroker::default()
             .with_broker_id(BrokerId(id.0))
-            .with_host(text(at.host.clone()))
+            .with_host(text(at.host))
             .with_port(i32::from(at.port))
+            .with_rack(zone.map(text))
     });
     let cluster_id = ctx.replica.state().cluster_id().map_or_else(String::new, ToString::to_string);
     let response = DescribeClusterResponse::default()
         .with_cluster_id(text(cluster_id))
-        .with_controller_id(BrokerId(ctx.members.me().0))
+        .with_controller_id(BrokerId(members.me().0))
         .with_brokers(brokers.collect())
         .with_error_message(None);
     if request.include_cluster_authorized_operations {

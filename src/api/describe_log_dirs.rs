@@ -43,7 +43,9 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: DescribeLogDirsR
 
 fn describe(ctx: &Context, state: &State, topic: &Topic, wanted: impl Fn(i32) -> bool) -> DescribeLogDirsTopic {
     let partitions = topic.slots.iter().filter_map(|slot| state.partition(*slot));
-    let led = |index| ctx.members.leader(topic.id, index) == ctx.members.me();
+    let members = ctx.members();
+    let seen = members.seen_from(None);
+    let led = |index| seen.leader(topic.id, index).leader == members.me();
     let partitions = partitions.filter(|p| wanted(p.index.0) && led(p.index));
     let partitions = partitions.map(|partition| {
         DescribeLogDirsPartition::default()

@@ -9,12 +9,12 @@ use kafka_protocol::messages::{
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::metadata::{LEADER_EPOCH, TOPIC_OPERATIONS};
+use super::metadata::TOPIC_OPERATIONS;
 use super::propose::{default_deadline, state, text};
 use super::resolve::{check_topic_name, is_internal};
 use super::table::Offered;
 use super::{Call, Context};
-use crate::cluster::Members;
+use crate::cluster::Seen;
 use crate::state::{State, Topic};
 use crate::types::{KafkaError, PartitionIndex};
 
@@ -22,7 +22,7 @@ pub(super) const OFFERED: Offered = Offered::new(ApiKey::DescribeTopicPartitions
 
 pub(super) async fn handle(
     ctx: &Context,
-    _: &Call,
+    call: &Call,
     request: DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
     let asked: BTreeSet<String> = request.topics.iter().map(|topic| topic.name.to_string()).collect();
@@ -45,7 +45,8 @@ pub(super) async fn handle(
         Err(_) if asked.is_empty() => ctx.replica.state(),
         Err(error) => return fail(error.error),
     };
-    let page = Page { members: &ctx.members, from: &from, first };
+    let members = ctx.members();
+    let page = Page { seen: members.seen_from(ctx.zone_of(call)), from: &from, first };
     if asked.is_empty() {
         let known = state.topics().filter(|topic| *topic.name >= *from);
         page.fill(limit, known.map(|topic| Ok(topic.clone())))
@@ -67,7 +68,7 @@ fn find(state: &State, name: &str) -> Found {
 
 /// Where a page begins: at partition `first` of topic `from`.
 struct Page<'a> {
-    members: &'a Members,
+    seen: Seen<'a>,
     from: &'a str,
     first: usize,
 }
@@ -105,13 +106,15 @@ impl Page<'_> {
 
     fn describe(&self, topic: &Topic, partitions: std::ops::Range<usize>) -> DescribeTopicPartitionsResponseTopic {
         let partition = |at: usize| {
-            let leader = BrokerId(self.members.leader(topic.id, PartitionIndex(index(at))).0);
+            let led = self.seen.leader(topic.id, PartitionIndex(index(at)));
+            let replicas = self.seen.replicas(topic.id, PartitionIndex(index(at)));
+            let replicas: Vec<BrokerId> = replicas.into_iter().map(|id| BrokerId(id.0)).collect();
             DescribeTopicPartitionsResponsePartition::default()
                 .with_partition_index(index(at))
-                .with_leader_id(leader)
-                .with_leader_epoch(LEADER_EPOCH)
-                .with_replica_nodes(vec![leader])
-                .with_isr_nodes(vec![leader])
+                .with_leader_id(BrokerId(led.leader.0))
+                .with_leader_epoch(led.epoch.0)
+                .with_replica_nodes(replicas.clone())
+                .with_isr_nodes(replicas)
                 .with_eligible_leader_replicas(Some(Vec::new()))
                 .with_last_known_elr(Some(Vec::new()))
         };

@@ -18,11 +18,12 @@ use crate::fetch::{
     CachedObject, PartRead, Records, Reserved, SessionError, SessionPartition, SessionRequest, SessionView, TopicKey,
     available,
 };
+use crate::cluster::{Members, Seen};
 use crate::metadata::Unavailable;
 use crate::planted::{Defect, planted};
 use crate::protocol::Splices;
 use crate::state::{Partition, State};
-use crate::types::{KafkaError, Offset, PartitionIndex, Slot, TopicId};
+use crate::types::{BrokerId, KafkaError, Offset, PartitionIndex, Slot, TopicId};
 use crate::world::Instant;
 
 pub(super) const OFFERED: Offered = Offered::new(ApiKey::Fetch, 4, 18);
@@ -34,6 +35,8 @@ type PartKey = (TopicKey, PartitionIndex);
 
 /// What a request wants, once its session is known.
 struct Wanted {
+    /// Where the consumer says that it is.
+    rack: Option<String>,
     view: SessionView,
     bytes_max: usize,
     bytes_min: usize,
@@ -44,6 +47,8 @@ struct Wanted {
 struct Found {
     key: PartKey,
     error: Option<KafkaError>,
+    /// Where the consumer should read it instead, nearer to it (KIP-392).
+    nearer: Option<BrokerId>,
     high_watermark: Offset,
     log_start: Offset,
     records: Records,
@@ -63,13 +68,14 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: FetchRequest) ->
     let asked = usize::try_from(request.max_bytes).unwrap_or(0);
     let config_max = usize::try_from(ctx.config.kafka.fetch_max_bytes).unwrap_or(usize::MAX);
     let ours = usize::try_from(ctx.config.fetch.response_bytes_max).unwrap_or(usize::MAX);
+    let rack = Some(request.rack_id.to_string()).filter(|rack| !rack.is_empty());
     let view = match ctx.sessions.begin(session_request(request, version)) {
         Ok(view) => view,
         Err(error) => return answer(call, &failed(error), Splices::default(), Held::default()),
     };
     ctx.metrics.fetch.sessions.set(i64::try_from(ctx.sessions.count()).unwrap_or(i64::MAX));
     let wait = Duration::from_millis(u64::try_from(wait).unwrap_or(0)).min(WAIT_MAX);
-    let wanted = Wanted { view, bytes_max: asked.min(config_max).min(ours), bytes_min, wait };
+    let wanted = Wanted { rack, view, bytes_max: asked.min(config_max).min(ours), bytes_min, wait };
     let (found, held) = poll(ctx, &wanted).await;
     respond(ctx, call, &wanted, found, held)
 }
@@ -164,14 +170,16 @@ async fn look(ctx: &Context, state: Arc<State>, wanted: &Wanted) -> Result<(bool
     if doubtful {
         return Ok((true, ctx.replica.barrier().await?));
     }
+    let members = ctx.members();
+    let elsewhere = !members.serves() || nearer(&members, wanted).is_some();
     // Kafka answers at once to a fetch of nothing, and to one that wants no bytes.
-    Ok((bytes >= wanted.bytes_min || wanted.view.partitions.is_empty(), state))
+    Ok((elsewhere || bytes >= wanted.bytes_min || wanted.view.partitions.is_empty(), state))
 }
 
 /// The partition, if it may be read at that offset.
 fn check<'a>(state: &'a State, key: &PartKey, asked: &SessionPartition) -> Result<&'a Partition, KafkaError> {
     let slot = slot(state, &key.0, key.1)?;
-    check_epoch(asked.leader_epoch)?;
+    check_epoch(state, asked.leader_epoch)?;
     let partition = state.partition(slot).ok_or(KafkaError::UnknownTopicOrPartition)?;
     let deleted = asked.offset < partition.log_start && !planted(Defect::DeletedIsServed);
     if deleted || asked.offset > partition.end {
@@ -180,13 +188,22 @@ fn check<'a>(state: &'a State, key: &PartKey, asked: &SessionPartition) -> Resul
     Ok(partition)
 }
 
+/// The brokers of the consumer's zone, if this is none of them.
+fn nearer<'a>(members: &'a Members, wanted: &Wanted) -> Option<Seen<'a>> {
+    let rack = wanted.rack.as_deref()?;
+    (members.is_in(rack, None) && !members.is_in(rack, Some(members.me()))).then(|| members.seen_from(Some(rack)))
+}
+
 async fn read(ctx: &Context, state: &State, wanted: &Wanted, until: Instant) -> (Vec<Found>, Held) {
+    let members = ctx.members();
+    let nearer = nearer(&members, wanted);
     let mut found: Vec<Found> = Vec::with_capacity(wanted.view.partitions.len());
     let (mut reads, mut of) = (Vec::new(), Vec::new());
     for (key, asked) in &wanted.view.partitions {
         let mut one = Found {
             key: key.clone(),
             error: None,
+            nearer: None,
             high_watermark: Offset(-1),
             log_start: Offset(-1),
             records: Records::default(),
@@ -195,10 +212,15 @@ async fn read(ctx: &Context, state: &State, wanted: &Wanted, until: Instant) -> 
         match check(state, key, asked) {
             Ok(partition) => {
                 (one.high_watermark, one.log_start) = (partition.end, partition.log_start);
-                if asked.offset < partition.end {
+                if let Some(seen) = &nearer {
+                    one.nearer = Some(seen.leader(partition.topic, partition.index).leader);
+                } else if asked.offset < partition.end {
                     let bytes_max = usize::try_from(asked.bytes_max).unwrap_or(0);
                     reads.push(PartRead { slot: partition.slot, offset: asked.offset, bytes_max });
                     of.push(found.len());
+                } else if !members.serves() {
+                    // What is known may be read here. What comes next, this broker may not learn: the others will (H9).
+                    one.error = Some(KafkaError::NotLeaderOrFollower);
                 }
             }
             Err(error) => one.error = Some(error),
@@ -231,6 +253,7 @@ fn all(wanted: &Wanted, error: KafkaError) -> Vec<Found> {
     let of = |(key, known): &(PartKey, SessionPartition)| Found {
         key: key.clone(),
         error: Some(error),
+        nearer: None,
         high_watermark: Offset(-1),
         log_start: Offset(-1),
         records: Records::default(),
@@ -245,6 +268,7 @@ fn respond(ctx: &Context, call: &Call, wanted: &Wanted, found: Vec<Found>, held:
         !wanted.view.incremental
             || f.error.is_some() && !planted(Defect::SessionHidesErrors)
             || f.records.bytes > 0
+            || f.nearer.is_some()
             || f.high_watermark != f.known.high_watermark
             || f.log_start != f.known.log_start
     };
@@ -260,6 +284,7 @@ fn respond(ctx: &Context, call: &Call, wanted: &Wanted, found: Vec<Found>, held:
         let data = PartitionData::default()
             .with_partition_index(one.key.1.0)
             .with_error_code(one.error.map_or(0, |e| e.code()))
+            .with_preferred_read_replica(one.nearer.map_or(-1, |id| id.0).into())
             .with_high_watermark(one.high_watermark.0)
             .with_last_stable_offset(one.high_watermark.0)
             .with_log_start_offset(one.log_start.0)

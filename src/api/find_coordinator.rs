@@ -27,7 +27,7 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: FindCoordinatorR
         let coordinator = match find(ctx, call, request.key_type, &key) {
             Ok((id, at)) => coordinator
                 .with_node_id(BrokerId(id.0))
-                .with_host(text(at.host.clone()))
+                .with_host(text(at.host))
                 .with_port(i32::from(at.port))
                 .with_error_message(Some(StrBytes::default())),
             Err(refused) => coordinator
@@ -47,7 +47,7 @@ fn one(ctx: &Context, call: &Call, request: &FindCoordinatorRequest) -> FindCoor
     let response = FindCoordinatorResponse::default();
     let (response, message) = match find(ctx, call, request.key_type, &request.key) {
         Ok((id, at)) => {
-            let response = response.with_node_id(BrokerId(id.0)).with_host(text(at.host.clone()));
+            let response = response.with_node_id(BrokerId(id.0)).with_host(text(at.host));
             (response.with_port(i32::from(at.port)), "NONE".to_owned())
         }
         Err(refused) => {
@@ -58,16 +58,16 @@ fn one(ctx: &Context, call: &Call, request: &FindCoordinatorRequest) -> FindCoor
     if call.header.version >= 1 { response.with_error_message(Some(text(message))) } else { response }
 }
 
-fn find<'a>(
-    ctx: &'a Context,
-    call: &'a Call,
+fn find(
+    ctx: &Context,
+    call: &Call,
     key_type: i8,
     key: &str,
-) -> Result<(crate::types::BrokerId, &'a HostPort), Refusal> {
+) -> Result<(crate::types::BrokerId, HostPort), Refusal> {
     match key_type {
         GROUP => {
             check_group_length(ctx, key).map_err(|e| refusal(e.error, "The group id is too long."))?;
-            Ok(ctx.members.coordinator_at(key, &call.advertised))
+            Ok(ctx.members().coordinator_at(key, &call.entrance.listener, &call.entrance.advertised))
         }
         TRANSACTION => {
             let message = "This version of Strandline has no transactions yet.";

@@ -102,7 +102,7 @@ pub(super) async fn describe_all(
         let known = known.as_ref().map(|state| ctx.groups.phase(state, &name).is_some());
         let described = async move {
             let described = match known {
-                _ if !ctx.members.coordinates(&name) => Err(KafkaError::NotCoordinator.into()),
+                _ if !ctx.members().coordinates(&name) => Err(KafkaError::NotCoordinator.into()),
                 Err(_) => Err(KafkaError::CoordinatorNotAvailable.into()),
                 Ok(false) => Err(not_found(&name)),
                 Ok(true) => describe(ctx, &name).await,

@@ -35,7 +35,9 @@ pub(super) async fn handle(
         resources.extend(state.topics().map(|topic| resource(TOPIC, &topic.name)));
     }
     if wanted(BROKER) {
-        resources.extend(ctx.members.brokers(&call.advertised).map(|(id, _)| resource(BROKER, &id.to_string())));
+        let (members, entrance) = (ctx.members(), &call.entrance);
+        let brokers = members.brokers(&entrance.listener, &entrance.advertised);
+        resources.extend(brokers.map(|(id, ..)| resource(BROKER, &id.to_string())));
     }
     if wanted(GROUP) {
         resources.extend(state.configured_groups().map(|group| resource(GROUP, group)));

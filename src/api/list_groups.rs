@@ -65,7 +65,8 @@ async fn all(ctx: &Context) -> Option<Vec<Listed>> {
         let (phase, protocol, protocol_type) = (described.phase, described.protocol, described.protocol_type);
         Some(Listed { name, phase, protocol, protocol_type })
     });
-    let kept = state.groups().filter(|(name, _)| ctx.members.coordinates(name)).map(|(name, group)| {
+    let members = ctx.members();
+    let kept = state.groups().filter(|(name, _)| members.coordinates(name)).map(|(name, group)| {
         let protocol = group.protocol();
         let protocol_type = match protocol {
             GroupProtocol::Consumer => "consumer".to_owned(),

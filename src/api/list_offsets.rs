@@ -4,10 +4,10 @@ use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionRespon
 use kafka_protocol::messages::{ApiKey, ListOffsetsRequest, ListOffsetsResponse};
 use std::sync::Arc;
 
-use super::metadata::LEADER_EPOCH;
 use super::resolve::{check_epoch, slot};
 use super::table::Offered;
 use super::{Call, Context};
+use crate::cluster::epochs;
 use crate::fetch::{FetchError, TimedOffset, TopicKey};
 use crate::planted::{Defect, planted};
 use crate::state::State;
@@ -28,6 +28,8 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: ListOffsetsReque
         true => Ok(ctx.replica.state()),
         false => ctx.replica.barrier().await,
     };
+    // Records have the lowest epoch of their generation.
+    let epoch = state.as_ref().map_or(-1, |state| epochs(state).0.0);
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let key = TopicKey::Name(Arc::from(topic.name.as_str()));
@@ -37,14 +39,14 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: ListOffsetsReque
                 Ok(state) => find(ctx, state, &key, &partition, call.header.version).await,
                 Err(_) => Err(KafkaError::NotLeaderOrFollower),
             };
-            partitions.push(respond(call.header.version, partition.partition_index, found));
+            partitions.push(respond(call.header.version, epoch, partition.partition_index, found));
         }
         topics.push(ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions));
     }
     ListOffsetsResponse::default().with_topics(topics)
 }
 
-fn respond(version: i16, index: i32, found: Result<Option<TimedOffset>, KafkaError>) -> ListOffsetsPartitionResponse {
+fn respond(version: i16, epoch: i32, index: i32, found: Result<Option<TimedOffset>, KafkaError>) -> ListOffsetsPartitionResponse {
     let response = ListOffsetsPartitionResponse::default()
         .with_partition_index(index)
         .with_timestamp(-1)
@@ -52,7 +54,7 @@ fn respond(version: i16, index: i32, found: Result<Option<TimedOffset>, KafkaErr
         .with_leader_epoch(-1);
     match found {
         Ok(Some(TimedOffset { offset, timestamp })) => {
-            let epoch = if version >= 4 { LEADER_EPOCH } else { -1 };
+            let epoch = if version >= 4 { epoch } else { -1 };
             response.with_offset(offset.0).with_timestamp(timestamp.0).with_leader_epoch(epoch)
         }
         Ok(None) => response,
@@ -69,7 +71,7 @@ async fn find(
 ) -> Result<Option<TimedOffset>, KafkaError> {
     let slot = slot(state, key, PartitionIndex(asked.partition_index))?;
     if version >= 4 {
-        check_epoch(asked.current_leader_epoch)?;
+        check_epoch(state, asked.current_leader_epoch)?;
     }
     let partition = state.partition(slot).ok_or(KafkaError::UnknownTopicOrPartition)?;
     let at = |offset: Offset| Ok(Some(TimedOffset { offset, timestamp: TimestampMs(-1) }));

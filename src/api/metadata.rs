@@ -1,6 +1,7 @@
-//! Metadata (3): brokers, topics, partitions. The leader is who clients are sent to; the bucket replicates, so replicas
-//! and ISR are the leader alone, whatever replication factor was asked for. Every broker is a controller, so each names
-//! itself.
+//! Metadata (3): brokers, topics, partitions. The leader is who clients of the asking one's zone are sent to. The bucket
+//! replicates, so replicas and ISR are the leaders that each zone's clients have, whatever replication factor was asked
+//! for: rack-aware consumers and producers find a broker of their own among them (KIP-392, KIP-881, KIP-1123). Every
+//! broker is a controller, so each names itself.
 use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
@@ -14,15 +15,13 @@ use super::describe_cluster::CLUSTER_OPERATIONS;
 use super::resolve::{check_topic_name, is_internal, state_with, topic};
 use super::table::Offered;
 use super::{Call, Context};
+use crate::cluster::Seen;
 use crate::config::HostPort;
 use crate::fetch::TopicKey;
 use crate::state::Topic;
 use crate::types::{KafkaError, PartitionIndex, TopicId};
 
 pub(super) const OFFERED: Offered = Offered::new(ApiKey::Metadata, 0, 13);
-
-/// The leader epoch of a history that never forked (H11).
-pub(super) const LEADER_EPOCH: i32 = 0;
 
 /// Everything that can be done to a topic, as bits by Kafka's `AclOperation`: read, write, create, delete, alter,
 /// describe, describe and alter configs. Without an authorizer everybody may do all of it.
@@ -43,13 +42,16 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: MetadataRequest)
         let mut seen = BTreeSet::new();
         topics.into_iter().map(key).filter(|key| seen.insert(key.clone())).collect()
     });
+    let members = ctx.members();
+    let seen = members.seen_from(ctx.zone_of(call));
+    let told = members.brokers(&call.entrance.listener, &call.entrance.advertised);
     let mut response = MetadataResponse::default()
-        .with_brokers(ctx.members.brokers(&call.advertised).map(broker).collect())
+        .with_brokers(told.map(|told| broker(version, told)).collect())
         .with_cluster_id(ctx.replica.state().cluster_id().map(|id| StrBytes::from_string(id.to_string())))
-        .with_controller_id(BrokerId(ctx.members.me().0));
+        .with_controller_id(BrokerId(members.me().0));
     response.topics = match keys {
-        None => all(ctx).await,
-        Some(keys) => some(ctx, &keys, version < 4 || request.allow_auto_topic_creation).await,
+        None => all(ctx, &seen).await,
+        Some(keys) => some(ctx, &seen, &keys, version < 4 || request.allow_auto_topic_creation).await,
     };
     // Versions that don't have these flags leave them unset.
     if request.include_topic_authorized_operations {
@@ -62,23 +64,32 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: MetadataRequest)
     response
 }
 
-fn broker((id, at): (crate::types::BrokerId, &HostPort)) -> MetadataResponseBroker {
+fn broker(
+    version: i16,
+    (id, at, zone): (crate::types::BrokerId, HostPort, Option<&str>),
+) -> MetadataResponseBroker {
     MetadataResponseBroker::default()
         .with_node_id(BrokerId(id.0))
-        .with_host(StrBytes::from_string(at.host.clone()))
+        .with_host(StrBytes::from_string(at.host))
         .with_port(i32::from(at.port))
+        .with_rack(zone.filter(|_| version >= 1).map(|zone| StrBytes::from_string(zone.to_owned())))
 }
 
-async fn all(ctx: &Context) -> Vec<MetadataResponseTopic> {
+async fn all(ctx: &Context, seen: &Seen<'_>) -> Vec<MetadataResponseTopic> {
     // A list of everything is also a claim about what does not exist.
     let state = match ctx.replica.barrier().await {
         Ok(state) => state,
         Err(_) => ctx.replica.state(),
     };
-    state.topics().map(|topic| describe(ctx, topic)).collect()
+    state.topics().map(|topic| describe(seen, topic)).collect()
 }
 
-async fn some(ctx: &Context, keys: &[TopicKey], may_create: bool) -> Vec<MetadataResponseTopic> {
+async fn some(
+    ctx: &Context,
+    seen: &Seen<'_>,
+    keys: &[TopicKey],
+    may_create: bool,
+) -> Vec<MetadataResponseTopic> {
     let Ok(mut state) = state_with(ctx, keys.iter()).await else {
         return keys.iter().map(|key| missing(key, KafkaError::LeaderNotAvailable)).collect();
     };
@@ -94,7 +105,7 @@ async fn some(ctx: &Context, keys: &[TopicKey], may_create: bool) -> Vec<Metadat
     }
     errors.extend(bad.into_iter().map(|name| (name, KafkaError::InvalidTopicException)));
     let answer = |key: &TopicKey| match topic(&state, key) {
-        Some(topic) => describe(ctx, topic),
+        Some(topic) => describe(seen, topic),
         None => {
             let unknown = match key {
                 TopicKey::Id(_) => KafkaError::UnknownTopicId,
@@ -106,16 +117,17 @@ async fn some(ctx: &Context, keys: &[TopicKey], may_create: bool) -> Vec<Metadat
     keys.iter().map(answer).collect()
 }
 
-fn describe(ctx: &Context, topic: &Topic) -> MetadataResponseTopic {
+fn describe(seen: &Seen<'_>, topic: &Topic) -> MetadataResponseTopic {
     let partition = |index: usize| {
         let index = PartitionIndex(i32::try_from(index).unwrap_or(i32::MAX));
-        let leader = BrokerId(ctx.members.leader(topic.id, index).0);
+        let led = seen.leader(topic.id, index);
+        let replicas: Vec<BrokerId> = seen.replicas(topic.id, index).into_iter().map(|id| BrokerId(id.0)).collect();
         MetadataResponsePartition::default()
             .with_partition_index(index.0)
-            .with_leader_id(leader)
-            .with_leader_epoch(LEADER_EPOCH)
-            .with_replica_nodes(vec![leader])
-            .with_isr_nodes(vec![leader])
+            .with_leader_id(BrokerId(led.leader.0))
+            .with_leader_epoch(led.epoch.0)
+            .with_replica_nodes(replicas.clone())
+            .with_isr_nodes(replicas)
     };
     MetadataResponseTopic::default()
         .with_name(Some(TopicName(StrBytes::from_string(topic.name.to_string()))))

@@ -58,8 +58,9 @@ pub use table::{API_VERSIONS_RANGE, OFFERED, Offered, serve};
 pub use topic_settings::TopicSettingsCache;
 pub use unplaced::Unplaced;
 
-use crate::cluster::Members;
-use crate::config::{Config, HostPort};
+use crate::cluster::{Members, Membership, zone_of_client_id};
+use crate::config::zones::AddressZones;
+use crate::config::{Config, Entrance};
 use crate::fetch::{AnswerBudget, CachedObject, Fetcher, Reserved, Sessions};
 use crate::group::Groups;
 use crate::metadata::Replica;
@@ -80,7 +81,8 @@ pub struct Context {
     pub topic_settings: TopicSettingsCache,
     pub unplaced: Unplaced,
     pub groups: Groups,
-    pub members: Arc<Members>,
+    pub membership: Membership,
+    pub address_zones: AddressZones,
     pub config: Arc<Config>,
     pub world: World,
     pub metrics: Arc<Metrics>,
@@ -98,10 +100,26 @@ pub struct Call {
     pub connection: ConnectionId,
     /// The client's address; `None` of a connection without a network.
     pub peer: Option<IpAddr>,
-    /// What clients of this listener are told to connect to.
-    pub advertised: Arc<HostPort>,
+    /// The listener that the client came by.
+    pub entrance: Arc<Entrance>,
     /// When the request's last byte had come.
     pub received: Instant,
+}
+
+impl Context {
+    /// The brokers as they are now. One request looks once, so that its answer does not contradict itself.
+    #[must_use]
+    pub fn members(&self) -> Arc<Members> {
+        self.membership.now()
+    }
+
+    /// Where the client is: by its listener, by its address, or by what it says in its client id.
+    #[must_use]
+    pub fn zone_of<'a>(&'a self, call: &'a Call) -> Option<&'a str> {
+        let by_address = || call.peer.and_then(|peer| self.address_zones.zone_of(peer));
+        let by_client_id = || call.header.client_id.as_deref().and_then(zone_of_client_id);
+        call.entrance.zone.as_deref().or_else(by_address).or_else(by_client_id)
+    }
 }
 
 /// A response on its way to the socket, and what its bytes hold until they are written.

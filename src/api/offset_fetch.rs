@@ -130,7 +130,7 @@ async fn may_read(ctx: &Context, asked: &Asked, is_there: bool) -> Option<KafkaE
     if let Err(refused) = check_group_length(ctx, &asked.group) {
         return Some(refused.error);
     }
-    if !ctx.members.coordinates(&asked.group) {
+    if !ctx.members().coordinates(&asked.group) {
         return Some(KafkaError::NotCoordinator);
     }
     if !is_there {

@@ -1,13 +1,13 @@
-//! OffsetForLeaderEpoch (23): where an epoch ends. Epochs follow history generations (H11): in a history that never
-//! forked, every epoch up to the current one ends at the high watermark, so no consumer ever sees truncation.
+//! OffsetForLeaderEpoch (23): where an epoch ends. Records have the lowest epoch of their history generation (H11): every
+//! epoch of the present one ends at the high watermark, whoever led when, so no consumer ever sees truncation.
 use kafka_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
 use kafka_protocol::messages::{ApiKey, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 use std::sync::Arc;
 
-use super::metadata::LEADER_EPOCH;
 use super::resolve::{check_epoch, slot};
 use super::table::Offered;
 use super::{Call, Context};
+use crate::cluster::epochs;
 use crate::fetch::TopicKey;
 use crate::planted::{Defect, planted};
 use crate::types::{KafkaError, PartitionIndex};
@@ -28,14 +28,15 @@ pub(super) async fn handle(
         let partitions = topic.partitions.into_iter().map(|asked| {
             let found = state.as_ref().map_err(|_| KafkaError::NotLeaderOrFollower).and_then(|state| {
                 let slot = slot(state, &key, PartitionIndex(asked.partition))?;
-                check_epoch(asked.current_leader_epoch)?;
+                check_epoch(state, asked.current_leader_epoch)?;
                 let partition = state.partition(slot).ok_or(KafkaError::UnknownTopicOrPartition)?;
                 // An epoch that never was has no end.
-                Ok((asked.leader_epoch == LEADER_EPOCH).then_some(partition.end))
+                let (first, last) = epochs(state);
+                Ok((first.0..=last.0).contains(&asked.leader_epoch).then_some(partition.end))
             });
             let response = EpochEndOffset::default().with_partition(asked.partition);
             match found {
-                Ok(Some(end)) => response.with_leader_epoch(LEADER_EPOCH).with_end_offset(end.0),
+                Ok(Some(end)) => response.with_leader_epoch(asked.leader_epoch).with_end_offset(end.0),
                 Ok(None) => response.with_leader_epoch(-1).with_end_offset(-1),
                 Err(error) => response.with_leader_epoch(-1).with_end_offset(-1).with_error_code(error.code()),
             }

@@ -57,7 +57,8 @@ pub(super) async fn handle(ctx: &Context, mut call: Call, request: ProduceReques
     let acks = request.acks;
     let version = call.header.version;
     let keys: Vec<TopicKey> = request.topic_data.iter().map(|t| key_of(t, version)).collect();
-    let Ok(state) = state_with(ctx, keys.iter()).await else {
+    let known = state_with(ctx, keys.iter()).await;
+    let Some(state) = known.ok().filter(|_| ctx.members().serves()) else {
         for (data, key) in request.topic_data.iter().zip(&keys) {
             data.partition_data.iter().for_each(|partition| remember(ctx, key, partition));
         }

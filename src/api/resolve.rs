@@ -2,6 +2,7 @@
 use std::sync::Arc;
 
 use super::Context;
+use crate::cluster::epochs;
 use crate::fetch::TopicKey;
 use crate::metadata::Unavailable;
 use crate::planted::{Defect, planted};
@@ -43,10 +44,12 @@ pub(super) fn is_internal(name: &str) -> bool {
     matches!(name, OFFSETS_TOPIC | "__transaction_state" | "__share_group_state")
 }
 
-/// A client's idea of the leader epoch against ours, which is 0 in a history that never forked (H11). An older one, or
-/// none, is served.
-pub(super) fn check_epoch(current_leader_epoch: i32) -> Result<(), KafkaError> {
-    if current_leader_epoch > 0 { Err(KafkaError::UnknownLeaderEpoch) } else { Ok(()) }
+/// A client's idea of the leader epoch against the highest that there is (H11). An older one, or none, is served.
+///
+/// # Errors
+/// `UNKNOWN_LEADER_EPOCH`, which is true only if `state` is one after a read barrier.
+pub(super) fn check_epoch(state: &State, current_leader_epoch: i32) -> Result<(), KafkaError> {
+    if current_leader_epoch > epochs(state).1.0 { Err(KafkaError::UnknownLeaderEpoch) } else { Ok(()) }
 }
 
 /// Whether Kafka takes `name` for a topic (`org.apache.kafka.common.internals.Topic.validate`), with its message.

@@ -5,6 +5,7 @@ use super::given::Layers;
 use super::problem::Origin;
 use super::sections::JournalKind;
 use super::value::size_text;
+use super::zones::AddressZones;
 use super::{Config, HostPort};
 
 /// Adds a problem for each contradiction. `origins` says where each listener comes from.
@@ -13,6 +14,10 @@ pub(super) fn contradictions(config: &Config, origins: &[Origin], layers: &mut L
     budgets(config, layers);
     stores(config, layers);
     orders(config, layers);
+    if let Err(what) = AddressZones::parse(&config.cluster.zones_by_address) {
+        let at = layers.origin("cluster.zones_by_address");
+        layers.problem(at, "cluster.zones_by_address", what, "write a network and a zone, as `10.1.0.0/16=a`");
+    }
 }
 
 fn listeners(config: &Config, origins: &[Origin], layers: &mut Layers) {
@@ -142,9 +147,22 @@ fn stores(config: &Config, layers: &mut Layers) {
 
 /// Pairs of which the first must not be above the second.
 fn orders(config: &Config, layers: &mut Layers) {
-    let (kafka, limits) = (&config.kafka, &config.limits);
+    let (kafka, limits, cluster) = (&config.kafka, &config.limits, &config.cluster);
+    let ms = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    let pairs: [(&str, i64, &str, i64); 11] = [
+    let pairs: [(&str, i64, &str, i64); 13] = [
+        (
+            "cluster.heartbeat_interval_ms",
+            ms(cluster.heartbeat_interval_ms.saturating_mul(3)),
+            "cluster.fencing_timeout_ms",
+            ms(cluster.fencing_timeout_ms),
+        ),
+        (
+            "cluster.journal_staleness_max_ms",
+            ms(cluster.journal_staleness_max_ms.saturating_add(1)),
+            "cluster.fencing_timeout_ms",
+            ms(cluster.fencing_timeout_ms),
+        ),
         (
             "produce.puts_in_flight_local",
             count(config.produce.puts_in_flight_local),

@@ -56,7 +56,8 @@ fn default_listeners(out: &mut String) {
     out.push('\n');
     let about = "Where clients connect. `advertised` is what they are told to connect to, where that is not `address`; \
                  it must be given for 0.0.0.0 and [::]. Addresses that other machines can reach need `insecure: true`. \
-                 STRANDLINE_LISTENERS__0__NAME, STRANDLINE_LISTENERS__0__ADDRESS, STRANDLINE_LISTENERS__0__ADVERTISED";
+                 `zone` is where its clients are, if all are in one. STRANDLINE_LISTENERS__0__NAME, \
+                 STRANDLINE_LISTENERS__0__ADDRESS, STRANDLINE_LISTENERS__0__ADVERTISED, STRANDLINE_LISTENERS__0__ZONE";
     comment(out, "", about);
     line(out, "listeners:");
     for listener in Config::default().listeners {
@@ -214,9 +215,10 @@ const MARKDOWN_LISTENERS: &str = "
 | key | default | right is | what it does |
 | --- | --- | --- | --- |
 | `name` | `plain` | letters, digits, `-`, `_` | The listener's name in logs. |
+| `zone` | none | a text | The zone that clients are in who come by this listener. |
 | `address` | `127.0.0.1:9092` | host:port | What to listen on. Port 0 takes a free one. Other machines can reach it: needs `insecure: true`. |
 | `advertised` | as `address` | host:port | What clients are told to connect to. Must be given where `address` is `0.0.0.0` or `[::]`, since a guessed host name leaves clients hanging. |
 
-Item 0 is also `STRANDLINE_LISTENERS__0__NAME`, `STRANDLINE_LISTENERS__0__ADDRESS` and
-`STRANDLINE_LISTENERS__0__ADVERTISED`; the numbers that follow the file's items add more.
+Item 0 is also `STRANDLINE_LISTENERS__0__NAME`, `STRANDLINE_LISTENERS__0__ADDRESS`, `STRANDLINE_LISTENERS__0__ADVERTISED` and
+`STRANDLINE_LISTENERS__0__ZONE`; the numbers that follow the file's items add more.
 ";

@@ -22,7 +22,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("max.connection.creation.rate", "it is not there yet; use `net.connections_max`"),
     ("max.connections.per.ip.overrides", "it is not there yet; use `max.connections.per.ip`"),
     ("config.providers", "use environment variables for secrets"),
-    ("broker.rack", "zones are not there yet; leave it out"),
+    ("broker.rack", "write our `zone`"),
     ("connections.max.reauth.ms", "there is no authentication yet; leave it out"),
     ("security.providers", "there is no authentication yet; leave it out"),
     ("transaction.two.phase.commit.enable", "two-phase commit is not there yet; leave it out"),

@@ -79,7 +79,7 @@ impl Layers {
     }
 
     fn add_listeners(&mut self, at: &impl Fn(u64) -> Origin, line: u64, node: Node) {
-        const RIGHT: &str = "write items of `name`, `address` and, if clients connect to another one, `advertised`";
+        const RIGHT: &str = "write items of `name`, `address` and, if clients connect to another one, `advertised`; `zone` if all its clients are in one";
         let Node::List(items) = node else { return self.problem(at(line), "listeners", "is not a list", RIGHT) };
         for (i, item) in items.into_iter().enumerate() {
             let mut fields = BTreeMap::new();

@@ -7,7 +7,7 @@ use super::given::{Given, Layers};
 use super::problem::Origin;
 
 /// The keys of one item of `listeners`.
-pub(super) const FIELDS: [&str; 3] = ["name", "address", "advertised"];
+pub(super) const FIELDS: [&str; 4] = ["name", "address", "advertised", "zone"];
 
 /// A host and a port. The host is a name or an IP address, IPv6 without brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +65,8 @@ pub struct Listener {
     pub address: HostPort,
     /// What clients are told to connect to; `None` is `address`.
     pub advertised: Option<HostPort>,
+    /// Where clients are that come by it.
+    pub zone: Option<String>,
 }
 
 impl Listener {
@@ -75,10 +77,21 @@ impl Listener {
     }
 }
 
+/// What a client's way to this broker says: by which listener it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entrance {
+    /// The listener's name.
+    pub listener: String,
+    /// What clients of this listener are told to connect to.
+    pub advertised: HostPort,
+    /// Where they are, if all are in one zone.
+    pub zone: Option<String>,
+}
+
 impl Default for Listener {
     fn default() -> Self {
         let address = HostPort { host: "127.0.0.1".to_owned(), port: 9092 };
-        Self { name: "plain".to_owned(), address, advertised: None }
+        Self { name: "plain".to_owned(), address, advertised: None, zone: None }
     }
 }
 
@@ -111,7 +124,7 @@ fn read_one(layers: &mut Layers, index: usize, fields: &BTreeMap<&'static str, G
     }
     let name = text("name").unwrap_or_else(|| if index == 0 { "plain".to_owned() } else { format!("plain{index}") });
     let origin = fields.get("address").map_or(origin, |g| g.origin.clone());
-    Some((Listener { name, address: address?, advertised }, origin))
+    Some((Listener { name, address: address?, advertised, zone: text("zone") }, origin))
 }
 
 #[cfg(test)]

@@ -16,17 +16,18 @@ pub mod setting; // a row of the table
 pub mod topic; // Kafka's topic settings
 pub mod value; // the types that settings have
 mod yaml;
+pub mod zones; // of clients, by address
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 pub use kafka::{Compression, TimestampType};
 pub use kafka::{KafkaSettings, Migration};
-pub use listener::{HostPort, Listener};
+pub use listener::{Entrance, HostPort, Listener};
 pub use problem::{ConfigError, Origin, Problem};
 use sections::General;
 pub use sections::{
-    Admin, Bucket, Fetch, Journal, JournalKind, Limits, Log, LogFormat, LogLevel, Net, Produce, Snapshot, Validation,
+    Admin, Bucket, Cluster, Fetch, Journal, JournalKind, Limits, Log, LogFormat, LogLevel, Net, Produce, Snapshot, Validation,
 };
 use setting::Setting;
 pub use topic::TopicSettings;
@@ -36,6 +37,7 @@ pub use topic::TopicSettings;
 pub struct Config {
     pub data_dir: PathBuf,
     pub broker_id: i32,
+    pub zone: Option<String>,
     pub insecure: bool,
     /// At least one; names and addresses are distinct.
     pub listeners: Vec<Listener>,
@@ -43,6 +45,7 @@ pub struct Config {
     pub log: Log,
     pub bucket: Bucket,
     pub journal: Journal,
+    pub cluster: Cluster,
     pub produce: Produce,
     pub fetch: Fetch,
     pub net: Net,
@@ -78,8 +81,8 @@ macro_rules! sections {
     };
 }
 sections!(
-    General: "", Admin: "admin", Log: "log", Bucket: "bucket", Journal: "journal", Produce: "produce", Fetch: "fetch",
-    Net: "net", Snapshot: "snapshot", Limits: "limits", KafkaSettings: "kafka",
+    General: "", Admin: "admin", Log: "log", Bucket: "bucket", Journal: "journal", Cluster: "cluster",
+    Produce: "produce", Fetch: "fetch", Net: "net", Snapshot: "snapshot", Limits: "limits", KafkaSettings: "kafka",
 );
 
 /// Every row of the table.
@@ -137,12 +140,14 @@ impl Config {
         let config = Self {
             data_dir: general.data_dir,
             broker_id: general.broker_id,
+            zone: general.zone,
             insecure: general.insecure,
             listeners,
             admin: Admin::read(&mut layers),
             log: Log::read(&mut layers),
             bucket: Bucket::read(&mut layers),
             journal: Journal::read(&mut layers),
+            cluster: Cluster::read(&mut layers),
             produce: Produce::read(&mut layers),
             fetch: Fetch::read(&mut layers),
             net: Net::read(&mut layers),
@@ -215,12 +220,18 @@ impl Config {
 
     /// Every setting with its value, in the order of the file.
     fn shown(&self) -> Vec<setting::Shown> {
-        let general = General { data_dir: self.data_dir.clone(), broker_id: self.broker_id, insecure: self.insecure };
+        let general = General {
+            data_dir: self.data_dir.clone(),
+            broker_id: self.broker_id,
+            zone: self.zone.clone(),
+            insecure: self.insecure,
+        };
         let mut shown = general.shown();
         shown.extend(self.admin.shown());
         shown.extend(self.log.shown());
         shown.extend(self.bucket.shown());
         shown.extend(self.journal.shown());
+        shown.extend(self.cluster.shown());
         shown.extend(self.produce.shown());
         shown.extend(self.fetch.shown());
         shown.extend(self.net.shown());
@@ -237,12 +248,14 @@ impl Default for Config {
         Self {
             data_dir: general.data_dir,
             broker_id: general.broker_id,
+            zone: general.zone,
             insecure: general.insecure,
             listeners: vec![Listener::default()],
             admin: Admin::default(),
             log: Log::default(),
             bucket: Bucket::default(),
             journal: Journal::default(),
+            cluster: Cluster::default(),
             produce: Produce::default(),
             fetch: Fetch::default(),
             net: Net::default(),

@@ -45,6 +45,8 @@ section! {
         data_dir: PathBuf = path("./data");
         /// This broker's id (Kafka's `node.id`). Must be another one for each broker of a cluster, and stay the same.
         broker_id: i32 = 1, { min: 0 };
+        /// Where this broker is (Kafka's `broker.rack`): clients in the same zone are sent to it, as long as it is there.
+        zone: Option<String> = None, { unset: "no zone" };
         /// Allows listeners that other machines can reach. There is no authentication yet: whoever reaches a listener may
         /// read, write and delete everything.
         insecure: bool = false;
@@ -111,6 +113,25 @@ section! {
         /// How long an append may go without an answer before it is sent again; the same bytes, so never twice in the
         /// journal.
         append_deadline_ms: u64 = 10_000, { min: 100, max: 600_000, metric: "strandline_journal_append_seconds" };
+    }
+}
+
+section! {
+    /// How brokers of one cluster know of each other. A broker that is alone writes no heartbeats.
+    Cluster, "cluster" {
+        /// Time between the journal entries of a broker that has nothing to say but that it is there. Longer where the journal
+        /// is slow for the number of brokers.
+        heartbeat_interval_ms: u64 = 3_000, { min: 50, max: 600_000, metric: "strandline_journal_append_seconds" };
+        /// A broker that is silent for this long is given up by the others, which take over what it led. The last broker that
+        /// starts sets it for the cluster.
+        fencing_timeout_ms: u64 = 15_000, { min: 500, max: 3_600_000, metric: "strandline_cluster_fenced_brokers" };
+        /// A broker that has not heard of the journal for this long sends its clients to the others, if there are any. Must be
+        /// less than `fencing_timeout_ms`, and than a third of the session time-out of consumers.
+        journal_staleness_max_ms: u64 = 10_000, { min: 200, max: 3_600_000, metric: "strandline_cluster_serves" };
+        /// How long a stopping broker goes on answering clients, which it sends to the others. It ends when they are gone.
+        drain_wait_ms: u64 = 5_000, { min: 0, max: 600_000 };
+        /// Zones of clients by their addresses, where neither the listener nor the client says where it is: `10.1.0.0/16=a`.
+        zones_by_address: Vec<String> = Vec::new();
     }
 }
 

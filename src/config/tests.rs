@@ -156,7 +156,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("- 3\n", "strandline.yaml:1: the file is not a mapping; write `key: value` lines"),
     (
         "listeners:\n  - adress: 1\n",
-        "strandline.yaml:2: listeners.0.adress: there is no such key; write items of `name`, `address` and, if clients connect to another one, `advertised`",
+        "strandline.yaml:2: listeners.0.adress: there is no such key; write items of `name`, `address` and, if clients connect to another one, `advertised`; `zone` if all its clients are in one",
     ),
     ("listeners: []\n", "strandline.yaml:1: listeners: is empty; leave it out for the default, or write an item"),
     (

@@ -57,7 +57,7 @@ mod tests {
         ];
         let mut state = State::default();
         state.apply(Position(1), &Entry { commands, ..Entry::default() });
-        let lags = lags(&state, &Members::alone(BrokerId(1)));
+        let lags = lags(&state, &Members::of(BrokerId(1), &state));
         assert_eq!((lags.partitions.len(), lags.left_out), (GROUP_PARTITIONS_MAX, 2));
         let two = &lags.partitions[2];
         assert_eq!((&*two.group, &*two.topic, two.partition, two.committed_offset, two.lag), ("a", "t", 2, 2, -2));

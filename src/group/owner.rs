@@ -59,6 +59,8 @@ enum End {
     Idle,
     /// A change did not happen, for this reason.
     Undone(KafkaError),
+    /// Another broker coordinates the group, or did.
+    Moved,
 }
 
 /// A group with nothing to do keeps its machine this long: clients that only commit come again.
@@ -72,10 +74,20 @@ impl Owner {
     /// Serves the group until it is idle.
     pub(super) async fn run(mut self) {
         while let Some(state) = self.barrier().await {
+            if !self.coordinates() {
+                if self.turn_away(KafkaError::NotCoordinator) {
+                    return;
+                }
+                continue;
+            }
             let machine = Machine::load(self.name.clone(), self.view(&state));
             match self.serve(machine).await {
                 End::Idle => return,
-                End::Undone(error) => self.forsake(error).await,
+                End::Undone(error) => {
+                    warn!(group = %self.name, %error, "a change of the group did not happen, it is loaded again");
+                    self.forsake(error).await;
+                }
+                End::Moved => self.forsake(KafkaError::NotCoordinator).await,
             }
         }
     }
@@ -87,10 +99,7 @@ impl Owner {
                 Ok(state) => return Some(state),
                 Err(error) => {
                     info!(group = %self.name, %error, "group not loaded, its clients are told to come again");
-                    while let Ok(asked) = self.mailbox.try_recv() {
-                        let _ = asked.reply.send(Err(KafkaError::CoordinatorNotAvailable.into()));
-                    }
-                    if self.retire() {
+                    if self.turn_away(KafkaError::CoordinatorNotAvailable) {
                         return None;
                     }
                 }
@@ -101,7 +110,11 @@ impl Owner {
     async fn serve(&mut self, mut machine: Machine) -> End {
         // As the table has it. Of a machine that was just loaded, that is not known.
         let mut shown = None;
+        let mut changes = self.tools.membership.changes();
         loop {
+            if self.has_moved(&machine) {
+                return End::Moved;
+            }
             let busy = machine.deadline();
             let idle = busy.is_none() && self.unconfirmed.is_empty() && self.asked.is_empty();
             let wake = busy.or_else(|| idle.then(|| self.tools.world.now() + LINGER));
@@ -115,6 +128,8 @@ impl Owner {
                     Some(asked) => Event::Request(self.admit(asked.reply), asked.request),
                     None => return End::Idle,
                 },
+                // Its sender lives as long as the tools.
+                _ = changes.changed() => continue,
                 () = self.tools.world.sleep_until(wake.unwrap_or_else(|| self.tools.world.now())), if wake.is_some() => {
                     if idle && self.retire() {
                         return End::Idle;
@@ -135,10 +150,32 @@ impl Owner {
         }
     }
 
+    /// Whether another broker coordinates the group now, or has: then the machine knows things that are not so any more.
+    fn has_moved(&self, machine: &Machine) -> bool {
+        if !self.coordinates() {
+            return true;
+        }
+        let changing = self.unconfirmed.iter().any(|u| matches!(u, Unconfirmed::Change(_)));
+        let known = self.tools.replica.state().group(&self.name).map_or(0, |group| group.version);
+        !changing && known != machine.version()
+    }
+
     fn view<'a>(&'a self, state: &'a State) -> View<'a> {
         let world = &self.tools.world;
         let random = u128::from(world.random_u64()) << 64 | u128::from(world.random_u64());
         View { now: world.now(), wall_ms: world.wall_ms(), state, settings: &self.tools.settings, random }
+    }
+
+    fn coordinates(&self) -> bool {
+        self.tools.membership.now().coordinates(&self.name)
+    }
+
+    /// Tells who waits, and takes the owner off the table; false if somebody came meanwhile.
+    fn turn_away(&mut self, error: KafkaError) -> bool {
+        while let Ok(asked) = self.mailbox.try_recv() {
+            let _ = asked.reply.send(Err(error.into()));
+        }
+        self.retire()
     }
 
     fn retire(&mut self) -> bool {
@@ -196,7 +233,6 @@ impl Owner {
     /// Everybody who waits is told. What is still on its way ends first: a new machine must not be loaded from a State
     /// that it is about to change.
     async fn forsake(&mut self, error: KafkaError) {
-        warn!(group = %self.name, %error, "a change of the group did not happen, it is loaded again");
         for unconfirmed in std::mem::take(&mut self.unconfirmed) {
             match unconfirmed {
                 Unconfirmed::Change(outcome) => drop(outcome.await),

@@ -8,7 +8,7 @@ use super::gather::Gather;
 use super::message::{Answer, GroupError, Request};
 use super::owner::{Asked, Owner};
 use super::{Phase, expiry};
-use crate::cluster::Members;
+use crate::cluster::Membership;
 use crate::config::KafkaSettings;
 use crate::metadata::Replica;
 use crate::state::{GroupName, State};
@@ -29,7 +29,7 @@ pub struct Groups {
 pub(super) struct Tools {
     pub(super) world: World,
     pub(super) replica: Replica,
-    pub(super) members: Arc<Members>,
+    pub(super) membership: Membership,
     pub(super) settings: GroupSettings,
     pub(super) gather: Gather,
 }
@@ -47,9 +47,9 @@ struct Running {
 impl Groups {
     /// Begins with no owner running.
     #[must_use]
-    pub fn start(world: &World, replica: Replica, members: Arc<Members>, settings: GroupSettings) -> Self {
+    pub fn start(world: &World, replica: Replica, membership: Membership, settings: GroupSettings) -> Self {
         let gather = Gather::start(world, replica.clone(), &settings);
-        let tools = Tools { world: world.clone(), replica, members, settings, gather };
+        let tools = Tools { world: world.clone(), replica, membership, settings, gather };
         let groups = Self { tools: Arc::new(tools), running: Arc::default() };
         let (tools, table) = (Arc::downgrade(&groups.tools), Arc::downgrade(&groups.running));
         world.spawn("group expiry", expiry::run(world.clone(), tools, table));
@@ -92,7 +92,7 @@ impl Groups {
     /// # Errors
     /// `NOT_COORDINATOR`, which sends clients to look for the one that does.
     pub fn check_coordinator(&self, group: &str) -> Result<(), GroupError> {
-        if self.tools.members.coordinates(group) { Ok(()) } else { Err(KafkaError::NotCoordinator.into()) }
+        if self.tools.membership.now().coordinates(group) { Ok(()) } else { Err(KafkaError::NotCoordinator.into()) }
     }
 
     /// Where the group stands; what State says of it where no owner runs.

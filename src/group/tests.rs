@@ -1,15 +1,14 @@
 //! Groups over a journal in memory, in a seeded world on a paused clock: what the owner and the gatherer promise. The
 //! machines have their own scripts.
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::cluster::Members;
+use crate::cluster::Membership;
 use crate::config::KafkaSettings;
 use crate::metadata::tests::{Site, topic};
 use crate::metadata::{Replica, Started};
 use crate::state::{ChangeGroup, OffsetSpec};
-use crate::types::{BrokerId, KafkaError, Slot};
+use crate::types::{KafkaError, Slot};
 
 fn settings() -> GroupSettings {
     let kafka = KafkaSettings { offsets_retention_minutes: 60, ..KafkaSettings::default() };
@@ -19,7 +18,8 @@ fn settings() -> GroupSettings {
 async fn broker(site: &Site) -> (Replica, Groups) {
     let Started { replica, .. } = site.start(1).await;
     replica.propose(topic("orders", 1)).await.unwrap();
-    (replica.clone(), Groups::start(&site.world, replica, Arc::new(Members::alone(BrokerId(1))), settings()))
+    let membership = Membership::new(site.world.clone(), replica.clone(), Duration::from_secs(60));
+    (replica.clone(), Groups::start(&site.world, replica, membership, settings()))
 }
 
 /// A commit of somebody who is no member.

@@ -9,8 +9,8 @@ mod snapshots;
 mod start;
 mod watch;
 
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::{mpsc, oneshot};
 
 pub use owner::{Fatal, Identity};
@@ -19,7 +19,8 @@ pub use start::{Parts, StartError, Started, start};
 pub use watch::Waiter;
 
 use crate::state::{Command, Outcome, State};
-use crate::types::{Head, Slot};
+use crate::types::{BrokerId, Head, Incarnation, Slot};
+use crate::world::Instant;
 use watch::Hub;
 
 /// Commands that may wait for the append in flight; beyond it proposers wait.
@@ -37,14 +38,19 @@ struct Shared {
     /// The State that readers see. A lock, held for a pointer's copy: an owner task would cost each reader a message.
     state: RwLock<Arc<State>>,
     hub: Hub,
-    identity: Identity,
+    broker: BrokerId,
+    /// The life that it is in. It begins another when the others have fenced it.
+    incarnation: AtomicU64,
+    /// When the journal's head was known last: the time at which the call began that said so. A lock, held for a copy.
+    confirmed: Mutex<Instant>,
     /// Payload bytes that this broker appended since it started; a snapshot falls due by them.
     journal_bytes: AtomicU64,
 }
 
 /// A command on its way to the owner, and where its outcome goes.
 struct Proposed {
-    command: Command,
+    /// `None` where only an entry is wanted: a heartbeat.
+    command: Option<Command>,
     reply: oneshot::Sender<Result<Outcome, ProposeError>>,
 }
 
@@ -64,6 +70,14 @@ pub enum ProposeError {
 #[error("the journal's head can't be read: {0}")]
 pub struct Unavailable(pub String);
 
+impl Shared {
+    /// The journal's head was known by a call that began at `begun`.
+    fn confirm(&self, begun: Instant) {
+        let mut confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        *confirmed = begun.max(*confirmed);
+    }
+}
+
 impl Replica {
     /// State as it is now. Keep it as long as a request takes, not longer.
     #[must_use]
@@ -80,7 +94,22 @@ impl Replica {
     /// Who this broker is.
     #[must_use]
     pub fn identity(&self) -> Identity {
-        self.shared.identity
+        let incarnation = Incarnation(self.shared.incarnation.load(Ordering::Relaxed));
+        Identity { broker: self.shared.broker, incarnation }
+    }
+
+    /// When this broker last knew the journal's head. If that is long ago, others may have gone on without it (H9).
+    #[must_use]
+    pub fn confirmed(&self) -> Instant {
+        *self.shared.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends an entry without a command, so that the others see that this broker is there.
+    ///
+    /// # Errors
+    /// As [`Replica::propose`].
+    pub async fn heartbeat(&self) -> Result<(), ProposeError> {
+        self.enqueue(None).await?.await.map_err(|_| ProposeError::Stopped)?.map(|_| ())
     }
 
     /// Appends `command` and gives its outcome. Dropping the future does not take the command back.
@@ -99,9 +128,15 @@ impl Replica {
         &self,
         command: impl Into<Command>,
     ) -> Result<oneshot::Receiver<Result<Outcome, ProposeError>>, ProposeError> {
+        self.enqueue(Some(command.into())).await
+    }
+
+    async fn enqueue(
+        &self,
+        command: Option<Command>,
+    ) -> Result<oneshot::Receiver<Result<Outcome, ProposeError>>, ProposeError> {
         let (reply, outcome) = oneshot::channel();
-        let proposed = Proposed { command: command.into(), reply };
-        self.queue.send(proposed).await.map_err(|_| ProposeError::Stopped)?;
+        self.queue.send(Proposed { command, reply }).await.map_err(|_| ProposeError::Stopped)?;
         Ok(outcome)
     }
 

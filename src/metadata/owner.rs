@@ -10,7 +10,10 @@ use tracing::{info, warn};
 use super::{ProposeError, Proposed, Shared};
 use crate::journal::{Appended, Journal, JournalError, Proposal, Stored};
 use crate::planted::{Defect, planted};
-use crate::state::{BatchOutcome, Command, CommandKind, Entry, OFFSETS_TOPIC, Outcome, RunSpec, RunsReader, State};
+use crate::state::{
+    AnnounceBroker, BatchOutcome, BrokerProfile, Command, CommandKind, Entry, FEATURE_LEVEL_MAX, OFFSETS_TOPIC, Outcome,
+    RegisterBroker, RunSpec, RunsReader, Standing, State,
+};
 use crate::telemetry::Metrics;
 use crate::types::{BrokerId, Head, Incarnation, Position, Slot, Token};
 use crate::world::World;
@@ -42,6 +45,8 @@ pub enum Fatal {
         "another process is registered as broker {} now; if both shall run, give each a broker_id of its own", broker.0
     )]
     Replaced { broker: BrokerId },
+    #[error("broker {} was fenced and can't register again: {reason}", broker.0)]
+    Refused { broker: BrokerId, reason: String },
     #[error("journal entry {position} {reason}")]
     Entry { position: Position, reason: String },
     #[error(
@@ -63,6 +68,10 @@ pub(super) struct Owner {
     pub(super) counter: u64,
     pub(super) applied: watch::Sender<Position>,
     pub(super) hashes: OutcomeHashes,
+    /// What a cluster that this broker founds begins at.
+    pub(super) founding_level: u32,
+    /// What the others are told of this broker.
+    pub(super) profile: Arc<BrokerProfile>,
 }
 
 /// The chain hash of outcomes after each of the last positions.
@@ -109,7 +118,7 @@ impl Owner {
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Proposed>) -> Result<(), Fatal> {
         let mut carried = None;
         loop {
-            self.check_life()?;
+            self.check_life().await?;
             let first = if carried.is_some() {
                 carried.take()
             } else {
@@ -132,18 +141,65 @@ impl Owner {
     }
 
     /// A broker that was replaced while it stood still has nothing more to say: its proposals are fenced (H8), and what it
-    /// remembers of groups is another's now.
-    fn check_life(&self) -> Result<(), Fatal> {
-        let Identity { broker, incarnation } = self.shared.identity;
-        match self.state.broker(broker).and_then(|broker| broker.incarnation) {
+    /// remembers of groups is another's now. One that was fenced for its silence begins a new life.
+    async fn check_life(&mut self) -> Result<(), Fatal> {
+        let Identity { broker, incarnation } = self.identity();
+        let Some(known) = self.state.broker(broker) else { return Ok(()) };
+        match known.incarnation {
             Some(other) if other != incarnation => Err(Fatal::Replaced { broker }),
+            None if known.standing == Standing::Fenced => self.begin_life().await,
             _ => Ok(()),
         }
     }
 
+    async fn begin_life(&mut self) -> Result<(), Fatal> {
+        let broker = self.shared.broker;
+        warn!(broker = broker.0, "the other brokers gave this one up, since it was silent; it registers again");
+        self.shared.incarnation.store(new_incarnation(&self.world), Ordering::Relaxed);
+        self.counter = 0;
+        let outcomes = self.append_directly(self.registration()).await?;
+        match outcomes.into_iter().next() {
+            Some(Ok(Outcome::Refused(refusal))) => Err(Fatal::Refused { broker, reason: refusal.message }),
+            // What was not done is tried again: it is still fenced.
+            _ => Ok(()),
+        }
+    }
+
+    /// What begins a life; the first command of its first entry (H8).
+    pub(super) fn registration(&self) -> Vec<Command> {
+        let Identity { broker, incarnation } = self.identity();
+        let (broker, incarnation) = (broker.0, incarnation.0);
+        let register = RegisterBroker { broker, incarnation, feature_level_max: FEATURE_LEVEL_MAX };
+        let mut commands = vec![register.into()];
+        if self.level() >= 2 {
+            let BrokerProfile { zone, endpoints } = BrokerProfile::clone(&self.profile);
+            commands.push(AnnounceBroker { zone, endpoints }.into());
+        }
+        commands
+    }
+
+    /// The cluster's feature level; of one that is not founded yet, the one that it will have.
+    pub(super) fn level(&self) -> u32 {
+        if self.state.cluster_id().is_some() { self.state.feature_level() } else { self.founding_level }
+    }
+
+    fn identity(&self) -> Identity {
+        let incarnation = Incarnation(self.shared.incarnation.load(Ordering::Relaxed));
+        Identity { broker: self.shared.broker, incarnation }
+    }
+
     /// Appends the commands as one entry and answers their proposers.
     pub(super) async fn append(&mut self, batch: Vec<Proposed>) -> Result<(), Fatal> {
-        let (commands, mut replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|p| (p.command, p.reply)).unzip();
+        let (mut commands, mut replies, mut heard) = (Vec::new(), Vec::new(), Vec::new());
+        for Proposed { command, reply } in batch {
+            match command {
+                Some(command) => {
+                    commands.push(command);
+                    replies.push(reply);
+                }
+                None => heard.push(reply),
+            }
+        }
         self.metrics.journal.entry_commands.observe(commands.len() as f64);
         let (entry, proposal) = self.freeze(commands);
         // H15: a defect in `apply` shows here, before the entry can reach any other broker.
@@ -158,7 +214,8 @@ impl Owner {
         let appended = match self.append_until_known(proposal).await? {
             Ok(appended) => appended,
             Err(reason) => {
-                replies.into_iter().for_each(|r| drop(r.send(Err(ProposeError::NotDone(reason.clone())))));
+                let replies = replies.into_iter().chain(heard);
+                replies.for_each(|r| drop(r.send(Err(ProposeError::NotDone(reason.clone())))));
                 return Ok(());
             }
         };
@@ -174,6 +231,7 @@ impl Owner {
             // A proposer that went away needs no answer.
             let _ = reply.send(Ok(outcome));
         }
+        heard.into_iter().for_each(|reply| drop(reply.send(Ok(Outcome::Done))));
         Ok(())
     }
 
@@ -186,7 +244,7 @@ impl Owner {
             .into_iter()
             .map(|command| {
                 let (reply, outcome) = oneshot::channel();
-                (Proposed { command, reply }, outcome)
+                (Proposed { command: Some(command), reply }, outcome)
             })
             .unzip();
         self.append(batch).await?;
@@ -196,11 +254,12 @@ impl Owner {
     /// Makes the entry, whose bytes never change from here on (H8).
     fn freeze(&mut self, commands: Vec<Command>) -> (Entry, Proposal) {
         self.counter += 1;
-        let identity = self.shared.identity;
+        let identity = self.identity();
         let after = self.state.head();
         let token = Token(self.world.random_u64());
         let entry = Entry {
-            feature_level: self.state.feature_level(),
+            // One with commands of a new level says so: who does not know it stops, and skips nothing.
+            feature_level: commands.iter().map(Command::feature_level).fold(self.level(), u32::max),
             broker: identity.broker.0,
             incarnation: identity.incarnation.0,
             counter: self.counter,
@@ -227,8 +286,10 @@ impl Owner {
     async fn append_until_known(&mut self, mut proposal: Proposal) -> Result<Result<Appended, String>, Fatal> {
         let (mut refused, mut doubtful) = (0, false);
         loop {
+            let begun = self.world.now();
             match self.journal.append(proposal.clone(), self.state.head()).await {
                 Ok(appended) => {
+                    self.shared.confirm(begun);
                     if doubtful || refused > 0 {
                         info!(position = appended.position.0, "journal answers again");
                     }
@@ -257,7 +318,7 @@ impl Owner {
                 Err(JournalError::TooLarge { bytes }) => return Ok(Err(format!("an entry of {bytes} bytes"))),
                 Err(fatal) => return Err(Fatal::Journal(fatal)),
             }
-            self.world.sleep(RETRY_AFTER).await;
+            self.world.sleep(retry_after(&self.world)).await;
         }
     }
 
@@ -290,7 +351,7 @@ impl Owner {
                 }
                 Ok(page) => page,
                 Err(JournalError::NotDone(_) | JournalError::Unknown(_)) => {
-                    self.world.sleep(RETRY_AFTER).await;
+                    self.world.sleep(retry_after(&self.world)).await;
                     Vec::new()
                 }
                 Err(fatal) => return Err(Fatal::Journal(fatal)),
@@ -357,10 +418,10 @@ fn committed(command: &Command, outcome: &Outcome) -> Vec<Slot> {
 
 /// Takes what waits in the queue up to an entry's limits; gives back the one that did not fit.
 fn gather(queue: &mut mpsc::Receiver<Proposed>, batch: &mut Vec<Proposed>) -> Option<Proposed> {
-    let mut bytes = batch.iter().map(|p| size(&p.command)).sum::<usize>();
+    let mut bytes = batch.iter().map(size).sum::<usize>();
     while batch.len() < ENTRY_COMMANDS_MAX {
         let Ok(next) = queue.try_recv() else { return None };
-        bytes += size(&next.command);
+        bytes += size(&next);
         if bytes > ENTRY_BYTES_MAX {
             return Some(next);
         }
@@ -369,6 +430,15 @@ fn gather(queue: &mut mpsc::Receiver<Proposed>, batch: &mut Vec<Proposed>) -> Op
     None
 }
 
-fn size(command: &Command) -> usize {
-    prost::Message::encoded_len(command)
+fn size(proposed: &Proposed) -> usize {
+    proposed.command.as_ref().map_or(0, prost::Message::encoded_len)
+}
+
+/// Brokers that lost the journal at one time come back at different ones.
+fn retry_after(world: &World) -> Duration {
+    RETRY_AFTER / 2 + Duration::from_micros(world.random_below(RETRY_AFTER.as_micros() as u64))
+}
+
+pub(super) fn new_incarnation(world: &World) -> u64 {
+    world.random_u64() >> 1
 }

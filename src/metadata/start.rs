@@ -4,22 +4,22 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::future::try_join_all;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::barrier::{self, Barrier};
-use super::owner::{Fatal, Identity, OutcomeHashes, Owner, fold};
+use super::owner::{Fatal, OutcomeHashes, Owner, fold, new_incarnation};
 use super::snapshots::{SNAPSHOT_PREFIX, SnapshotPolicy, Snapshotter, parse_key};
 use super::{ProposeError, Proposed, QUEUE_MAX, Replica, Shared, expiry};
 use crate::journal::{Deadlined, Journal, JournalError};
 use crate::segment::ObjectName;
-use crate::state::{Bootstrap, Command, FEATURE_LEVEL_MAX, Outcome, RegisterBroker, SetSettings, Settings, State};
+use crate::state::{Bootstrap, BrokerProfile, Outcome, SetSettings, Settings, State};
 use crate::store::marker::{Claim, MarkerError, claim, peek};
 use crate::store::{Bucket, Listed, Purpose, StoreError};
 use crate::telemetry::Metrics;
-use crate::types::{BrokerId, Head, Incarnation, Position};
+use crate::types::{BrokerId, Head, KafkaError, Position};
 use crate::world::{JoinHandle, World};
 
 /// What a broker brings to its start.
@@ -29,6 +29,10 @@ pub struct Parts {
     pub world: World,
     pub metrics: Arc<Metrics>,
     pub broker: BrokerId,
+    /// What the others are told of this broker.
+    pub profile: BrokerProfile,
+    /// The feature level of a cluster that it founds.
+    pub founding_level: u32,
     /// From this broker's configuration: a new cluster gets them, an old one is brought to them.
     pub settings: Settings,
     pub snapshots: SnapshotPolicy,
@@ -264,7 +268,6 @@ async fn replay(parts: &Parts, state: &mut State, hashes: &mut OutcomeHashes) ->
 }
 
 fn build(parts: &Parts, state: State, hashes: OutcomeHashes) -> (Replica, Owner, mpsc::Receiver<Proposed>) {
-    let identity = Identity { broker: parts.broker, incarnation: Incarnation(parts.world.random_u64() >> 1) };
     let state = Arc::new(state);
     let (queue, proposed) = mpsc::channel(QUEUE_MAX);
     let (barriers, asked) = mpsc::channel(QUEUE_MAX);
@@ -272,7 +275,9 @@ fn build(parts: &Parts, state: State, hashes: OutcomeHashes) -> (Replica, Owner,
     let shared = Arc::new(Shared {
         state: RwLock::new(state.clone()),
         hub: Default::default(),
-        identity,
+        broker: parts.broker,
+        incarnation: AtomicU64::new(new_incarnation(&parts.world)),
+        confirmed: Mutex::new(parts.world.now()),
         journal_bytes: AtomicU64::new(0),
     });
     let owner = Owner {
@@ -284,6 +289,8 @@ fn build(parts: &Parts, state: State, hashes: OutcomeHashes) -> (Replica, Owner,
         counter: 0,
         applied,
         hashes,
+        founding_level: parts.founding_level,
+        profile: Arc::new(parts.profile.clone()),
     };
     let serve = barrier::run(Barrier {
         journal: parts.journal.clone(),
@@ -300,25 +307,29 @@ fn build(parts: &Parts, state: State, hashes: OutcomeHashes) -> (Replica, Owner,
 /// The broker's first entry: it founds the cluster if there is none, and begins this incarnation. Gives the cluster's
 /// id, which is another broker's choice where that one was faster.
 async fn register(owner: &mut Owner, parts: &Parts, cluster_id: String) -> Result<String, StartError> {
-    let identity = owner.shared.identity;
     if owner.state.cluster_id().is_none() {
         // Refused if another broker founds it at the same time; then the cluster is that one's.
-        let found = Bootstrap { cluster_id, settings: parts.settings };
-        accepted(owner.append_directly(vec![found.into(), registration(identity)]).await?.split_off(1))?;
+        let found = Bootstrap { cluster_id, settings: parts.settings.at_level(owner.level()) };
+        let commands = std::iter::once(found.into()).chain(owner.registration()).collect();
+        accepted(owner.append_directly(commands).await?.split_off(1))?;
     } else {
-        accepted(owner.append_directly(vec![registration(identity)]).await?)?;
+        let mut outcomes = owner.append_directly(owner.registration()).await?;
+        if outcomes.iter().any(came_too_late) {
+            // An entry of an earlier process of this broker arrived in between; this one comes after it.
+            outcomes = owner.append_directly(owner.registration()).await?;
+        }
+        accepted(outcomes)?;
     }
-    if *owner.state.settings() != parts.settings {
-        let settings = SetSettings { settings: parts.settings };
-        accepted(owner.append_directly(vec![settings.into()]).await?)?;
+    let settings = parts.settings.at_level(owner.state.feature_level());
+    if *owner.state.settings() != settings {
+        accepted(owner.append_directly(vec![SetSettings { settings }.into()]).await?)?;
     }
     let cluster_id = owner.state.cluster_id().map(ToString::to_string);
     cluster_id.ok_or_else(|| StartError::Refused("the cluster was not founded".to_owned()))
 }
 
-fn registration(identity: Identity) -> Command {
-    let (broker, incarnation) = (identity.broker.0, identity.incarnation.0);
-    RegisterBroker { broker, incarnation, feature_level_max: FEATURE_LEVEL_MAX }.into()
+fn came_too_late(outcome: &Result<Outcome, ProposeError>) -> bool {
+    matches!(outcome, Ok(Outcome::Refused(refusal)) if refusal.error == KafkaError::DuplicateBrokerRegistration)
 }
 
 fn accepted(outcomes: Vec<Result<Outcome, ProposeError>>) -> Result<(), StartError> {

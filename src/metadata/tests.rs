@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::journal::{Journal, MemoryJournal};
-use crate::state::{AllocateProducerIds, CommitRuns, CreateTopic, Entry, Settings};
+use crate::state::{AllocateProducerIds, BrokerProfile, CommitRuns, CreateTopic, Entry, FEATURE_LEVEL_MAX, Settings};
 use crate::store::{Bucket, MemoryBucket};
 use crate::telemetry::Metrics;
 use crate::types::{BrokerId, Position, ProducerId, TimestampMs, Uuid};
@@ -29,6 +29,7 @@ pub(crate) const SETTINGS: Settings = Settings {
     groups_max: 100,
     group_offsets_max: 10_000,
     group_bytes_max: 1 << 20,
+    fencing_ms: 10_000,
 };
 
 pub(crate) const NO_SNAPSHOTS: SnapshotPolicy =
@@ -52,6 +53,8 @@ impl Site {
 
     fn parts(&self, broker: i32) -> Parts {
         Parts {
+            profile: BrokerProfile::default(),
+            founding_level: FEATURE_LEVEL_MAX,
             journal: Arc::new(self.journal.clone()),
             bucket: Arc::new(self.bucket.clone()),
             world: self.world.clone(),

@@ -10,7 +10,7 @@ use super::Limits;
 use super::frame::{Ended, Frame, FrameReader};
 use super::write::{Sink, WriteEnded, Writer};
 use crate::api::{self, Answer, Call, Context, Reply};
-use crate::config::HostPort;
+use crate::config::Entrance;
 use crate::protocol::{ApiKey, FrameError, parse_header, unsupported_api_versions};
 use crate::telemetry::Metrics;
 use crate::types::{ConnectionId, Piece};
@@ -45,7 +45,7 @@ pub async fn attach(
     read: impl AsyncRead + Unpin,
     write: impl Sink + 'static,
     peer: Option<IpAddr>,
-    advertised: Arc<HostPort>,
+    entrance: Arc<Entrance>,
     stop: watch::Receiver<bool>,
 ) {
     let id = ConnectionId(ctx.world.random_u64());
@@ -53,7 +53,7 @@ pub async fn attach(
     let writer = ctx.world.spawn("connection writer", write_answers(ctx.clone(), limits.clone(), write, answers));
     let reader = FrameReader::new(read, limits.clone(), ctx.world.clone());
     let pipeline = Arc::new(Semaphore::new(limits.pipeline_depth_max));
-    let mut connection = Connection { ctx, limits, id, peer, advertised, reader, due, pipeline, stop };
+    let mut connection = Connection { ctx, limits, id, peer, entrance, reader, due, pipeline, stop };
     let ended = connection.serve().await;
     let Connection { ctx, due, .. } = connection;
     ctx.metrics.net.closed(ended);
@@ -68,7 +68,7 @@ struct Connection<R> {
     limits: Limits,
     id: ConnectionId,
     peer: Option<IpAddr>,
-    advertised: Arc<HostPort>,
+    entrance: Arc<Entrance>,
     reader: FrameReader<R>,
     due: mpsc::Sender<Due>,
     /// A place per request that is being served.
@@ -130,7 +130,7 @@ impl<R: AsyncRead + Unpin> Connection<R> {
             permit: None,
             connection: self.id,
             peer: self.peer,
-            advertised: self.advertised.clone(),
+            entrance: self.entrance.clone(),
             received,
         };
         let mut permit = Some(frame.permit);

@@ -8,14 +8,13 @@ use tracing::{info, warn};
 
 use super::{Limits, attach};
 use crate::api::Context;
-use crate::config::{HostPort, Listener};
+use crate::config::{Entrance, HostPort, Listener};
 use crate::world::JoinHandle;
 
 /// A listener that has its port.
 pub struct Bound {
-    pub name: String,
     pub address: SocketAddr,
-    pub advertised: HostPort,
+    pub entrance: Entrance,
     socket: TcpListener,
 }
 
@@ -44,7 +43,12 @@ pub async fn bind(listener: &Listener) -> Result<Bound, ListenError> {
     let HostPort { host, port } = &listener.address;
     let socket = TcpListener::bind((host.as_str(), *port)).await.map_err(failed)?;
     let address = socket.local_addr().map_err(failed)?;
-    Ok(Bound { name: listener.name.clone(), address, advertised: listener.advertised_at(address.port()), socket })
+    let entrance = Entrance {
+        listener: listener.name.clone(),
+        advertised: listener.advertised_at(address.port()),
+        zone: listener.zone.clone(),
+    };
+    Ok(Bound { address, entrance, socket })
 }
 
 /// Accepts connections until `stop`, and ends when the last of them is closed.
@@ -55,7 +59,7 @@ pub fn serve(ctx: Arc<Context>, limits: Limits, bound: Bound, stop: watch::Recei
 
 async fn accept(ctx: Arc<Context>, limits: Limits, bound: Bound, mut stop: watch::Receiver<bool>) {
     let open = Arc::new(Open::default());
-    let advertised = Arc::new(bound.advertised);
+    let entrance = Arc::new(bound.entrance);
     let (all_closed, mut closed) = tokio::sync::mpsc::channel::<()>(1);
     let mut failing = false;
     loop {
@@ -69,20 +73,20 @@ async fn accept(ctx: Arc<Context>, limits: Limits, bound: Bound, mut stop: watch
             Err(error) => {
                 // Out of files, mostly: wait until connections end.
                 if !std::mem::replace(&mut failing, true) {
-                    warn!(listener = bound.name, %error, "connections can't be accepted, trying on");
+                    warn!(listener = entrance.listener, %error, "connections can't be accepted, trying on");
                 }
                 ctx.world.sleep(std::time::Duration::from_millis(100)).await;
                 continue;
             }
         };
         if std::mem::take(&mut failing) {
-            info!(listener = bound.name, "connections are accepted again");
+            info!(listener = entrance.listener, "connections are accepted again");
         }
         let Some(place) = open.enter(peer.ip(), &limits) else {
             ctx.metrics.net.closed("limit");
             continue;
         };
-        spawn(&ctx, &limits, socket, &advertised, &stop, place, all_closed.clone());
+        spawn(&ctx, &limits, socket, &entrance, &stop, place, all_closed.clone());
     }
     drop((bound.socket, all_closed));
     // Every connection holds a sender; this ends when the last one is gone.
@@ -93,7 +97,7 @@ fn spawn(
     ctx: &Arc<Context>,
     limits: &Limits,
     socket: TcpStream,
-    advertised: &Arc<HostPort>,
+    entrance: &Arc<Entrance>,
     stop: &watch::Receiver<bool>,
     place: Place,
     alive: tokio::sync::mpsc::Sender<()>,
@@ -104,7 +108,7 @@ fn spawn(
     let _ = socket.set_nodelay(true);
     let peer = socket.peer_addr().ok().map(|peer| peer.ip());
     let (read, write) = socket.into_split();
-    let run = attach(ctx.clone(), limits.clone(), read, write, peer, advertised.clone(), stop.clone());
+    let run = attach(ctx.clone(), limits.clone(), read, write, peer, entrance.clone(), stop.clone());
     let ctx = ctx.clone();
     ctx.clone().world.spawn("connection", async move {
         run.await;

@@ -2,13 +2,15 @@
 use std::fs::DirBuilder;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::ServerError;
 use crate::api::{Context, ProducerIds, TopicSettingsCache, Unplaced};
 use crate::cache::{CacheLimits, ObjectCache};
-use crate::cluster::Members;
-use crate::config::{Config, JournalKind};
+use crate::cluster::{Membership, Task, Timing};
+use crate::config::zones::AddressZones;
+use crate::config::{Config, Entrance, JournalKind};
 use crate::disk::make_durable;
 use crate::fetch::{AnswerBudget, Fetcher, Sessions};
 use crate::group::{GroupSettings, Groups};
@@ -16,7 +18,7 @@ use crate::journal::{Journal, MemoryJournal, Observed as ObservedJournal, Sqlite
 use crate::metadata::{Fatal, Parts, SnapshotPolicy, Started, start};
 use crate::net::{Budget, Limits};
 use crate::produce::{Batcher, FlushRule, PutPolicy};
-use crate::state::Settings;
+use crate::state::{BrokerProfile, Endpoint, FEATURE_LEVEL_MAX, Settings};
 use crate::store::{Bucket, BucketSettings, open_observed, probe::probe};
 use crate::telemetry::Metrics;
 use crate::types::BrokerId;
@@ -26,6 +28,8 @@ use crate::world::{JoinHandle, World};
 pub struct Broker {
     pub context: Arc<Context>,
     pub limits: Limits,
+    /// True when others have told the broker to go (`strandline broker drain`).
+    pub drained: watch::Receiver<bool>,
     /// Ends when the broker can't go on.
     pub owner: JoinHandle<Result<(), Fatal>>,
     /// Ends after the last answer, when `context` is gone.
@@ -33,39 +37,41 @@ pub struct Broker {
 }
 
 /// A broker over the journal and the bucket that its configuration names.
-pub(super) async fn broker(config: &Arc<Config>, world: &World, metrics: &Arc<Metrics>) -> Result<Broker, ServerError> {
+pub(super) async fn broker(
+    config: &Arc<Config>,
+    world: &World,
+    metrics: &Arc<Metrics>,
+    entrances: &[Entrance],
+) -> Result<Broker, ServerError> {
     create_data_dir(config)?;
     let journal = Arc::new(ObservedJournal::new(journal(config).await?, world.clone(), metrics.clone()));
     let bucket = bucket(config, world, metrics).await?;
-    let members = Members::alone(BrokerId(config.broker_id));
-    assemble(config, world, metrics, journal, bucket, members).await
+    assemble(config, world, metrics, journal, bucket, entrances).await
 }
 
-/// A broker over this journal and bucket, in this world, one of these `members`; of its configuration only what is about
-/// none of them is used.
+/// A broker over this journal and bucket, in this world, which clients reach by these `entrances`; of its configuration
+/// only what is about none of them is used.
 ///
 /// # Errors
 /// Every reason for which going on could lose or mix up data.
-///
-/// # Panics
-/// If the configuration has another id for this broker than `members`.
 pub async fn assemble(
     config: &Arc<Config>,
     world: &World,
     metrics: &Arc<Metrics>,
     journal: Arc<dyn Journal>,
     bucket: Arc<dyn Bucket>,
-    members: Members,
+    entrances: &[Entrance],
 ) -> Result<Broker, ServerError> {
-    assert_eq!(config.broker_id, members.me().0, "a broker has one id");
-    let members = Arc::new(members);
+    let (profile, settings) = (profile(config, entrances), settings(config));
     let parts = Parts {
         journal,
         bucket: bucket.clone(),
         world: world.clone(),
         metrics: metrics.clone(),
-        broker: members.me(),
-        settings: settings(config),
+        broker: BrokerId(config.broker_id),
+        profile: profile.clone(),
+        founding_level: FEATURE_LEVEL_MAX,
+        settings,
         snapshots: SnapshotPolicy {
             entries: config.snapshot.entries_between,
             bytes: config.snapshot.bytes_between,
@@ -75,6 +81,21 @@ pub async fn assemble(
         append_deadline: Duration::from_millis(config.journal.append_deadline_ms),
     };
     let Started { replica, owner } = start(parts).await?;
+    let ms = Duration::from_millis;
+    let staleness_max = ms(config.cluster.journal_staleness_max_ms);
+    let membership = Membership::new(world.clone(), replica.clone(), staleness_max);
+    let (told, drained) = watch::channel(false);
+    let timing = Timing { heartbeat: ms(config.cluster.heartbeat_interval_ms) };
+    let task = Task {
+        world: world.clone(),
+        replica: replica.clone(),
+        membership: membership.clone(),
+        timing,
+        profile,
+        settings,
+        drained: told,
+    };
+    task.start();
     let cache_limits = CacheLimits { bytes: size(config.fetch.cache_bytes_max), loads: config.fetch.cold_reads_max };
     let cache = Arc::new(ObjectCache::new(bucket.clone(), world.clone(), metrics.clone(), cache_limits));
     let (producer, batcher) = crate::produce::start(Batcher {
@@ -99,14 +120,15 @@ pub async fn assemble(
         producer_ids: ProducerIds::start(world, replica.clone()),
         topic_settings: TopicSettingsCache::new(config.clone()),
         unplaced: Unplaced::default(),
-        groups: Groups::start(world, replica.clone(), members.clone(), group_settings(config)),
-        members,
+        groups: Groups::start(world, replica.clone(), membership.clone(), group_settings(config)),
+        membership,
+        address_zones: AddressZones::parse(&config.cluster.zones_by_address).unwrap_or_default(),
         replica,
         config: config.clone(),
         world: world.clone(),
         metrics: metrics.clone(),
     };
-    Ok(Broker { context: Arc::new(context), limits: limits(config), owner, batcher })
+    Ok(Broker { context: Arc::new(context), limits: limits(config), drained, owner, batcher })
 }
 
 fn create_data_dir(config: &Config) -> Result<(), ServerError> {
@@ -154,6 +176,20 @@ fn settings(config: &Config) -> Settings {
         groups_max: count(limits.groups_max),
         group_offsets_max: count(limits.group_offsets_max),
         group_bytes_max: limits.group_bytes_max,
+        fencing_ms: i64::try_from(config.cluster.fencing_timeout_ms).unwrap_or(i64::MAX),
+    }
+}
+
+/// What the others tell clients of this broker.
+fn profile(config: &Config, entrances: &[Entrance]) -> BrokerProfile {
+    let endpoint = |entrance: &Entrance| Endpoint {
+        listener: entrance.listener.clone(),
+        host: entrance.advertised.host.clone(),
+        port: entrance.advertised.port.into(),
+    };
+    BrokerProfile {
+        zone: config.zone.clone().unwrap_or_default(),
+        endpoints: entrances.iter().map(endpoint).collect(),
     }
 }
 

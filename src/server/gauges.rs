@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::api::Context;
 use crate::group::lags;
 use crate::net::Budget;
+use crate::state::Standing;
 use crate::telemetry::lags::GroupLags;
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -14,7 +15,7 @@ pub(super) fn show_lags(context: &Arc<Context>) {
     // Metrics outlive the broker, and must not keep it.
     let weak = Arc::downgrade(context);
     context.metrics.lags.come_from(move || match weak.upgrade() {
-        Some(context) => lags(&context.replica.state(), &context.members),
+        Some(context) => lags(&context.replica.state(), &context.members()),
         None => GroupLags::default(),
     });
 }
@@ -35,9 +36,13 @@ pub(super) async fn run(context: Arc<Context>, budget: Arc<Budget>) {
         metrics.state.groups.set(count(state.group_count()));
         metrics.state.group_offsets.set(i64::try_from(state.group_offset_count()).unwrap_or(i64::MAX));
         metrics.state.group_bytes.set(i64::try_from(state.group_bytes()).unwrap_or(i64::MAX));
+        metrics.cluster.members.set(count(state.brokers().filter(|broker| broker.is_member()).count()));
+        let fenced = state.brokers().filter(|broker| broker.standing == Standing::Fenced);
+        metrics.cluster.fenced_brokers.set(count(fenced.count()));
         metrics.net.frame_bytes.set(count(budget.used()));
         if let Some(context) = weak.upgrade() {
             metrics.fetch.answer_bytes.set(count(context.answers.used()));
+            metrics.cluster.serves.set(i64::from(context.members().serves()));
         }
         drop(state);
         world.sleep(EVERY).await;

@@ -6,7 +6,7 @@ mod gauges;
 mod stop;
 
 pub use build::{Broker, assemble};
-pub use stop::finish;
+pub use stop::{finish, hand_over};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::cli;
-use crate::config::{Config, JournalKind};
+use crate::config::{Config, Entrance, JournalKind};
 use crate::metadata::{Fatal, StartError};
 use crate::net::{self, ListenError};
 use crate::store::OpenError as BucketError;
@@ -59,10 +59,11 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
         bound.push(net::bind(listener).await?);
     }
     serve_admin(&config, &world, &metrics, &health, stopping.clone()).await?;
-    let broker = build::broker(&config, &world, &metrics).await?;
+    let entrances: Vec<Entrance> = bound.iter().map(|b| b.entrance.clone()).collect();
+    let broker = build::broker(&config, &world, &metrics, &entrances).await?;
     gauges::show_lags(&broker.context);
     world.spawn("gauges", gauges::run(broker.context.clone(), broker.limits.budget.clone()));
-    let addresses: Vec<_> = bound.iter().map(|b| (b.name.clone(), b.address)).collect();
+    let addresses: Vec<_> = bound.iter().map(|b| (b.entrance.listener.clone(), b.address)).collect();
     let listeners: Vec<_> = bound
         .into_iter()
         .map(|b| net::serve(broker.context.clone(), broker.limits.clone(), b, stopping.clone()))
@@ -74,14 +75,21 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     let millis = (world.now() - begun).as_millis();
     info!(broker = config.broker_id, millis, "broker is ready");
     greet(&config, &addresses);
-    let mut owner = broker.owner;
+    let (mut owner, mut told_to_go) = (broker.owner, broker.drained);
     let told = tokio::select! {
         biased;
         ended = &mut owner => return Err(fatal(ended)),
         told = told => told,
+        _ = told_to_go.wait_for(|told| *told) => "drain",
     };
-    info!(signal = told, "stopping: no new connections, what was taken is finished");
     health.object("stop", "the broker is stopping");
+    info!(signal = told, "stopping: clients are sent to the others, if there are any");
+    tokio::select! {
+        biased;
+        ended = &mut owner => return Err(fatal(ended)),
+        () = stop::hand_over(&broker.context) => {}
+    }
+    info!("no new connections, what was taken is finished");
     stop.send_replace(true);
     let patience = Duration::from_millis(config.net.drain_timeout_ms);
     let drained = world.timeout(patience, async {
@@ -93,6 +101,7 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     if drained.await.is_none() {
         warn!(millis = patience.as_millis(), "clients did not let go in time, their connections are cut");
     }
+    drop(told_to_go);
     stop::finish(broker.context, broker.batcher, owner).await?;
     info!("stopped");
     Ok(())

@@ -1,12 +1,17 @@
 //! How a broker stops: signals, and the order in which its tasks end.
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+
+/// How often it is looked whether the last client of a draining broker has gone.
+const CLIENTS_LOOK_EVERY: Duration = Duration::from_millis(100);
 
 use super::{ServerError, fatal};
 use crate::api::Context;
 use crate::metadata::Fatal;
-use crate::state::UnregisterBroker;
+use crate::state::{DrainBroker, UnregisterBroker};
 use crate::world::JoinHandle;
 
 /// Resolves to the name of the first signal that tells the process to stop.
@@ -20,6 +25,26 @@ pub(super) fn signals() -> std::io::Result<impl Future<Output = &'static str>> {
             _ = interrupt.recv() => "SIGINT",
         }
     })
+}
+
+/// Takes the broker out of the cluster, and goes on answering until its clients have gone to the others or the time for it
+/// is over. Ends at once where there are no others.
+pub async fn hand_over(context: &Context) {
+    if !context.members().has_others() {
+        return;
+    }
+    let (world, broker) = (&context.world, context.membership.me().0);
+    let patience = Duration::from_millis(context.config.cluster.drain_wait_ms);
+    let moved = async {
+        // If the journal does not take it, the others notice when this broker has been silent for long.
+        let _ = context.replica.propose(DrainBroker { broker }).await;
+        while context.metrics.net.connections.get() > 0 {
+            world.sleep(CLIENTS_LOOK_EVERY).await;
+        }
+    };
+    if world.timeout(patience, moved).await.is_none() {
+        info!(millis = patience.as_millis(), "some clients have not moved to the other brokers");
+    }
 }
 
 /// Ends what no client can reach any more: the last flush, then the registration as the very last entry (H8).

@@ -13,8 +13,7 @@ use std::sync::Arc;
 
 use super::build;
 use crate::api::{Answer, Call, Context, OFFERED, serve};
-use crate::cluster::Members;
-use crate::config::{Config, HostPort};
+use crate::config::{Config, Entrance, HostPort};
 use crate::protocol::RequestHeader;
 use crate::telemetry::Metrics;
 use crate::types::{ConnectionId, KafkaError, TimestampMs, Uuid};
@@ -41,11 +40,13 @@ fn config(settings: &str) -> Arc<Config> {
 async fn broker(settings: &str) -> Arc<Context> {
     let config = config(settings);
     let metrics = Arc::new(Metrics::new(TimestampMs(0)));
-    build::broker(&config, &World::seeded(1), &metrics).await.unwrap().context
+    build::broker(&config, &World::seeded(1), &metrics, &[entrance(1)]).await.unwrap().context
 }
 
-fn alone() -> Members {
-    Members::alone(crate::types::BrokerId(1))
+/// How clients come to a broker.
+fn entrance(id: i32) -> Entrance {
+    let advertised = HostPort::parse(&format!("broker-{id}.example:909{id}")).unwrap();
+    Entrance { listener: "plain".to_owned(), advertised, zone: None }
 }
 
 /// Asks as a client would, over the bytes of request and response.
@@ -63,7 +64,7 @@ where
         permit: None,
         connection: ConnectionId(1),
         peer: None,
-        advertised: Arc::new(HostPort::parse("broker.example:9092").unwrap()),
+        entrance: Arc::new(entrance(ctx.config.broker_id)),
         received: ctx.world.now(),
     };
     let reply = match serve(ctx, call).await {
@@ -207,7 +208,7 @@ async fn admin_apis_answer_in_every_version_that_is_offered() {
             request.endpoint_type = 1;
         }
         let found = ask(ctx, v, request).await;
-        assert_eq!((found.error_code, &*found.brokers[0].host), (0, "broker.example"));
+        assert_eq!((found.error_code, &*found.brokers[0].host), (0, "broker-1.example"));
         assert_eq!(found.cluster_id.as_str(), &**ctx.replica.state().cluster_id().unwrap());
         if v >= 1 {
             let controllers = ask(ctx, v, DescribeClusterRequest::default().with_endpoint_type(2)).await;

@@ -10,7 +10,7 @@ macro_rules! commands {
         /// One change.
         #[derive(Clone, PartialEq, prost::Message)]
         pub struct Command {
-            #[prost(oneof = "CommandKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18")]
+            #[prost(oneof = "CommandKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22")]
             pub kind: Option<CommandKind>,
         }
 
@@ -47,6 +47,22 @@ commands! {
     "16" CommitOffsets,
     "17" DeleteOffsets,
     "18" AlterGroupConfigs,
+    "19" AnnounceBroker,
+    "20" DrainBroker,
+    "21" FenceBroker,
+    "22" RaiseFeatureLevel,
+}
+
+impl Command {
+    /// The lowest feature level that knows this command.
+    #[must_use]
+    pub fn feature_level(&self) -> u32 {
+        match &self.kind {
+            Some(CommandKind::RaiseFeatureLevel(raise)) => raise.level,
+            Some(CommandKind::AnnounceBroker(_) | CommandKind::DrainBroker(_) | CommandKind::FenceBroker(_)) => 2,
+            _ => 1,
+        }
+    }
 }
 
 /// The first command of a journal: the cluster's id and its settings.
@@ -75,6 +91,53 @@ pub struct RegisterBroker {
 pub struct UnregisterBroker {
     #[prost(int32, tag = "1")]
     pub broker: i32,
+}
+
+/// Says where the proposer is and how clients reach it; from then on they are sent to it. From level 2 on.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AnnounceBroker {
+    /// Empty for none.
+    #[prost(string, tag = "1")]
+    pub zone: String,
+    #[prost(message, repeated, tag = "2")]
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// Where clients reach a broker that came by a listener of this name.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct Endpoint {
+    #[prost(string, tag = "1")]
+    pub listener: String,
+    #[prost(string, tag = "2")]
+    pub host: String,
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+}
+
+/// Takes leadership and coordination from a broker, which stops when they have moved. From level 2 on.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct DrainBroker {
+    #[prost(int32, tag = "1")]
+    pub broker: i32,
+}
+
+/// Ends the incarnation of a broker that was silent, unless it has spoken since (H12). From level 2 on.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct FenceBroker {
+    #[prost(int32, tag = "1")]
+    pub broker: i32,
+    #[prost(uint64, tag = "2")]
+    pub incarnation: u64,
+    /// Its last entry, as the proposer saw it; a later one saves it.
+    #[prost(uint64, tag = "3")]
+    pub last_position: u64,
+}
+
+/// Finalises a feature level: from here on entries and snapshots are written at it. Not taken back.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RaiseFeatureLevel {
+    #[prost(uint32, tag = "1")]
+    pub level: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

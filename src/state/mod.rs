@@ -5,6 +5,7 @@
 //! keep a State as long as they like, and a snapshot is written while the next entries are applied. Formats:
 //! `docs/formats/journal.md`, `docs/formats/snapshot.md`. Tests: beside each file, golden files in `tests/golden/`.
 mod apply;
+mod broker;
 mod command;
 mod entry;
 mod fields;
@@ -21,10 +22,12 @@ mod topic;
 mod varint;
 
 pub use apply::State;
+pub use broker::{Broker, BrokerProfile, Standing};
 pub use command::{
-    AllocateProducerIds, AlterGroupConfigs, AlterTopicConfigs, Bootstrap, Command, CommandKind, CommitRuns,
-    ConfigChange, CreatePartitions, CreateTopic, DeleteRecords, DeleteTopic, ExpireProducers, ExpiredProducer,
-    RegisterBroker, SetSettings, SnapshotTaken, UnregisterBroker,
+    AllocateProducerIds, AlterGroupConfigs, AlterTopicConfigs, AnnounceBroker, Bootstrap, Command, CommandKind,
+    CommitRuns, ConfigChange, CreatePartitions, CreateTopic, DeleteRecords, DeleteTopic, DrainBroker, Endpoint,
+    ExpireProducers, ExpiredProducer, FenceBroker, RaiseFeatureLevel, RegisterBroker, SetSettings, SnapshotTaken,
+    UnregisterBroker,
 };
 pub use entry::{Entry, EntryError, FEATURE_LEVEL_MAX};
 pub use group::{
@@ -38,4 +41,4 @@ pub use runs::{BatchSpec, ProducerSpec, RunSpec, RunsReader, RunsWriter};
 pub use settings::Settings;
 pub use snapshot::{SnapshotError, SnapshotHeader};
 pub use tail::{Run, Tail};
-pub use topic::{Broker, KeptSnapshot, ObjectMeta, Partition, Topic};
+pub use topic::{KeptSnapshot, ObjectMeta, Partition, Topic};

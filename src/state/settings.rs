@@ -33,4 +33,15 @@ pub struct Settings {
     /// Bytes of the members and assignments of all groups.
     #[prost(uint64, tag = "10")]
     pub group_bytes_max: u64,
+    /// A broker that is silent for this long may be fenced, in ms. From level 2 on; 0 is never.
+    #[prost(int64, tag = "11")]
+    pub fencing_ms: i64,
+}
+
+impl Settings {
+    /// As they are written at this feature level: without what it does not know.
+    #[must_use]
+    pub fn at_level(self, level: u32) -> Self {
+        Self { fencing_ms: if level >= 2 { self.fencing_ms } else { 0 }, ..self }
+    }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::apply::State;
-use super::command::ConfigChange;
+use super::broker::{Beat, Broker, BrokerProfile, Pulse, Standing};
+use super::command::{ConfigChange, Endpoint};
 use super::entry::FEATURE_LEVEL_MAX;
 use super::fields;
 use super::group::{Group, GroupBody};
@@ -14,7 +15,7 @@ use super::offsets_topic::{Tombstone, TombstoneBody};
 use super::producer::{BatchSequence, Moment, ProducerState};
 use super::settings::Settings;
 use super::tail::{Run, Tail};
-use super::topic::{Broker, KeptSnapshot, ObjectMeta, Partition, Topic};
+use super::topic::{KeptSnapshot, ObjectMeta, Partition, Topic};
 use super::varint;
 use crate::planted::{Defect, planted};
 use crate::segment::ObjectName;
@@ -95,6 +96,11 @@ struct Body {
     group_configs: Vec<GroupConfigsBody>,
     #[prost(message, repeated, tag = "20")]
     offset_tombstones: Vec<TombstoneBody>,
+    /// From level 2 on, as is the next.
+    #[prost(uint32, tag = "21")]
+    membership: u32,
+    #[prost(uint32, tag = "22")]
+    membership_floor: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -186,6 +192,24 @@ struct BrokerBody {
     last_position: u64,
     #[prost(uint32, tag = "5")]
     feature_level_max: u32,
+    /// From level 2 on, as are all below.
+    #[prost(uint32, tag = "6")]
+    standing: u32,
+    #[prost(uint64, tag = "7")]
+    registered: u64,
+    #[prost(uint64, tag = "8")]
+    changed: u64,
+    #[prost(uint32, tag = "9")]
+    turn: u32,
+    #[prost(string, tag = "10")]
+    zone: String,
+    #[prost(message, repeated, tag = "11")]
+    endpoints: Vec<Endpoint>,
+    #[prost(int64, tag = "12")]
+    last_ms: i64,
+    /// Per beat, oldest first: position (difference), wall clock (difference).
+    #[prost(bytes = "vec", tag = "13")]
+    beats: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -254,12 +278,14 @@ impl State {
             topics: self.topics.values().map(|t| self.topic_body(t)).collect(),
             objects: self.objects.iter().map(|(id, meta)| object_body(*id, meta)).collect(),
             producers: self.producers().map(|(slot, id, p)| producer_body(slot, id, &p)).collect(),
-            brokers: self.brokers.values().map(broker_body).collect(),
+            brokers: self.brokers.values().map(|broker| broker_body(broker, self.feature_level)).collect(),
             snapshots: self.snapshots.iter().map(kept_body).collect(),
             groups: self.groups.iter().map(|(name, group)| group.body(name)).collect(),
             next_group_sequence: self.next_group_sequence,
             group_configs: self.group_configs.iter().map(|(name, c)| group_configs_body(name, c)).collect(),
             offset_tombstones: self.tombstone_bodies(),
+            membership: self.membership,
+            membership_floor: self.membership_floor,
         }
     }
 
@@ -336,13 +362,29 @@ fn producer_body(slot: Slot, id: ProducerId, producer: &ProducerState) -> Produc
     }
 }
 
-fn broker_body(broker: &Broker) -> BrokerBody {
+fn broker_body(broker: &Broker, level: u32) -> BrokerBody {
+    let mut beats = Vec::new();
+    let (mut position, mut wall_ms) = (0, 0);
+    for beat in broker.pulse.beats.iter() {
+        varint::put(&mut beats, beat.position.0 - position);
+        varint::put_signed(&mut beats, beat.wall_ms.0.wrapping_sub(wall_ms));
+        (position, wall_ms) = (beat.position.0, beat.wall_ms.0);
+    }
     BrokerBody {
         id: broker.id.0,
         incarnation: broker.incarnation.map(|i| i.0),
         last_counter: broker.last_counter,
         last_position: broker.last_position.0,
         feature_level_max: broker.feature_level_max,
+        // At level 1 it follows from the incarnation.
+        standing: if level >= 2 { broker.standing.number() } else { 0 },
+        registered: broker.registered.0,
+        changed: broker.changed.0,
+        turn: broker.turn,
+        zone: broker.profile.zone.clone(),
+        endpoints: broker.profile.endpoints.clone(),
+        last_ms: broker.pulse.last_ms.0,
+        beats,
     }
 }
 
@@ -386,7 +428,9 @@ fn restore(body: Body, whole: &[u8]) -> Option<State> {
     }
     state.objects = objects.into_iter().collect();
     fields::each(whole, PRODUCERS).try_for_each(|producer| restore_producer(&mut state, producer))?;
-    state.brokers = body.brokers.into_iter().map(restore_broker).collect();
+    let brokers = body.brokers.into_iter().map(|broker| restore_broker(broker, state.feature_level));
+    state.brokers = brokers.collect::<Option<_>>()?;
+    (state.membership, state.membership_floor) = (body.membership, body.membership_floor);
     state.snapshots = body.snapshots.into_iter().map(restore_kept).collect();
     for group in body.groups {
         let (name, group) = Group::restore(group);
@@ -491,16 +535,34 @@ fn restore_producer(state: &mut State, producer: &[u8]) -> Option<()> {
     state.producers.set((slot, ProducerId(body.id)), &producer).then_some(())
 }
 
-fn restore_broker(body: BrokerBody) -> (BrokerId, Broker) {
+fn restore_broker(body: BrokerBody, level: u32) -> Option<(BrokerId, Broker)> {
     let id = BrokerId(body.id);
+    let standing = match level {
+        ..2 if body.incarnation.is_some() => Standing::Active,
+        ..2 => Standing::Gone,
+        _ => Standing::from_number(body.standing)?,
+    };
+    let (mut beats, mut input) = (Vec::new(), body.beats.as_slice());
+    let (mut position, mut wall_ms) = (0_u64, 0_i64);
+    while !input.is_empty() {
+        position = position.checked_add(varint::take(&mut input)?)?;
+        wall_ms = wall_ms.wrapping_add(varint::take_signed(&mut input)?);
+        beats.push(Beat { position: Position(position), wall_ms: TimestampMs(wall_ms) });
+    }
     let broker = Broker {
         id,
         incarnation: body.incarnation.map(Incarnation),
         last_counter: body.last_counter,
         last_position: Position(body.last_position),
         feature_level_max: body.feature_level_max,
+        standing,
+        registered: Position(body.registered),
+        changed: Position(body.changed),
+        turn: body.turn,
+        profile: Arc::new(BrokerProfile { zone: body.zone, endpoints: body.endpoints }),
+        pulse: Pulse { last_ms: TimestampMs(body.last_ms), beats: Arc::new(beats) },
     };
-    (id, broker)
+    Some((id, broker))
 }
 
 fn restore_kept(body: KeptBody) -> KeptSnapshot {

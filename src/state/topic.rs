@@ -1,10 +1,8 @@
-//! The things that State is made of: topics, partitions, objects, brokers, kept snapshots.
+//! The things that State is made of: topics, partitions, objects, kept snapshots.
 use std::collections::BTreeMap;
 
 use crate::segment::ObjectName;
-use crate::types::{
-    BrokerId, Head, Incarnation, Offset, PartitionIndex, Position, Slot, TimestampMs, TopicId, TopicName,
-};
+use crate::types::{Head, Offset, PartitionIndex, Position, Slot, TimestampMs, TopicId, TopicName};
 
 use super::tail::Tail;
 
@@ -49,18 +47,6 @@ pub struct ObjectMeta {
     pub bytes: u32,
     /// Runs in it that a partition still holds.
     pub live_runs: u32,
-}
-
-/// A registered broker.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Broker {
-    pub id: BrokerId,
-    /// `None` after it unregistered.
-    pub incarnation: Option<Incarnation>,
-    /// The highest counter of that incarnation; lower or equal ones are ignored.
-    pub last_counter: u64,
-    pub last_position: Position,
-    pub feature_level_max: u32,
 }
 
 /// A snapshot that State keeps from being swept.

@@ -275,6 +275,18 @@ room! {
 }
 
 room! {
+    /// The brokers of the cluster, as this one sees them.
+    Cluster, "cluster" {
+        /// Brokers that take part.
+        members: Gauge,
+        /// 1 while clients may stay at this broker; 0 while it drains, or has not heard of the journal for long.
+        serves: Gauge,
+        /// Brokers that are fenced for their silence and did not come back.
+        fenced_brokers: Gauge,
+    }
+}
+
+room! {
     /// The process.
     Process, "process" {
         /// Resident memory, in bytes (Linux; else 0).
@@ -297,6 +309,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
         State::NAMES,
         Snapshot::NAMES,
         NetTotals::NAMES,
+        Cluster::NAMES,
         Process::NAMES,
         Lags::NAMES,
     ];
@@ -343,6 +356,7 @@ pub struct Metrics {
     pub state: State,
     pub snapshot: Snapshot,
     pub net: Net,
+    pub cluster: Cluster,
     pub process: Process,
     pub lags: Lags,
 }
@@ -358,7 +372,7 @@ impl Metrics {
         let (produce, fetch) = (Produce::register(&mut registry), Fetch::register(&mut registry));
         let (cache, state) = (Cache::register(&mut registry), State::register(&mut registry));
         let (snapshot, net) = (Snapshot::register(&mut registry), Net::register(&mut registry));
-        let process = Process::register(&mut registry);
+        let (cluster, process) = (Cluster::register(&mut registry), Process::register(&mut registry));
         let lags = Lags::register(&mut registry);
         process.start_time_seconds.set(seconds_of(started.0));
         let snapshot_at_ms = AtomicI64::new(NEVER);
@@ -374,6 +388,7 @@ impl Metrics {
             state,
             snapshot,
             net,
+            cluster,
             process,
             lags,
         }

@@ -3,8 +3,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use strandline::cluster::Members;
-use strandline::config::{Config, HostPort};
+use strandline::config::{Config, Entrance, HostPort};
 use strandline::journal::MemoryJournal;
 use strandline::net;
 use strandline::server::{Broker, assemble};
@@ -53,14 +52,14 @@ async fn serve(frames: &[Bytes]) -> Vec<Bytes> {
     let world = World::seeded(1);
     let metrics = Arc::new(Metrics::new(TimestampMs(0)));
     let (journal, bucket) = (Arc::new(MemoryJournal::new()), Arc::new(MemoryBucket::new()));
-    let members = Members::alone(BrokerId(1));
-    let broker = assemble(&config(), &world, &metrics, journal, bucket, members).await;
-    let Broker { context, limits, owner, batcher } = broker.unwrap_or_else(|e| panic!("the broker starts: {e}"));
+    let advertised = HostPort::parse("broker.example:9092").expect("it is right");
+    let entrance = Entrance { listener: "plain".to_owned(), advertised, zone: None };
+    let broker = assemble(&config(), &world, &metrics, journal, bucket, std::slice::from_ref(&entrance)).await;
+    let Broker { context, limits, drained, owner, batcher } = broker.unwrap_or_else(|e| panic!("the broker starts: {e}"));
     let (stop, stopping) = watch::channel(false);
     let (ours, theirs) = tokio::io::duplex(1 << 20);
     let (read, write) = tokio::io::split(theirs);
-    let advertised = Arc::new(HostPort::parse("broker.example:9092").expect("it is right"));
-    let attached = net::attach(context.clone(), limits, read, write, None, advertised, stopping);
+    let attached = net::attach(context.clone(), limits, read, write, None, Arc::new(entrance), stopping);
     let connection = world.spawn("connection", attached);
     let (mut answers, mut requests) = tokio::io::split(ours);
     let reading = world.spawn("client", async move {

@@ -5,16 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use strandline::api::Context;
-use strandline::cluster::Members;
-use strandline::config::{Config, HostPort};
+use strandline::config::{Config, Entrance, HostPort};
 use strandline::journal::{JournalError, MemoryJournal};
 use strandline::metadata::{Fatal, Replica};
 use strandline::server::{self, Broker, assemble};
 use strandline::store::object::ObjectBucket;
 use strandline::telemetry::Metrics;
-use strandline::types::{BrokerId, TimestampMs};
+use strandline::types::TimestampMs;
 use strandline::world::{Host, Instant, Pace, World};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::faults::{Fault, Faults};
 use crate::network::{Listener, Network};
@@ -285,9 +284,11 @@ impl Cluster {
     }
 
     async fn stop(&self, id: i32, life: Life) {
+        self.0.world.timeout(STOP_PATIENCE, server::hand_over(&life.context)).await;
         self.0.network.leave(&Self::address(id).host, false);
         self.now(id).replica = None;
-        let Life { host, context, batcher, owner } = life;
+        let Life { host, context, drained, batcher, owner } = life;
+        drop(drained);
         self.0.network.stop(id);
         let finished = self.0.world.timeout(STOP_PATIENCE, server::finish(context, batcher, owner)).await;
         if let Some(Err(error)) = finished
@@ -330,12 +331,11 @@ impl Cluster {
             delay_ms: plan.journal_delay_ms,
         };
         let metrics = Arc::new(Metrics::new(TimestampMs(0)));
-        let all = self.ids().into_iter().map(|id| (BrokerId(id), Self::address(id)));
-        let members = Members::fixed(BrokerId(id), all);
-        let starting = inside.clone();
+        let entrance = Entrance { listener: "plain".to_owned(), advertised: Self::address(id), zone: None };
+        let (starting, entrances) = (inside.clone(), [entrance.clone()]);
         let started = inside.spawn("start", async move {
             let bucket = ObjectBucket::s3_over(bucket, starting.clone()).map_err(|e| e.to_string())?;
-            let broker = assemble(&config, &starting, &metrics, Arc::new(journal), Arc::new(bucket), members).await;
+            let broker = assemble(&config, &starting, &metrics, Arc::new(journal), Arc::new(bucket), &entrances).await;
             broker.map_err(|e| e.to_string())
         });
         let started = started.await;
@@ -354,16 +354,15 @@ impl Cluster {
             }
             Err(_) => return None,
         };
-        let Broker { context, limits, owner, batcher } = broker;
-        let address = Arc::new(Self::address(id));
-        network.note("start", &address.host, &[]);
+        let Broker { context, limits, drained, owner, batcher } = broker;
+        network.note("start", &entrance.advertised.host, &[]);
         let replica = context.replica.clone();
-        network.listen(Listener { context: context.clone(), limits, id, world: inside, address });
+        network.listen(Listener { context: context.clone(), limits, id, world: inside, entrance: Arc::new(entrance) });
         self.refused(id, false);
         let mut now = self.now(id);
         now.host = Some(host.clone());
         now.replica = Some(replica);
-        Some(Life { host, context, batcher, owner })
+        Some(Life { host, context, drained, batcher, owner })
     }
 }
 
@@ -376,6 +375,8 @@ fn is_alarm(error: &str) -> bool {
 struct Life {
     host: Host,
     context: Arc<Context>,
+    /// Its membership task lives as long as this.
+    drained: watch::Receiver<bool>,
     batcher: strandline::world::JoinHandle<()>,
     owner: strandline::world::JoinHandle<Result<(), Fatal>>,
 }

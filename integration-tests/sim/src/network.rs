@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use strandline::api::Context;
-use strandline::config::HostPort;
+use strandline::config::{Entrance, HostPort};
 use strandline::net;
 use strandline::world::{Instant, World};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
@@ -59,7 +59,7 @@ pub(crate) struct Listener {
     pub(crate) id: i32,
     /// The machine it runs on.
     pub(crate) world: World,
-    pub(crate) address: Arc<HostPort>,
+    pub(crate) entrance: Arc<Entrance>,
 }
 
 /// A connection as the network knows it.
@@ -108,8 +108,9 @@ impl Network {
 
     pub(crate) fn listen(&self, listener: Listener) {
         let mut state = self.state();
-        state.dark.remove(&listener.address.host);
-        state.listeners.insert(listener.address.host.clone(), listener);
+        let host = listener.entrance.advertised.host.clone();
+        state.dark.remove(&host);
+        state.listeners.insert(host, listener);
     }
 
     /// Nobody listens at `host` any more. `dark`: who tries to connect is not even refused, and connections that there
@@ -228,10 +229,10 @@ impl Network {
         let mut state = self.state();
         let listener = state.listeners.get(&address.host).ok_or(io::ErrorKind::ConnectionRefused)?;
         let (read, write) = tokio::io::split(stream);
-        let Listener { context, limits, id, world, address } = listener;
+        let Listener { context, limits, id, world, entrance } = listener;
         let (stop, stopping) = watch::channel(false);
         let (context, limits) = (context.clone(), limits.clone());
-        let serve = net::attach(context, limits, read, write, None, address.clone(), stopping);
+        let serve = net::attach(context, limits, read, write, None, entrance.clone(), stopping);
         world.spawn("connection", serve);
         let ((there, fate_there), (back, fate_back)) = (watch::channel(Fate::Passes), watch::channel(Fate::Passes));
         let connection = Connection { broker: *id, fates: [there, back], stop };

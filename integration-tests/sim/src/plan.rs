@@ -154,8 +154,12 @@ impl Plan {
 
 /// Stores near and far, limits that are reached, and snapshots and trims all the time.
 fn yaml(pick: &impl Fn(&[u64]) -> u64, draw: &impl Fn(u64) -> u64, storm: Option<Storm>) -> String {
+    // Staleness is less than a third of the shortest session.
+    let (fencing, staleness) = [(1_500, 800), (4_000, 900), (12_000, 900)][draw(3) as usize];
     format!(
         "journal:\n  kind: memory\n  append_deadline_ms: {append}\n\
+         cluster:\n  heartbeat_interval_ms: 300\n  fencing_timeout_ms: {fencing}\n  \
+         journal_staleness_max_ms: {staleness}\n  drain_wait_ms: {drain}\n\
          bucket:\n  url: \"memory:\"\n\
          produce:\n  flush_interval_ms: {flush}\n  deadline_ms: {produce}\n  object_bytes_max: {object}\n\
          fetch:\n  cache_bytes_max: {cache}\n  answer_bytes_max: 1100000\n  response_bytes_max: 1100000\n\
@@ -165,6 +169,7 @@ fn yaml(pick: &impl Fn(&[u64]) -> u64, draw: &impl Fn(u64) -> u64, storm: Option
          group.consumer.min.heartbeat.interval.ms: 200\n  group.consumer.heartbeat.interval.ms: {heartbeat}\n  \
          producer.id.expiration.ms: {expiry}\n",
         append = pick(&[500, 1_000, 5_000]),
+        drain = pick(&[0, 500, 3_000]),
         flush = pick(&[0, 20, 250]),
         produce = if storm == Some(Storm::Bucket) { pick(&[1_000, 2_000]) } else { pick(&[5_000, 15_000]) },
         object = pick(&[65_536, 256 << 10, 1 << 20]),

@@ -128,9 +128,9 @@ async fn h5_other_outcomes_stop_the_broker() {
 async fn h5_an_entry_of_the_future_stops_the_broker() {
     let site = Site::new(17);
     let broker = site.start(1).await;
-    append_of_another(&site, |entry| entry.feature_level = 2).await;
+    append_of_another(&site, |entry| entry.feature_level = 3).await;
     let fatal = broker.owner.await.unwrap().unwrap_err().to_string();
-    assert!(fatal.contains("journal entry 2 is of feature level 2"), "{fatal}");
+    assert!(fatal.contains("journal entry 2 is of feature level 3"), "{fatal}");
 }
 
 #[tokio::test(start_paused = true)]

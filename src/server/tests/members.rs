@@ -10,15 +10,12 @@ use crate::store::MemoryBucket;
 /// The brokers 1 and 2, and topic `t`.
 async fn two(partitions: i32) -> [Arc<Context>; 2] {
     let (world, journal, bucket) = (World::seeded(1), Arc::new(MemoryJournal::default()), MemoryBucket::new());
-    let addresses = [1, 2]
-        .map(|id| (crate::types::BrokerId(id), HostPort::parse(&format!("broker-{id}.example:909{id}")).unwrap()));
     let mut brokers = Vec::new();
-    for (id, _) in &addresses {
+    for id in [1, 2] {
         let metrics = Arc::new(Metrics::new(TimestampMs(0)));
-        let members = Members::fixed(*id, addresses.clone());
         let config = config(&format!("broker_id: {id}\nkafka:\n  group.initial.rebalance.delay.ms: 0\n"));
         let bucket = Arc::new(bucket.clone());
-        let broker = build::assemble(&config, &world, &metrics, journal.clone(), bucket, members).await.unwrap();
+        let broker = build::assemble(&config, &world, &metrics, journal.clone(), bucket, &[entrance(id)]).await.unwrap();
         brokers.push(broker.context);
     }
     create(&brokers[0], "t", partitions).await.unwrap();
@@ -27,7 +24,7 @@ async fn two(partitions: i32) -> [Arc<Context>; 2] {
 
 /// A group that broker 1 coordinates, and one of broker 2.
 fn one_of_each(ctx: &Context) -> [String; 2] {
-    [1, 2].map(|id| (0..).map(|n| format!("g{n}")).find(|name| ctx.members.coordinator(name).0 == id).unwrap())
+    [1, 2].map(|id| (0..).map(|n| format!("g{n}")).find(|name| ctx.members().coordinator(name).0 == id).unwrap())
 }
 
 #[tokio::test(start_paused = true)]
@@ -54,7 +51,7 @@ async fn both_say_the_same_of_brokers_and_leaders() {
     for ctx in &brokers {
         let shown = ask(ctx, 1, DescribeLogDirsRequest::default().with_topics(None)).await.results.remove(0).topics;
         let shown: Vec<i32> = shown[0].partitions.iter().map(|p| leaders[p.partition_index as usize]).collect();
-        assert!(!shown.is_empty() && shown.iter().all(|leader| *leader == ctx.members.me().0), "each shows its own");
+        assert!(!shown.is_empty() && shown.iter().all(|leader| *leader == ctx.membership.me().0), "each shows its own");
     }
 }
 

@@ -20,7 +20,7 @@ async fn half_cold() -> (Arc<Context>, Faulty) {
     let start = || async {
         let metrics = Arc::new(Metrics::new(TimestampMs(0)));
         let bucket = Arc::new(bucket.clone());
-        build::assemble(&config(""), &world, &metrics, journal.clone(), bucket, alone()).await.unwrap().context
+        build::assemble(&config(""), &world, &metrics, journal.clone(), bucket, &[entrance(1)]).await.unwrap().context
     };
     let first = start().await;
     create(&first, "t", 2).await.unwrap();

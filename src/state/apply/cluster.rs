@@ -1,76 +1,41 @@
-//! Commands about the cluster itself: its identity, settings, brokers, producer ids, snapshots.
+//! Commands about the cluster itself: its identity, feature level, settings, producer ids, snapshots.
 use super::State;
 use crate::planted::{Defect, planted};
+use crate::state::broker::Broker;
 use crate::state::command::{
-    AllocateProducerIds, Bootstrap, CommandKind, ExpireProducers, RegisterBroker, SetSettings, SnapshotTaken,
-    UnregisterBroker,
+    AllocateProducerIds, Bootstrap, ExpireProducers, RaiseFeatureLevel, SetSettings, SnapshotTaken,
 };
 use crate::state::entry::Entry;
 use crate::state::outcome::Outcome;
 use crate::state::producer::ProducerState;
-use crate::state::topic::{Broker, KeptSnapshot};
-use crate::types::{BrokerId, Head, Incarnation, KafkaError, Position, ProducerId, Slot, TimestampMs, Token};
+use crate::state::topic::KeptSnapshot;
+use crate::types::{Head, KafkaError, Position, ProducerId, Slot, TimestampMs, Token};
 use std::sync::Arc;
 
 impl State {
-    /// Whether the entry may act: its incarnation is its broker's and its counter is new (H8), or it registers.
-    pub(super) fn admit(&mut self, position: Position, entry: &Entry) -> bool {
-        let founds = |c: &crate::state::Command| {
-            matches!(&c.kind, Some(CommandKind::Bootstrap(_)))
-                || matches!(&c.kind, Some(CommandKind::RegisterBroker(r))
-                    if r.broker == entry.broker && r.incarnation == entry.incarnation)
-        };
-        if entry.commands.first().is_some_and(founds) {
-            return true;
-        }
-        match self.brokers.get_mut(&BrokerId(entry.broker)) {
-            Some(b)
-                if (b.incarnation == Some(Incarnation(entry.incarnation)) || planted(Defect::ZombieAdmitted))
-                    && entry.counter > b.last_counter =>
-            {
-                b.last_counter = entry.counter;
-                b.last_position = position;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    pub(super) fn bootstrap(&mut self, command: &Bootstrap) -> Outcome {
+    pub(super) fn bootstrap(&mut self, entry: &Entry, command: &Bootstrap) -> Outcome {
         if self.cluster_id.is_some() {
             return Outcome::refused(KafkaError::InvalidRequest, "the cluster exists already");
         }
         self.cluster_id = Some(Arc::from(command.cluster_id.as_str()));
         self.settings = command.settings;
+        self.feature_level = entry.feature_level.max(1);
         Outcome::Done
     }
 
-    pub(super) fn register_broker(&mut self, position: Position, entry: &Entry, command: &RegisterBroker) -> Outcome {
-        if command.feature_level_max < self.feature_level {
-            let (ours, its) = (self.feature_level, command.feature_level_max);
-            let message = format!("the cluster is at feature level {ours}, the broker supports up to {its}");
-            return Outcome::refused(KafkaError::UnsupportedVersion, message);
+    pub(super) fn raise_feature_level(&mut self, command: &RaiseFeatureLevel) -> Outcome {
+        if command.level <= self.feature_level {
+            let message = format!("the cluster is at feature level {}, which is not lowered", self.feature_level);
+            return Outcome::refused(KafkaError::InvalidUpdateVersion, message);
         }
-        let id = BrokerId(command.broker);
-        let broker = Broker {
-            id,
-            incarnation: Some(Incarnation(command.incarnation)),
-            last_counter: entry.counter,
-            last_position: position,
-            feature_level_max: command.feature_level_max,
-        };
-        self.brokers.insert(id, broker);
+        let behind = |b: &&Broker| b.incarnation.is_some() && b.feature_level_max < command.level;
+        if let Some(broker) = self.brokers.values().find(behind) {
+            let (id, its) = (broker.id, broker.feature_level_max);
+            let message = format!("broker {id} supports feature levels up to {its}; replace it by a newer one first");
+            return Outcome::refused(KafkaError::InvalidUpdateVersion, message);
+        }
+        self.feature_level = command.level;
         Outcome::Done
-    }
-
-    pub(super) fn unregister_broker(&mut self, entry: &Entry, command: &UnregisterBroker) -> Outcome {
-        match self.brokers.get_mut(&BrokerId(command.broker)) {
-            Some(b) if command.broker == entry.broker => {
-                b.incarnation = None;
-                Outcome::Done
-            }
-            _ => Outcome::refused(KafkaError::BrokerIdNotRegistered, "only a registered broker can unregister itself"),
-        }
     }
 
     pub(super) fn set_settings(&mut self, command: &SetSettings) -> Outcome {

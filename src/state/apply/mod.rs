@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+mod brokers;
 mod cluster;
 mod commit;
 mod groups;
@@ -13,6 +14,7 @@ mod topics;
 
 use offsets_topic::OffsetsLog;
 
+use super::broker::Broker;
 use super::command::{Command, CommandKind};
 use super::entry::Entry;
 use super::group::{Group, GroupName};
@@ -20,7 +22,7 @@ use super::outcome::Outcome;
 use super::producer::{Moment, ProducerState};
 use super::producers::Producers;
 use super::settings::Settings;
-use super::topic::{Broker, KeptSnapshot, ObjectMeta, Partition, Topic};
+use super::topic::{KeptSnapshot, ObjectMeta, Partition, Topic};
 use crate::types::{
     BrokerId, Head, KafkaError, ObjectId, Position, ProducerId, Slot, TimestampMs, Token, TopicId, TopicName,
 };
@@ -51,6 +53,10 @@ pub struct State {
     pub(super) producers: Producers,
     pub(super) objects: OrdMap<ObjectId, ObjectMeta>,
     pub(super) brokers: OrdMap<BrokerId, Broker>,
+    /// How often a broker came or went. From level 2 on, as is the next.
+    pub(super) membership: u32,
+    /// At least this often before: of earlier changes it is not known any more who came or went.
+    pub(super) membership_floor: u32,
     pub(super) groups: OrdMap<GroupName, Arc<Group>>,
     /// The settings that were set, by group, whether or not it exists.
     pub(super) group_configs: OrdMap<GroupName, Arc<BTreeMap<String, String>>>,
@@ -86,6 +92,8 @@ impl Default for State {
             producers: Producers::default(),
             objects: OrdMap::new(),
             brokers: OrdMap::new(),
+            membership: 0,
+            membership_floor: 0,
             groups: OrdMap::new(),
             group_configs: OrdMap::new(),
             next_group_sequence: 0,
@@ -123,9 +131,13 @@ impl State {
         };
         let wall_ms = TimestampMs(entry.wall_ms);
         match kind {
-            CommandKind::Bootstrap(c) => self.bootstrap(c),
+            CommandKind::Bootstrap(c) => self.bootstrap(entry, c),
             CommandKind::RegisterBroker(c) => self.register_broker(position, entry, c),
-            CommandKind::UnregisterBroker(c) => self.unregister_broker(entry, c),
+            CommandKind::UnregisterBroker(c) => self.unregister_broker(position, entry, c),
+            CommandKind::AnnounceBroker(c) => self.announce_broker(entry, c),
+            CommandKind::DrainBroker(c) => self.drain_broker(position, c),
+            CommandKind::FenceBroker(c) => self.fence_broker(position, entry, c),
+            CommandKind::RaiseFeatureLevel(c) => self.raise_feature_level(c),
             CommandKind::SetSettings(c) => self.set_settings(c),
             CommandKind::CreateTopic(c) => self.topics_change(position, |state| state.create_topic(c)),
             CommandKind::CreatePartitions(c) => self.topics_change(position, |state| state.create_partitions(c)),
@@ -266,6 +278,29 @@ impl State {
     #[must_use]
     pub fn broker(&self, id: BrokerId) -> Option<&Broker> {
         self.brokers.get(&id)
+    }
+
+    /// All brokers that ever registered and are remembered, by id.
+    pub fn brokers(&self) -> impl Iterator<Item = &Broker> {
+        self.brokers.values()
+    }
+
+    /// How often brokers have come or gone. While it stays, so does who leads and coordinates what.
+    #[must_use]
+    pub fn membership(&self) -> u32 {
+        self.membership
+    }
+
+    /// Of changes up to this one it is not remembered who came or went.
+    #[must_use]
+    pub fn membership_floor(&self) -> u32 {
+        self.membership_floor
+    }
+
+    /// How often the history was forked and mended (H11).
+    #[must_use]
+    pub fn generation(&self) -> u16 {
+        self.generation
     }
 
     /// The group of this name.

@@ -24,6 +24,7 @@ impl Fold {
             groups_max: 100,
             group_offsets_max: 10_000,
             group_bytes_max: 1 << 20,
+            fencing_ms: 0,
         };
         let found = Bootstrap { cluster_id: "c".into(), settings };
         let register = RegisterBroker { broker: 1, incarnation: 5, feature_level_max: 1 };

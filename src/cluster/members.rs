@@ -1,0 +1,238 @@
+//! The brokers as one State has them, and who of them leads and coordinates what. Pure.
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::config::HostPort;
+use crate::state::{Broker, BrokerProfile, State};
+use crate::types::{BrokerId, LeaderEpoch, PartitionIndex, TopicId};
+
+/// The low bits of a leader epoch, which count changes of the membership; above them is the history's generation (H11).
+const COUNT_BITS: u32 = 24;
+
+/// The brokers, as this one sees them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Members {
+    me: BrokerId,
+    serves: bool,
+    generation: u16,
+    count: u32,
+    floor: u32,
+    live: Vec<Member>,
+    /// Those who are gone and remembered: what they led has moved.
+    departed: Vec<Member>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Member {
+    id: BrokerId,
+    /// The change of the membership with which it came or went.
+    turn: u32,
+    profile: Arc<BrokerProfile>,
+}
+
+/// A partition's leader and its epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Led {
+    pub leader: BrokerId,
+    pub epoch: LeaderEpoch,
+}
+
+impl Members {
+    /// Those whom `state` has. Before feature level 2 brokers know nothing of each other, and each is alone.
+    #[must_use]
+    pub fn of(me: BrokerId, state: &State) -> Self {
+        let member = |broker: &Broker| Member { id: broker.id, turn: broker.turn, profile: broker.profile.clone() };
+        let live: Vec<Member> = state.brokers().filter(|b| b.is_member()).map(member).collect();
+        let departed = state.brokers().filter(|b| b.turn > 0 && !b.is_member()).map(member).collect();
+        let serves = live.is_empty() || live.iter().any(|member| member.id == me);
+        let (generation, count, floor) = (state.generation(), state.membership(), state.membership_floor());
+        Self { me, serves, generation, count, floor, live, departed }
+    }
+
+    /// The same without this broker, which does not know any more what the others do; all as it is where it is the only
+    /// one.
+    #[must_use]
+    pub fn without_me(mut self) -> Self {
+        if self.live.iter().any(|member| member.id != self.me) {
+            let count = self.count;
+            let mine = self.live.extract_if(.., |member| member.id == self.me);
+            self.departed.extend(mine.map(|member| Member { turn: count, ..member }));
+            self.serves = false;
+        }
+        self
+    }
+
+    /// This broker.
+    #[must_use]
+    pub fn me(&self) -> BrokerId {
+        self.me
+    }
+
+    /// Whether clients may stay at this broker: it takes part, or nobody else does.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.serves
+    }
+
+    /// Whether there are others.
+    #[must_use]
+    pub fn has_others(&self) -> bool {
+        self.live.iter().any(|member| member.id != self.me)
+    }
+
+    /// All brokers that take part by their ids, with their zones, and where clients connect that came by `listener`, which
+    /// has this `advertised` address here.
+    pub fn brokers<'a>(
+        &'a self,
+        listener: &'a str,
+        advertised: &'a HostPort,
+    ) -> impl Iterator<Item = (BrokerId, HostPort, Option<&'a str>)> {
+        let alone = self.live.is_empty().then(|| (self.me, advertised.clone(), None));
+        let zone = |member: &'a Member| Some(member.profile.zone.as_str()).filter(|zone| !zone.is_empty());
+        let live = self.live.iter().map(move |m| (m.id, self.address(m, listener, advertised), zone(m)));
+        alone.into_iter().chain(live)
+    }
+
+    /// This broker is where its client is; the others have told where clients of which listener find them.
+    fn address(&self, member: &Member, listener: &str, advertised: &HostPort) -> HostPort {
+        if member.id == self.me {
+            return advertised.clone();
+        }
+        let endpoints = &member.profile.endpoints;
+        let endpoint = endpoints.iter().find(|e| e.listener == listener).or_else(|| endpoints.first());
+        let told = |e: &crate::state::Endpoint| HostPort {
+            host: e.host.clone(),
+            port: u16::try_from(e.port).unwrap_or_default(),
+        };
+        endpoint.map_or_else(|| advertised.clone(), told)
+    }
+
+    /// What a client in `zone` is told of partitions; of one that no broker is in, or none, all brokers are near.
+    #[must_use]
+    pub fn seen_from(&self, zone: Option<&str>) -> Seen<'_> {
+        let there = |member: &&Member| Some(member.profile.zone.as_str()) == zone;
+        let near: Vec<&Member> = self.live.iter().filter(there).collect();
+        if !near.is_empty() {
+            let departed = self.departed.iter().filter(there).collect();
+            return Seen { members: self, near, departed, floor: self.floor };
+        }
+        // What the zone's own brokers led has moved, whoever has it now.
+        let last = self.departed.iter().filter(there).map(|member| member.turn).max();
+        let floor = self.floor.max(last.unwrap_or(0));
+        Seen { members: self, near: self.live.iter().collect(), departed: self.departed.iter().collect(), floor }
+    }
+
+    /// Whether a broker, or this one, is in `zone`.
+    #[must_use]
+    pub fn is_in(&self, zone: &str, broker: Option<BrokerId>) -> bool {
+        self.live.iter().any(|m| m.profile.zone == zone && broker.is_none_or(|id| m.id == id))
+    }
+
+    /// The zones that there are brokers in.
+    fn zones(&self) -> BTreeSet<&str> {
+        self.live.iter().map(|member| member.profile.zone.as_str()).collect()
+    }
+
+    /// The broker that coordinates a group, or a transactional id.
+    #[must_use]
+    pub fn coordinator(&self, name: &str) -> BrokerId {
+        let key = Key::of(name.as_bytes());
+        self.live.iter().map(|member| member.id).max_by_key(|id| key.weight(*id)).unwrap_or(self.me)
+    }
+
+    /// Whether this broker is the coordinator of a group, or a transactional id.
+    #[must_use]
+    pub fn coordinates(&self, name: &str) -> bool {
+        self.coordinator(name) == self.me
+    }
+
+    /// The coordinator, and where clients connect that came by `listener`, as in [`Members::brokers`].
+    #[must_use]
+    pub fn coordinator_at(&self, name: &str, listener: &str, advertised: &HostPort) -> (BrokerId, HostPort) {
+        let id = self.coordinator(name);
+        let member = self.live.iter().find(|member| member.id == id);
+        (id, member.map_or_else(|| advertised.clone(), |member| self.address(member, listener, advertised)))
+    }
+
+    fn epoch(&self, turn: u32) -> LeaderEpoch {
+        epoch(self.generation, turn)
+    }
+}
+
+/// The lowest and the highest leader epoch that any partition has in the present generation of the history. Records have
+/// the lowest, on every broker and day (H11).
+#[must_use]
+pub fn epochs(state: &State) -> (LeaderEpoch, LeaderEpoch) {
+    (epoch(state.generation(), 0), epoch(state.generation(), state.membership()))
+}
+
+fn epoch(generation: u16, turn: u32) -> LeaderEpoch {
+    let generation = u32::from(generation).min((1 << (31 - COUNT_BITS)) - 1);
+    let epoch = generation << COUNT_BITS | turn.min((1 << COUNT_BITS) - 1);
+    LeaderEpoch(i32::try_from(epoch).unwrap_or(i32::MAX))
+}
+
+/// The brokers as a client of one zone sees them.
+pub struct Seen<'a> {
+    members: &'a Members,
+    near: Vec<&'a Member>,
+    departed: Vec<&'a Member>,
+    floor: u32,
+}
+
+impl Seen<'_> {
+    /// The broker that the client is sent to for a partition. The epoch is that of the change that made it the leader:
+    /// when it came, or when the last one went that was before it in line.
+    #[must_use]
+    pub fn leader(&self, topic: TopicId, partition: PartitionIndex) -> Led {
+        let key = Key::of_partition(topic, partition);
+        let Some(first) = self.near.iter().max_by_key(|member| key.weight(member.id)) else {
+            return Led { leader: self.members.me, epoch: self.members.epoch(self.members.count) };
+        };
+        let weight = key.weight(first.id);
+        let before = self.departed.iter().filter(|member| key.weight(member.id) > weight);
+        let turn = before.map(|member| member.turn).fold(self.floor.max(first.turn), u32::max);
+        Led { leader: first.id, epoch: self.members.epoch(turn) }
+    }
+
+    /// The leader, then those of the other zones: where clients of each zone read the partition.
+    #[must_use]
+    pub fn replicas(&self, topic: TopicId, partition: PartitionIndex) -> Vec<BrokerId> {
+        let mut replicas = vec![self.leader(topic, partition).leader];
+        let key = Key::of_partition(topic, partition);
+        for zone in self.members.zones() {
+            let there = self.members.live.iter().filter(|member| member.profile.zone == zone);
+            let first = there.map(|member| member.id).max_by_key(|id| key.weight(*id));
+            replicas.extend(first.filter(|id| !replicas.contains(id)));
+        }
+        replicas
+    }
+}
+
+/// Rendezvous hash: the broker whose number together with the key's hashes highest. What others hash does not change when
+/// one goes, so only its keys move. Brokers of all versions have to hash alike.
+struct Key([u8; 8]);
+
+impl Key {
+    fn of(key: &[u8]) -> Self {
+        Self(xxh3_64(key).to_le_bytes())
+    }
+
+    fn of_partition(topic: TopicId, partition: PartitionIndex) -> Self {
+        let mut key = [0; 20];
+        key[..16].copy_from_slice(topic.0.as_bytes());
+        key[16..].copy_from_slice(&partition.0.to_le_bytes());
+        Self::of(&key)
+    }
+
+    fn weight(&self, id: BrokerId) -> (u64, BrokerId) {
+        let mut hashed = [0; 12];
+        hashed[..8].copy_from_slice(&self.0);
+        hashed[8..].copy_from_slice(&id.0.to_le_bytes());
+        (xxh3_64(&hashed), id)
+    }
+}
+
+#[cfg(test)]
+mod tests;

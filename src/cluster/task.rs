@@ -1,0 +1,181 @@
+//! Keeps this broker's place among the others: an entry where it has nothing else to say, so that it is heard; a proposal
+//! to fence those who are silent (H12); and what a cluster that was brought to a new feature level has to be told.
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::Membership;
+use crate::metadata::Replica;
+use crate::state::{
+    AnnounceBroker, Broker, BrokerProfile, Command, FenceBroker, Outcome, SetSettings, Settings, Standing, State,
+};
+use crate::types::{BrokerId, Incarnation, Position};
+use crate::world::{Instant, World};
+
+/// How often it is looked whether something is due.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Appends of heartbeats take at most one part in this many of what the journal could do.
+const JOURNAL_SHARE: u32 = 5;
+
+/// A broker is heard this often in a fencing time at least, however slow the journal is.
+const HEARD_MIN: u32 = 4;
+
+/// When a broker speaks, and when it calls others silent.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Between two entries of an idle broker.
+    pub heartbeat: Duration,
+}
+
+/// See the module.
+pub struct Task {
+    pub world: World,
+    pub replica: Replica,
+    pub membership: Membership,
+    pub timing: Timing,
+    /// What the others are told of this broker.
+    pub profile: BrokerProfile,
+    /// From this broker's configuration.
+    pub settings: Settings,
+    /// Told when the others say that this broker shall go.
+    pub drained: watch::Sender<bool>,
+}
+
+/// When somebody was last seen to have spoken.
+#[derive(Clone, Copy)]
+struct Heard {
+    last: Position,
+    at: Instant,
+    /// After this silence the broker is proposed to be fenced.
+    patience: Duration,
+}
+
+impl Task {
+    /// Works until nobody waits any more for the broker to be told to go.
+    pub fn start(self) {
+        let (world, membership, drained) = (self.world.clone(), self.membership.clone(), self.drained.clone());
+        // Beside the work, which waits for the journal: it is by then at the latest that a broker has to notice.
+        self.world.spawn("membership watch", async move {
+            while world.timeout(LOOK_EVERY, drained.closed()).await.is_none() {
+                let _ = membership.now();
+            }
+        });
+        self.world.clone().spawn("membership", self.run());
+    }
+
+    async fn run(self) {
+        let mut heard: BTreeMap<BrokerId, Heard> = BTreeMap::new();
+        let (mut interval, mut told) = (self.timing.heartbeat, None);
+        loop {
+            let look = self.world.timeout(LOOK_EVERY, self.drained.closed());
+            if look.await.is_some() {
+                return;
+            }
+            let members = self.membership.now();
+            let state = self.replica.state();
+            let me = members.me();
+            let Some(mine) = state.broker(me) else { continue };
+            if mine.standing == Standing::Draining {
+                self.drained.send_replace(true);
+            }
+            self.listen(&state, &mut heard);
+            self.catch_up(&state, mine, &mut told).await;
+            let others = state.brokers().filter(|b| b.incarnation.is_some() && b.id != me).count();
+            if others == 0 {
+                // Nobody listens, and nobody could take over.
+                continue;
+            }
+            if heard.get(&me).is_none_or(|h| self.world.now() - h.at >= interval) {
+                let begun = self.world.now();
+                // One that the journal did not take is made up for by the next.
+                let _ = self.replica.heartbeat().await;
+                let took = self.world.now() - begun;
+                interval = self.interval(&state, took, others);
+                if took > fencing_time(&state) / HEARD_MIN {
+                    // The others could not be heard either.
+                    heard.clear();
+                    continue;
+                }
+            }
+            self.fence(&state, &mut heard).await;
+        }
+    }
+
+    /// Notes who has spoken since the last look.
+    fn listen(&self, state: &State, heard: &mut BTreeMap<BrokerId, Heard>) {
+        let now = self.world.now();
+        let fencing = fencing_time(state);
+        heard.retain(|id, _| state.broker(*id).is_some_and(|broker| broker.incarnation.is_some()));
+        for broker in state.brokers().filter(|broker| broker.incarnation.is_some()) {
+            if heard.get(&broker.id).is_none_or(|h| h.last != broker.last_position) {
+                // Not all who wait propose it at one time.
+                let jitter = self.world.random_below(1 + fencing.as_millis() as u64 / 10);
+                let patience = fencing + Duration::from_millis(jitter);
+                heard.insert(broker.id, Heard { last: broker.last_position, at: now, patience });
+            }
+        }
+    }
+
+    /// Proposes to fence those who have been silent for longer than their time. `apply` decides.
+    async fn fence(&self, state: &State, heard: &mut BTreeMap<BrokerId, Heard>) {
+        if fencing_time(state).is_zero() {
+            return;
+        }
+        let (me, now) = (self.membership.me(), self.world.now());
+        let silent = |broker: &&Broker| heard.get(&broker.id).is_some_and(|h| now - h.at >= h.patience);
+        let silent: Vec<Broker> = state.brokers().filter(|b| b.id != me).filter(silent).cloned().collect();
+        for broker in silent {
+            let Some(incarnation) = broker.incarnation else { continue };
+            let (id, last_position) = (broker.id.0, broker.last_position.0);
+            let fence = FenceBroker { broker: id, incarnation: incarnation.0, last_position };
+            match self.replica.propose(fence).await {
+                Ok(Outcome::Done) => warn!(broker = id, "a silent broker was fenced, others take over what it led"),
+                other => info!(broker = id, ?other, "a broker is silent and was not fenced"),
+            }
+            if let Some(heard) = heard.get_mut(&broker.id) {
+                heard.patience += self.timing.heartbeat;
+            }
+        }
+    }
+
+    /// What a cluster does not know that has got a new feature level since this broker registered.
+    async fn catch_up(&self, state: &Arc<State>, mine: &Broker, told: &mut Option<Incarnation>) {
+        let life = self.replica.identity().incarnation;
+        if state.feature_level() < 2 || mine.incarnation != Some(life) || *told == Some(life) {
+            return;
+        }
+        let mut commands: Vec<Command> = Vec::new();
+        if *mine.profile != self.profile {
+            let BrokerProfile { zone, endpoints } = self.profile.clone();
+            commands.push(AnnounceBroker { zone, endpoints }.into());
+        }
+        if state.settings().fencing_ms == 0 && self.settings.fencing_ms > 0 {
+            let settings = Settings { fencing_ms: self.settings.fencing_ms, ..*state.settings() };
+            commands.push(SetSettings { settings }.into());
+        }
+        for command in commands {
+            match self.replica.propose(command).await {
+                Ok(Outcome::Refused(refusal)) => warn!(reason = refusal.message, "the broker is not announced"),
+                Ok(_) => {}
+                // The next look tries again.
+                Err(_) => return,
+            }
+        }
+        *told = Some(life);
+    }
+
+    /// Heartbeats of all brokers together leave the journal room for the rest (H18).
+    fn interval(&self, state: &State, append: Duration, others: usize) -> Duration {
+        let brokers = u32::try_from(others).unwrap_or(u32::MAX).saturating_add(1);
+        let most = fencing_time(state) / HEARD_MIN;
+        let affordable = append.saturating_mul(brokers).saturating_mul(JOURNAL_SHARE);
+        self.timing.heartbeat.max(affordable).min(most.max(self.timing.heartbeat))
+    }
+}
+
+fn fencing_time(state: &State) -> Duration {
+    Duration::from_millis(u64::try_from(state.settings().fencing_ms).unwrap_or(0))
+}
