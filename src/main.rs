@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         }
         Command::Config(command) => command.run(),
         Command::Group(command) => command.run(),
+        Command::Broker(command) => command.run(),
         Command::Serve(arguments) => match arguments.load() {
             Ok(config) => serve(config),
             Err(error) => cli::refuse(&error),

@@ -113,9 +113,6 @@ defects! {
     BarrierDoesNotWait "barrier-does-not-wait" "H10"
     /// Batches that are copied into an answer carry leader epoch 1, which no broker ever had.
     EpochOfCopies "epoch-of-copies" "H11"
-    /// A broker that has spoken since it was called silent is fenced all the same. What its clients do is refused again and
-    /// again.
-    FencesTheHeard "fences-the-heard" "H12"
     /// The journal is trimmed up to a snapshot before that is written. A broker that stops in between, or lags, finds
     /// neither entries nor snapshot: no broker starts any more, and everything is unreadable.
     TrimTooEarly "trim-too-early" "H13"

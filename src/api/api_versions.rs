@@ -1,12 +1,14 @@
 //! ApiVersions (18): what is offered. A feature is finalised with the capability that it stands for, since clients change
-//! their behaviour by it: `group.version` is the consumer protocol; `transaction.version` and others are not there yet.
+//! their behaviour by it: `group.version` is the consumer protocol; `strandline.version` is the cluster's feature level; `transaction.version` and others are not there yet.
 use kafka_protocol::messages::api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
 use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse};
 use kafka_protocol::protocol::StrBytes;
 
 use super::groups::check_consumer_protocol;
 use super::table::{OFFERED as ALL, Offered};
+use super::update_features::STRANDLINE_VERSION;
 use super::{Call, Context};
+use crate::state::FEATURE_LEVEL_MAX;
 use crate::types::KafkaError;
 
 pub(super) const OFFERED: Offered = Offered::new(ApiKey::ApiVersions, 0, 4);
@@ -24,24 +26,33 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: ApiVersionsReque
         ApiVersion::default().with_api_key(o.key as i16).with_min_version(o.shown_min).with_max_version(o.max)
     });
     let response = ApiVersionsResponse::default().with_api_keys(keys.collect()).with_finalized_features_epoch(-1);
-    if call.header.version < 3 || check_consumer_protocol(ctx).is_err() {
-        return response;
-    }
-    with_features(ctx, call.header.version, response)
+    if call.header.version < 3 { response } else { with_features(ctx, call.header.version, response) }
 }
 
 fn with_features(ctx: &Context, version: i16, response: ApiVersionsResponse) -> ApiVersionsResponse {
     // Clients forget what they know when the epoch rises, and ignore answers in which it falls; it never does.
-    let epoch = i64::try_from(ctx.replica.applied().position.0).unwrap_or(i64::MAX);
-    let finalized =
-        FinalizedFeatureKey::default().with_name(GROUP_VERSION).with_min_version_level(1).with_max_version_level(1);
-    let response = response.with_finalized_features_epoch(epoch).with_finalized_features(vec![finalized]);
+    let state = ctx.replica.state();
+    let epoch = i64::try_from(state.head().position.0).unwrap_or(i64::MAX);
+    let level = |level: u32| i16::try_from(level).unwrap_or(i16::MAX);
+    let group_version = check_consumer_protocol(ctx).is_ok().then_some((GROUP_VERSION, (0, 1), 1));
+    let ours = StrBytes::from_static_str(STRANDLINE_VERSION);
+    let features: Vec<_> = group_version
+        .into_iter()
+        .chain([(ours, (1, level(FEATURE_LEVEL_MAX)), level(state.feature_level()))])
+        .collect();
+    let finalized = |(name, _, now): &(StrBytes, (i16, i16), i16)| {
+        FinalizedFeatureKey::default().with_name(name.clone()).with_min_version_level(1).with_max_version_level(*now)
+    };
+    let finalized = features.iter().map(finalized).collect();
+    let response = response.with_finalized_features_epoch(epoch).with_finalized_features(finalized);
     if version < 4 {
         // Clients of version 3 can't read a range that begins with 0 (KIP-1022).
         return response;
     }
-    let supported = SupportedFeatureKey::default().with_name(GROUP_VERSION).with_min_version(0).with_max_version(1);
-    response.with_supported_features(vec![supported])
+    let supported = |(name, (min, max), _): &(StrBytes, (i16, i16), i16)| {
+        SupportedFeatureKey::default().with_name(name.clone()).with_min_version(*min).with_max_version(*max)
+    };
+    response.with_supported_features(features.iter().map(supported).collect())
 }
 
 /// `[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?` (KIP-511).

@@ -6,6 +6,7 @@ use kafka_protocol::messages::{ApiKey, BrokerId, DescribeClusterRequest, Describ
 use super::propose::text;
 use super::table::Offered;
 use super::{Call, Context};
+use crate::state::Standing;
 use crate::types::KafkaError;
 
 pub(super) const OFFERED: Offered = Offered::new(ApiKey::DescribeCluster, 0, 2);
@@ -24,6 +25,20 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: DescribeClusterR
         return refuse(request.endpoint_type);
     }
     let members = ctx.members();
+    let state = ctx.replica.state();
+    let left = state.brokers().filter(|broker| matches!(broker.standing, Standing::Draining | Standing::Fenced));
+    let left = left.filter(|_| version >= 2 && request.include_fenced_brokers).filter_map(|broker| {
+        let endpoints = &broker.profile.endpoints;
+        let endpoint = endpoints.iter().find(|e| e.listener == call.entrance.listener).or_else(|| endpoints.first())?;
+        let told = DescribeClusterBroker::default()
+            .with_broker_id(BrokerId(broker.id.0))
+            .with_host(text(endpoint.host.clone()))
+            .with_port(i32::try_from(endpoint.port).unwrap_or(0))
+            .with_rack(Some(text(broker.profile.zone.clone())).filter(|zone| !zone.is_empty()))
+            .with_is_fenced(true);
+        // A broker that is alone is listed whatever it does.
+        (members.has_others() || broker.id != members.me()).then_some(told)
+    });
     let brokers = members.brokers(&call.entrance.listener, &call.entrance.advertised).map(|(id, at, zone)| {
         DescribeClusterBroker::default()
             .with_broker_id(BrokerId(id.0))
@@ -31,11 +46,11 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: DescribeClusterR
             .with_port(i32::from(at.port))
             .with_rack(zone.map(text))
     });
-    let cluster_id = ctx.replica.state().cluster_id().map_or_else(String::new, ToString::to_string);
+    let cluster_id = state.cluster_id().map_or_else(String::new, ToString::to_string);
     let response = DescribeClusterResponse::default()
         .with_cluster_id(text(cluster_id))
         .with_controller_id(BrokerId(members.me().0))
-        .with_brokers(brokers.collect())
+        .with_brokers(brokers.chain(left).collect())
         .with_error_message(None);
     if request.include_cluster_authorized_operations {
         response.with_cluster_authorized_operations(CLUSTER_OPERATIONS)

@@ -14,11 +14,11 @@ use super::list_offsets::kafka_error;
 use super::resolve::{check_epoch, slot, state_with};
 use super::table::{Offered, encode};
 use super::{Answer, Call, Context, Reply};
+use crate::cluster::{Members, Seen};
 use crate::fetch::{
     CachedObject, PartRead, Records, Reserved, SessionError, SessionPartition, SessionRequest, SessionView, TopicKey,
     available,
 };
-use crate::cluster::{Members, Seen};
 use crate::metadata::Unavailable;
 use crate::planted::{Defect, planted};
 use crate::protocol::Splices;

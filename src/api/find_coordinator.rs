@@ -58,12 +58,7 @@ fn one(ctx: &Context, call: &Call, request: &FindCoordinatorRequest) -> FindCoor
     if call.header.version >= 1 { response.with_error_message(Some(text(message))) } else { response }
 }
 
-fn find(
-    ctx: &Context,
-    call: &Call,
-    key_type: i8,
-    key: &str,
-) -> Result<(crate::types::BrokerId, HostPort), Refusal> {
+fn find(ctx: &Context, call: &Call, key_type: i8, key: &str) -> Result<(crate::types::BrokerId, HostPort), Refusal> {
     match key_type {
         GROUP => {
             check_group_length(ctx, key).map_err(|e| refusal(e.error, "The group id is too long."))?;

@@ -46,7 +46,12 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: ListOffsetsReque
     ListOffsetsResponse::default().with_topics(topics)
 }
 
-fn respond(version: i16, epoch: i32, index: i32, found: Result<Option<TimedOffset>, KafkaError>) -> ListOffsetsPartitionResponse {
+fn respond(
+    version: i16,
+    epoch: i32,
+    index: i32,
+    found: Result<Option<TimedOffset>, KafkaError>,
+) -> ListOffsetsPartitionResponse {
     let response = ListOffsetsPartitionResponse::default()
         .with_partition_index(index)
         .with_timestamp(-1)

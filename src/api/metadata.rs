@@ -64,10 +64,7 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: MetadataRequest)
     response
 }
 
-fn broker(
-    version: i16,
-    (id, at, zone): (crate::types::BrokerId, HostPort, Option<&str>),
-) -> MetadataResponseBroker {
+fn broker(version: i16, (id, at, zone): (crate::types::BrokerId, HostPort, Option<&str>)) -> MetadataResponseBroker {
     MetadataResponseBroker::default()
         .with_node_id(BrokerId(id.0))
         .with_host(StrBytes::from_string(at.host))
@@ -84,12 +81,7 @@ async fn all(ctx: &Context, seen: &Seen<'_>) -> Vec<MetadataResponseTopic> {
     state.topics().map(|topic| describe(seen, topic)).collect()
 }
 
-async fn some(
-    ctx: &Context,
-    seen: &Seen<'_>,
-    keys: &[TopicKey],
-    may_create: bool,
-) -> Vec<MetadataResponseTopic> {
+async fn some(ctx: &Context, seen: &Seen<'_>, keys: &[TopicKey], may_create: bool) -> Vec<MetadataResponseTopic> {
     let Ok(mut state) = state_with(ctx, keys.iter()).await else {
         return keys.iter().map(|key| missing(key, KafkaError::LeaderNotAvailable)).collect();
     };

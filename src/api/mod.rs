@@ -46,6 +46,8 @@ mod sync_group;
 mod table;
 mod topic_settings;
 mod unplaced;
+mod unregister_broker;
+mod update_features;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;

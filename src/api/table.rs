@@ -10,7 +10,7 @@ use super::{
     describe_topic_partitions, elect_leaders, fetch, find_coordinator, heartbeat, incremental_alter_configs,
     init_producer_id, join_group, leave_group, list_config_resources, list_groups, list_offsets,
     list_partition_reassignments, metadata, offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch,
-    produce, sync_group,
+    produce, sync_group, unregister_broker, update_features,
 };
 use crate::protocol::{
     ByIdResponse, EncodeError, Frame, Splices, decode, decode_by_id, encode_by_id, encode_response,
@@ -66,8 +66,10 @@ pub const OFFERED: &[Offered] = &[
     alter_partition_reassignments::OFFERED,
     list_partition_reassignments::OFFERED,
     offset_delete::OFFERED,
+    update_features::OFFERED,
     describe_cluster::OFFERED,
     describe_producers::OFFERED,
+    unregister_broker::OFFERED,
     consumer_group_heartbeat::OFFERED,
     consumer_group_describe::OFFERED,
     list_config_resources::OFFERED,
@@ -149,6 +151,8 @@ pub async fn serve(ctx: &Context, mut call: Call) -> Answer {
         ApiKey::IncrementalAlterConfigs => call!(incremental_alter_configs::handle),
         ApiKey::AlterPartitionReassignments => call!(alter_partition_reassignments::handle),
         ApiKey::ListPartitionReassignments => call!(list_partition_reassignments::handle),
+        ApiKey::UpdateFeatures => call!(update_features::handle),
+        ApiKey::UnregisterBroker => call!(unregister_broker::handle),
         ApiKey::DescribeCluster => call!(describe_cluster::handle),
         ApiKey::DescribeProducers => call!(describe_producers::handle),
         ApiKey::ListConfigResources => call!(list_config_resources::handle),

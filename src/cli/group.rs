@@ -283,7 +283,7 @@ fn report(name: &str, group: &Group, ends: &BTreeMap<Partition, i64>) -> String 
 }
 
 /// Columns as wide as what is in them.
-fn table(columns: &[&str], rows: &[Vec<String>]) -> String {
+pub(super) fn table(columns: &[&str], rows: &[Vec<String>]) -> String {
     let heading: Vec<String> = columns.iter().map(|&column| column.to_owned()).collect();
     let rows: Vec<Vec<String>> =
         std::iter::once(&heading).chain(rows).map(|row| row.iter().map(|cell| clean(cell)).collect()).collect();
@@ -305,7 +305,7 @@ fn addresses(metadata: &MetadataResponse) -> BTreeMap<BrokerId, String> {
     metadata.brokers.iter().map(|b| (b.node_id, address(&b.host, b.port))).collect()
 }
 
-fn address(host: &str, port: i32) -> String {
+pub(super) fn address(host: &str, port: i32) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 

@@ -1,6 +1,7 @@
-//! The command line: `serve`, `config check`, `config default`, `group list`, `group describe`, `version`. Owns what the arguments are called and how
-//! errors look to the person who typed them: `strandline: FILE:LINE: key: what is wrong; what would be right`. Decides
+//! The command line: `serve`, `config check`, `config default`, `group list`, `group describe`, `broker list`, `broker drain`,
+//! `version`. Owns what the arguments are called and how errors look to the person who typed them: `strandline: FILE:LINE: key: what is wrong; what would be right`. Decides
 //! nothing that the configuration decides. Tests: here, and `tests/cli.rs` on the real binary.
+mod broker;
 mod client;
 mod group;
 
@@ -8,6 +9,7 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+pub use broker::BrokerCommand;
 pub use group::GroupCommand;
 
 use crate::config::setting::Effect;
@@ -39,6 +41,9 @@ pub enum Command {
     /// Shows consumer groups of a running broker.
     #[command(subcommand)]
     Group(GroupCommand),
+    /// Shows the brokers of a running cluster, and takes one out of it.
+    #[command(subcommand)]
+    Broker(BrokerCommand),
     /// Prints the version.
     Version,
 }

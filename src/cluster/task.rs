@@ -84,7 +84,7 @@ impl Task {
             self.listen(&state, &mut heard);
             self.catch_up(&state, mine, &mut told).await;
             let others = state.brokers().filter(|b| b.incarnation.is_some() && b.id != me).count();
-            if others == 0 {
+            if others == 0 || fencing_time(&state).is_zero() {
                 // Nobody listens, and nobody could take over.
                 continue;
             }

@@ -11,11 +11,11 @@ use super::{ProposeError, Proposed, Shared};
 use crate::journal::{Appended, Journal, JournalError, Proposal, Stored};
 use crate::planted::{Defect, planted};
 use crate::state::{
-    AnnounceBroker, BatchOutcome, BrokerProfile, Command, CommandKind, Entry, FEATURE_LEVEL_MAX, OFFSETS_TOPIC, Outcome,
-    RegisterBroker, RunSpec, RunsReader, Standing, State,
+    AnnounceBroker, BatchOutcome, BrokerProfile, Command, CommandKind, Entry, FEATURE_LEVEL_MAX, OFFSETS_TOPIC,
+    Outcome, RegisterBroker, RunSpec, RunsReader, Standing, State,
 };
 use crate::telemetry::Metrics;
-use crate::types::{BrokerId, Head, Incarnation, Position, Slot, Token};
+use crate::types::{BrokerId, Head, Incarnation, KafkaError, Position, Slot, Token};
 use crate::world::World;
 
 /// What one entry takes at most, so that no append is slow for the others (H15).
@@ -159,8 +159,10 @@ impl Owner {
         self.counter = 0;
         let outcomes = self.append_directly(self.registration()).await?;
         match outcomes.into_iter().next() {
-            Some(Ok(Outcome::Refused(refusal))) => Err(Fatal::Refused { broker, reason: refusal.message }),
-            // What was not done is tried again: it is still fenced.
+            Some(Ok(Outcome::Refused(refusal))) if refusal.error != KafkaError::DuplicateBrokerRegistration => {
+                Err(Fatal::Refused { broker, reason: refusal.message })
+            }
+            // What was not done is tried again: it is still fenced. If another process was faster, it has replaced this one.
             _ => Ok(()),
         }
     }

@@ -187,10 +187,7 @@ fn profile(config: &Config, entrances: &[Entrance]) -> BrokerProfile {
         host: entrance.advertised.host.clone(),
         port: entrance.advertised.port.into(),
     };
-    BrokerProfile {
-        zone: config.zone.clone().unwrap_or_default(),
-        endpoints: entrances.iter().map(endpoint).collect(),
-    }
+    BrokerProfile { zone: config.zone.clone().unwrap_or_default(), endpoints: entrances.iter().map(endpoint).collect() }
 }
 
 fn group_settings(config: &Config) -> GroupSettings {

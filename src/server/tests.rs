@@ -215,6 +215,28 @@ async fn admin_apis_answer_in_every_version_that_is_offered() {
             assert_eq!(controllers.error_code, KafkaError::MismatchedEndpointType.code());
         }
     });
+    each_version!(seen, UpdateFeatures, |v| {
+        let update = |feature: &str, level| {
+            let update = update_features_request::FeatureUpdateKey::default().with_feature(text(feature));
+            let request = UpdateFeaturesRequest::default().with_timeout_ms(5000);
+            request.with_feature_updates(vec![update.with_max_version_level(level)])
+        };
+        let invalid = KafkaError::InvalidUpdateVersion.code();
+        for (feature, level, code) in [
+            ("strandline.version", 2, 0),
+            ("strandline.version", 1, invalid),
+            ("strandline.version", 99, invalid),
+            ("metadata.version", 1, invalid),
+        ] {
+            let told = ask(ctx, v, update(feature, level)).await;
+            let found = if v <= 1 { told.results[0].error_code } else { told.error_code };
+            assert_eq!(found, code, "{feature} {level}");
+        }
+    });
+    each_version!(seen, UnregisterBroker, |v| {
+        let told = ask(ctx, v, UnregisterBrokerRequest::default().with_broker_id(9.into())).await;
+        assert_eq!(told.error_code, KafkaError::BrokerIdNotRegistered.code());
+    });
     each_version!(seen, DescribeTopicPartitions, |v| {
         use describe_topic_partitions_request::{Cursor, TopicRequest};
         let asked = |names: &[&str]| names.iter().map(|n| TopicRequest::default().with_name(name(n))).collect();

@@ -55,7 +55,8 @@ async fn serve(frames: &[Bytes]) -> Vec<Bytes> {
     let advertised = HostPort::parse("broker.example:9092").expect("it is right");
     let entrance = Entrance { listener: "plain".to_owned(), advertised, zone: None };
     let broker = assemble(&config(), &world, &metrics, journal, bucket, std::slice::from_ref(&entrance)).await;
-    let Broker { context, limits, drained, owner, batcher } = broker.unwrap_or_else(|e| panic!("the broker starts: {e}"));
+    let Broker { context, limits, drained, owner, batcher } =
+        broker.unwrap_or_else(|e| panic!("the broker starts: {e}"));
     let (stop, stopping) = watch::channel(false);
     let (ours, theirs) = tokio::io::duplex(1 << 20);
     let (read, write) = tokio::io::split(theirs);

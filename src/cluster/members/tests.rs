@@ -22,7 +22,8 @@ impl Fold {
 
     fn join(&mut self, id: i32, zone: &str) {
         let register = RegisterBroker { broker: id, incarnation: id as u64, feature_level_max: 2 };
-        let endpoint = |listener: &str, port| Endpoint { listener: listener.into(), host: format!("broker-{id}"), port };
+        let endpoint =
+            |listener: &str, port| Endpoint { listener: listener.into(), host: format!("broker-{id}"), port };
         let endpoints = vec![endpoint("plain", 9092), endpoint("other", 9093)];
         self.apply(id, register.into(), Some(AnnounceBroker { zone: zone.into(), endpoints }.into()));
     }

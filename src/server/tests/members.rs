@@ -15,11 +15,19 @@ async fn two(partitions: i32) -> [Arc<Context>; 2] {
         let metrics = Arc::new(Metrics::new(TimestampMs(0)));
         let config = config(&format!("broker_id: {id}\nkafka:\n  group.initial.rebalance.delay.ms: 0\n"));
         let bucket = Arc::new(bucket.clone());
-        let broker = build::assemble(&config, &world, &metrics, journal.clone(), bucket, &[entrance(id)]).await.unwrap();
+        let broker =
+            build::assemble(&config, &world, &metrics, journal.clone(), bucket, &[entrance(id)]).await.unwrap();
         brokers.push(broker.context);
     }
     create(&brokers[0], "t", partitions).await.unwrap();
     brokers.try_into().unwrap_or_else(|_| unreachable!())
+}
+
+/// The leaders of `t`, as broker `ctx` tells them.
+async fn leaders(ctx: &Context) -> BTreeSet<i32> {
+    let told = ask(ctx, 12, MetadataRequest::default().with_topics(None)).await;
+    let topic = told.topics.iter().find(|topic| topic.name.as_ref().is_some_and(|name| name.as_str() == "t")).unwrap();
+    topic.partitions.iter().map(|p| p.leader_id.0).collect()
 }
 
 /// A group that broker 1 coordinates, and one of broker 2.
@@ -187,4 +195,54 @@ async fn the_others_send_clients_of_a_group_away_in_every_version() {
         assert!(ask(ctx, v, ListGroupsRequest::default()).await.groups.is_empty(), "version {v}");
     }
     assert_eq!(committed(&b, 8, id).await, (0, vec![7]), "nothing of all that has happened");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_drains_sends_its_clients_to_the_others() {
+    let [a, b] = two(16).await;
+    let [id, _] = one_of_each(&a);
+    assert_eq!(ask(&a, 8, commit(&id)).await.topics[0].partitions[0].error_code, 0);
+    assert_eq!(leaders(&b).await, BTreeSet::from([1, 2]));
+    let drained = ask(&b, 0, UnregisterBrokerRequest::default().with_broker_id(1.into())).await;
+    assert_eq!(drained.error_code, 0);
+    let clock = a.world.now();
+    while a.members().serves() {
+        a.world.sleep(std::time::Duration::from_millis(10)).await;
+        assert!((a.world.now() - clock).as_secs() < 5, "it learns of it");
+    }
+    for ctx in [&a, &b] {
+        assert_eq!(leaders(ctx).await, BTreeSet::from([2]));
+        let found = ask(ctx, 3, FindCoordinatorRequest::default().with_key(text(&id))).await;
+        assert_eq!(found.node_id.0, 2);
+    }
+    assert_eq!(committed(&a, 8, &id).await.0, KafkaError::NotCoordinator.code());
+    assert_eq!(committed(&b, 8, &id).await, (0, vec![7]), "no offset is lost");
+    let listed = |fenced| DescribeClusterRequest::default().with_endpoint_type(1).with_include_fenced_brokers(fenced);
+    let told = ask(&b, 2, listed(true)).await.brokers;
+    assert_eq!(told.iter().map(|b| (b.broker_id.0, b.is_fenced)).collect::<Vec<_>>(), [(2, false), (1, true)]);
+    assert_eq!(ask(&b, 2, listed(false)).await.brokers.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn h11_leader_epochs_are_served_up_to_the_newest() {
+    let [a, b] = two(1).await;
+    write(&a, 0).await;
+    let told = ask(&b, 12, MetadataRequest::default().with_topics(None)).await;
+    let epoch = told.topics[0].partitions[0].leader_epoch;
+    assert!(epoch > 0);
+    use offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
+    let newest = crate::cluster::epochs(&a.replica.state()).1.0;
+    for (asked, current, expected) in [
+        (0, -1, (0, 0, 1)),
+        (0, epoch, (0, 0, 1)),
+        (newest, newest, (0, newest, 1)),
+        (newest + 1, newest, (0, -1, -1)),
+        (0, newest + 1, (KafkaError::UnknownLeaderEpoch.code(), -1, -1)),
+    ] {
+        let partition = OffsetForLeaderPartition::default().with_leader_epoch(asked).with_current_leader_epoch(current);
+        let topic = OffsetForLeaderTopic::default().with_topic(name("t")).with_partitions(vec![partition]);
+        let told = ask(&b, 4, OffsetForLeaderEpochRequest::default().with_topics(vec![topic])).await;
+        let end = &told.topics[0].partitions[0];
+        assert_eq!((end.error_code, end.leader_epoch, end.end_offset), expected, "{asked} {current}");
+    }
 }

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use super::State;
 use crate::planted::{Defect, planted};
 use crate::state::broker::{Broker, BrokerProfile, Pulse, Standing};
-use crate::state::command::{
-    AnnounceBroker, CommandKind, DrainBroker, FenceBroker, RegisterBroker, UnregisterBroker,
-};
+use crate::state::command::{AnnounceBroker, CommandKind, DrainBroker, FenceBroker, RegisterBroker, UnregisterBroker};
 use crate::state::entry::Entry;
 use crate::state::outcome::Outcome;
 use crate::types::{BrokerId, Incarnation, KafkaError, Position, TimestampMs};
@@ -156,7 +154,7 @@ impl State {
         };
         let spoke = silent.incarnation != Some(Incarnation(command.incarnation))
             || silent.last_position.0 != command.last_position;
-        if ms <= 0 || id == proposer.id || spoke && !planted(Defect::FencesTheHeard) {
+        if ms <= 0 || id == proposer.id || spoke {
             return Outcome::refused(KafkaError::InvalidRequest, "the broker has spoken since");
         }
         let window = proposer.pulse.position_before(ms);
