@@ -26,7 +26,8 @@ pub use listener::{HostPort, Listener};
 pub use problem::{ConfigError, Origin, Problem};
 use sections::General;
 pub use sections::{
-    Admin, Bucket, Fetch, Journal, JournalKind, Limits, Log, LogFormat, LogLevel, Net, Produce, Snapshot, Validation,
+    Admin, Bucket, Fetch, Journal, JournalKind, Limits, Log, LogFormat, LogLevel, Net, PostgresDurability, Produce,
+    Snapshot, Validation,
 };
 use setting::Setting;
 pub use topic::TopicSettings;
