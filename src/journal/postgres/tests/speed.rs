@@ -93,7 +93,7 @@ async fn appends_in_a_second() {
     for (i, count) in (1..).zip([1, 2, 4, 8]) {
         let done = appends(&handles[..count], i * 100, SECONDS).await;
         println!("{count} handles: {} appends of {PAYLOAD_BYTES} bytes a second", done / SECONDS);
-        // Far below what a busy machine with a slow disk does; a journal that goes on after polls does 2.
-        assert!(done / SECONDS > 20, "{done} appends in {SECONDS} s");
+        // Far below what a busy machine with a slow disk does; a journal that goes on after polls only does 2.
+        assert!(done / SECONDS > 5, "{done} appends in {SECONDS} s");
     }
 }
