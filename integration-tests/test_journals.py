@@ -65,7 +65,7 @@ def test_a_client_writes_and_another_reads(over_postgres, postgres, topic, tmp_p
     broker.kill9()
     broker.restart()
     kcat.produce(topic, records[100:])
-    for reader in ("kcat", "librdkafka"):
+    for reader in ("kcat", "confluent"):
         client = connect(reader, broker.bootstrap, tmp_path / reader)
         seen = client.fetch(topic, 0, 0, len(records))
         assert [(r.offset, r.key, r.value) for r in seen] == [(i, r.key, r.value) for i, r in enumerate(records)], reader
