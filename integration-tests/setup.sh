@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Installs what the integration tests use, from package registries only.
-#   setup.sh [PART...]    parts: python kafka java kcat node go minio gcs azurite history   (default: all these)   deny
+#   setup.sh [PART...]    parts: python kafka java kcat postgres node go minio gcs azurite history   (default: all)   deny
 # Everything lands in $TEST_CACHE_DIR (default: .cache at the root of the repository, which git ignores) and is
-# made again only when its own inputs change. Needs Python 3.10+, Java 17+ with javac, Maven, Node, Go; kcat comes from
-# Debian's packages. Prints one line per part with the seconds it took.
+# made again only when its own inputs change. Needs Python 3.10+, Java 17+ with javac, Maven, Node, Go; kcat and PostgreSQL
+# come from Debian's packages. Prints one line per part with the seconds it took.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/.." && pwd)
@@ -57,6 +57,16 @@ inputs_kcat() { echo kcat; }
 ready_kcat() { command -v kcat > /dev/null; }
 part_kcat() { apt_install kcat; }
 
+# The tests start servers of their own; Debian's package would start one too, if it is not told before.
+inputs_postgres() { echo postgresql openssl; }
+ready_postgres() { ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1 && command -v openssl > /dev/null; }
+part_postgres() {
+  as_root mkdir -p /etc/postgresql-common
+  [ -e /etc/postgresql-common/createcluster.conf ] \
+    || echo "create_main_cluster = false" | as_root tee /etc/postgresql-common/createcluster.conf > /dev/null
+  apt_install postgresql openssl
+}
+
 inputs_node() { cat "$here/drivers/node/package-lock.json"; }
 ready_node() { [ -d "$cache/node/node_modules/kafkajs" ]; }
 part_node() {
@@ -101,7 +111,7 @@ ready_deny() { [ -x "$cache/bin/cargo-deny" ]; }
 part_deny() { cargo install --locked --quiet --root "$cache" "cargo-deny@$deny_version"; }
 
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(python kafka java kcat node go minio gcs azurite history)
+[ ${#parts[@]} -gt 0 ] || parts=(python kafka java kcat postgres node go minio gcs azurite history)
 for part in "${parts[@]}"; do
   declare -F "part_$part" > /dev/null || { echo "setup: no part named $part" >&2; exit 2; }
   stamp=$cache/stamps/$part

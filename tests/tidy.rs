@@ -126,6 +126,7 @@ fn packages_stay_in_their_rooms() {
         ("serde_yaml::", "config"),
         ("object_store::", "store"),
         ("rusqlite::", "journal"),
+        ("tokio_postgres::", "journal"),
         ("prometheus_client::", "telemetry"),
         ("axum::", "telemetry"),
         ("clap::", "cli"),

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::resolve::check_topic_name;
 use crate::fetch::TopicKey;
 use crate::state::Topic;
 use crate::types::{PartitionIndex, ProducerId, Sequence};
@@ -32,8 +33,12 @@ impl Batches {
 }
 
 impl Unplaced {
-    /// A batch that begins at `first` was refused.
+    /// A batch that begins at `first` was refused. No topic ever gets a name that Kafka does not take, so nothing of it has
+    /// to be remembered, and what is remembered is short.
     pub(super) fn refused(&self, producer: ProducerId, topic: &TopicKey, partition: PartitionIndex, first: Sequence) {
+        if matches!(topic, TopicKey::Name(name) if check_topic_name(name).is_err()) {
+            return;
+        }
         let key = (producer, topic.clone(), partition);
         let mut batches = self.batches();
         if let Some(earliest) = batches.first.get_mut(&key) {
@@ -94,6 +99,14 @@ mod tests {
         }
         assert_eq!((take(2, partition), take(1, PartitionIndex(1))), (None, None));
         assert_eq!((take(1, partition), take(1, partition)), (Some(Sequence(3)), None));
+    }
+
+    #[test]
+    fn a_name_that_no_topic_has_takes_no_memory() {
+        let unplaced = Unplaced::default();
+        let long = TopicKey::Name("x".repeat(30_000).into());
+        unplaced.refused(ProducerId(1), &long, PartitionIndex(0), Sequence(0));
+        assert!(unplaced.batches().first.is_empty());
     }
 
     #[test]

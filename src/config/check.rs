@@ -127,6 +127,7 @@ fn stores(config: &Config, layers: &mut Layers) {
             "keep both in memory (`journal.kind: memory`, `bucket.url: 'memory:'`), or neither",
         );
     }
+    postgres(config, layers);
     let bucket = &config.bucket;
     if bucket.access_key_id.is_some() != bucket.secret_access_key.is_some() {
         let given = if bucket.access_key_id.is_some() { "bucket.access_key_id" } else { "bucket.secret_access_key" };
@@ -142,6 +143,30 @@ fn stores(config: &Config, layers: &mut Layers) {
         let at = layers.origin("bucket.endpoint");
         let remedy = "use https://, or set `bucket.allow_http: true`";
         layers.problem(at, "bucket.endpoint", "http:// sends records and signatures in the clear", remedy);
+    }
+}
+
+fn postgres(config: &Config, layers: &mut Layers) {
+    const RIGHT: &str = "right is postgres://user@host:5432/database, with several hosts if there are standbys";
+    let journal = &config.journal;
+    if journal.kind == JournalKind::Postgres {
+        match &journal.postgres_url {
+            None => layers.problem(layers.origin("journal.kind"), "journal.postgres_url", "is missing", RIGHT),
+            Some(url) if !["postgres://", "postgresql://"].iter().any(|scheme| url.expose().starts_with(scheme)) => {
+                let what = format!("{:?} is no address of a PostgreSQL server", url.shown());
+                layers.problem(layers.origin("journal.postgres_url"), "journal.postgres_url", what, RIGHT);
+            }
+            Some(_) => {}
+        }
+    }
+    // It stands in SQL, and in the name of a notification channel.
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let schema = &journal.postgres_schema;
+    let name_fits = schema.starts_with(|c: char| c.is_ascii_lowercase() || c == '_') && schema.chars().all(plain);
+    if !name_fits || schema.len() > 40 || schema.starts_with("pg_") {
+        let at = layers.origin("journal.postgres_schema");
+        let remedy = "use up to 40 lower-case letters, digits and `_`, a letter first, and not `pg_`";
+        layers.problem(at, "journal.postgres_schema", format!("{schema:?} is no name of a schema"), remedy);
     }
 }
 

@@ -27,8 +27,8 @@ pub use listener::{Entrance, HostPort, Listener};
 pub use problem::{ConfigError, Origin, Problem};
 use sections::General;
 pub use sections::{
-    Admin, Bucket, Cluster, Fetch, Journal, JournalKind, Limits, Log, LogFormat, LogLevel, Net, Produce, Snapshot,
-    Validation,
+    Admin, Bucket, Cluster, Fetch, Journal, JournalKind, Limits, Log, LogFormat, LogLevel, Net, PostgresDurability,
+    Produce, Snapshot, Validation,
 };
 use setting::Setting;
 pub use topic::TopicSettings;

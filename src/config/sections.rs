@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::setting::{path, section};
-use super::value::{Secret, choice};
+use super::value::{Secret, ServerUrl, choice};
 
 choice!(
     /// How a log line looks.
@@ -23,8 +23,21 @@ choice!(
     JournalKind {
         /// A file on this machine; one broker.
         Sqlite = "sqlite",
+        /// A PostgreSQL server, or what speaks its protocol.
+        Postgres = "postgres",
         /// Nothing survives the process; for trials and tests.
         Memory = "memory",
+    }
+);
+choice!(
+    /// What is asked of the PostgreSQL server that keeps the journal.
+    PostgresDurability {
+        /// Its disk settings are safe, and it commits to a synchronous standby.
+        Standby = "standby",
+        /// Its disk settings are safe; without a synchronous standby there is an alarm.
+        Disk = "disk",
+        /// Its settings are not looked at.
+        Trusted = "trusted",
     }
 );
 choice!(
@@ -106,13 +119,33 @@ section! {
 section! {
     /// The ordered log of metadata.
     Journal, "journal" {
-        /// What keeps it: `sqlite` (a file on this machine) or `memory` (gone with the process).
+        /// What keeps it: `sqlite` (a file on this machine), `postgres` (a PostgreSQL server) or `memory` (gone with the
+        /// process).
         kind: JournalKind = JournalKind::Sqlite;
         /// The SQLite file. Must be on a local file system, since SQLite's locks do not hold on network ones.
         sqlite_path: Option<PathBuf> = None, { unset: "`journal.db` in `data_dir`" };
         /// How long an append may go without an answer before it is sent again; the same bytes, so never twice in the
         /// journal.
         append_deadline_ms: u64 = 10_000, { min: 100, max: 600_000, metric: "strandline_journal_append_seconds" };
+        /// The PostgreSQL server, as libpq writes it: `postgres://user@host1:5432,host2:5432/database?sslmode=verify-full`.
+        /// Of several hosts the one that takes writes is used. `sslmode` is `disable`, `prefer` (unless it is given),
+        /// `require`, `verify-ca` or `verify-full`.
+        postgres_url: Option<ServerUrl> = None, { unset: "none" };
+        /// The password, if it is not in the URL. Better given by the environment than by the file.
+        postgres_password: Option<Secret> = None, { unset: "the URL's" };
+        /// The schema that holds the journal; made if it is missing. One for each cluster that shares a database.
+        postgres_schema: String = "strandline".to_owned();
+        /// File with the certificates (PEM) that the server's must be signed by.
+        postgres_root_certificates: Option<PathBuf> = None, { unset: "the URL's `sslrootcert`, or the system's" };
+        /// What is asked of the server at start and after each reconnect. `disk`: safe disk settings, and an alarm without
+        /// a synchronous standby. `standby`: no start without one. `trusted`: nothing is looked at; for engines whose
+        /// storage is not what these settings speak of.
+        postgres_durability: PostgresDurability = PostgresDurability::Disk, { metric: "strandline_journal_unreplicated" };
+        /// How long connecting to one host may take, until the next one is tried.
+        postgres_connect_timeout_ms: u64 = 5_000, { min: 100, max: 60_000 };
+        /// How often the journal is looked at for what was appended by others, beside the server's notifications.
+        postgres_poll_interval_ms: Option<u64> = None,
+            { min: 5, max: 1_000, unset: "500, or 50 where the server can't notify" };
     }
 }
 

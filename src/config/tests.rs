@@ -196,6 +196,18 @@ const REFUSED: &[(&str, &str)] = &[
         "strandline.yaml:2: journal.kind: the journal is gone at the next start, and the bucket's records could not be found; keep both in memory (`journal.kind: memory`, `bucket.url: 'memory:'`), or neither",
     ),
     (
+        "journal:\n  kind: postgres\n",
+        "strandline.yaml:2: journal.postgres_url: is missing; right is postgres://user@host:5432/database, with several hosts if there are standbys",
+    ),
+    (
+        "journal:\n  kind: postgres\n  postgres_url: mysql://u:secret@h/d?password=x\n",
+        "strandline.yaml:3: journal.postgres_url: \"mysql://u:(hidden)@h/d?password=(hidden)\" is no address of a PostgreSQL server; right is postgres://user@host:5432/database, with several hosts if there are standbys",
+    ),
+    (
+        "journal:\n  postgres_schema: Mine\n",
+        "strandline.yaml:2: journal.postgres_schema: \"Mine\" is no name of a schema; use up to 40 lower-case letters, digits and `_`, a letter first, and not `pg_`",
+    ),
+    (
         "bucket:\n  access_key_id: 'a'\n",
         "strandline.yaml:2: bucket.access_key_id: is one half of a key; give both `access_key_id` and `secret_access_key`, or neither",
     ),

@@ -173,6 +173,61 @@ impl Value for Secret {
     }
 }
 
+/// The address of a server, which is printed without the password that may be in it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ServerUrl(String);
+
+impl ServerUrl {
+    /// With its password, for the one place that needs it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// With `(hidden)` in the place of a password.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        let (scheme, rest) = self.0.split_at(self.0.find("://").map_or(0, |at| at + 3));
+        // The password may hold an `@` or `?` that should have been written as %40 or %3F; none of it is shown either.
+        let rest = match rest.rsplit_once('@') {
+            Some((user, host)) if user.contains(':') => {
+                format!("{}:(hidden)@{host}", user.split(':').next().unwrap_or_default())
+            }
+            _ => rest.to_owned(),
+        };
+        let hide =
+            |pair: &str| if pair.starts_with("password=") { "password=(hidden)".to_owned() } else { pair.to_owned() };
+        match rest.split_once('?') {
+            Some((rest, query)) => {
+                format!("{scheme}{rest}?{}", query.split('&').map(hide).collect::<Vec<_>>().join("&"))
+            }
+            None => format!("{scheme}{rest}"),
+        }
+    }
+}
+
+impl From<&str> for ServerUrl {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl fmt::Debug for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown())
+    }
+}
+
+impl Value for ServerUrl {
+    const KIND: Kind = Kind::Text;
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(Self(text.to_owned()))
+    }
+    fn text(&self) -> Option<String> {
+        Some(self.shown())
+    }
+}
+
 /// Declares an enum whose variants are written as texts.
 macro_rules! choice {
     ($(#[doc = $doc:literal])* $name:ident { $($(#[doc = $variant_doc:literal])* $variant:ident = $text:literal),* $(,)? }) => {

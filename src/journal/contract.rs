@@ -19,10 +19,17 @@ pub(crate) trait Harness: Send + Sync {
     }
 }
 
-/// Makes one test of each case. The expression makes a fresh [`Harness`].
+/// Makes one test of each case; with `run`, runs each, for one test that holds what they all need. The expression makes a
+/// fresh [`Harness`].
 macro_rules! suite {
+    (run $harness:expr) => {
+        $crate::journal::contract::suite!(@every run $harness);
+    };
     ($harness:expr) => {
-        $crate::journal::contract::suite!(@cases $harness;
+        $crate::journal::contract::suite!(@every make $harness);
+    };
+    (@every $how:ident $harness:expr) => {
+        $crate::journal::contract::suite!(@$how $harness;
             an_empty_journal_has_an_empty_head
             positions_count_up_without_gaps
             an_entry_reads_back_as_it_was_proposed
@@ -53,7 +60,13 @@ macro_rules! suite {
             pages_end_at_their_limit
         );
     };
-    (@cases $harness:expr; $($case:ident)*) => {
+    (@run $harness:expr; $($case:ident)*) => {
+        $(
+            println!("case {}", stringify!($case));
+            $crate::journal::contract::$case(&$harness).await;
+        )*
+    };
+    (@make $harness:expr; $($case:ident)*) => {
         $(#[tokio::test]
         async fn $case() {
             $crate::journal::contract::$case(&$harness).await;

@@ -5,6 +5,7 @@
 mod deadlined;
 mod memory;
 mod observed;
+mod postgres;
 mod rules;
 mod sqlite;
 
@@ -17,6 +18,7 @@ use bytes::Bytes;
 pub use deadlined::Deadlined;
 pub use memory::MemoryJournal;
 pub use observed::Observed;
+pub use postgres::{OpenError as PostgresOpenError, PostgresJournal, PostgresSettings, UnsafeServer};
 pub use sqlite::{OpenError, SqliteJournal};
 
 use crate::types::{Head, Incarnation, Position, Token};

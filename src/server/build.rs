@@ -14,7 +14,9 @@ use crate::config::{Config, Entrance, JournalKind};
 use crate::disk::make_durable;
 use crate::fetch::{AnswerBudget, Fetcher, Sessions};
 use crate::group::{GroupSettings, Groups};
-use crate::journal::{Journal, MemoryJournal, Observed as ObservedJournal, SqliteJournal};
+use crate::journal::{
+    Journal, MemoryJournal, Observed as ObservedJournal, PostgresJournal, PostgresSettings, SqliteJournal,
+};
 use crate::metadata::{Fatal, Parts, SnapshotPolicy, Started, start};
 use crate::net::{Budget, Limits};
 use crate::produce::{Batcher, FlushRule, PutPolicy};
@@ -44,7 +46,8 @@ pub(super) async fn broker(
     entrances: &[Entrance],
 ) -> Result<Broker, ServerError> {
     create_data_dir(config)?;
-    let journal = Arc::new(ObservedJournal::new(journal(config).await?, world.clone(), metrics.clone()));
+    let journal =
+        Arc::new(ObservedJournal::new(journal(config, world, metrics).await?, world.clone(), metrics.clone()));
     let bucket = bucket(config, world, metrics).await?;
     assemble(config, world, metrics, journal, bucket, entrances).await
 }
@@ -138,13 +141,17 @@ fn create_data_dir(config: &Config) -> Result<(), ServerError> {
     })
 }
 
-async fn journal(config: &Config) -> Result<Arc<dyn Journal>, ServerError> {
+async fn journal(config: &Config, world: &World, metrics: &Arc<Metrics>) -> Result<Arc<dyn Journal>, ServerError> {
     match config.journal.kind {
         JournalKind::Memory => {
             warn!("journal.kind is memory: everything is gone when this process ends");
             Ok(Arc::new(MemoryJournal::default()))
         }
         JournalKind::Sqlite => Ok(Arc::new(SqliteJournal::open(&config.journal_path()).await?)),
+        JournalKind::Postgres => {
+            let settings = PostgresSettings::from(config);
+            Ok(Arc::new(PostgresJournal::open(settings, world.clone(), metrics.clone()).await?))
+        }
     }
 }
 

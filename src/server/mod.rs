@@ -36,6 +36,8 @@ pub enum ServerError {
     Probe(#[from] ProbeError),
     #[error("journal: {0}")]
     Journal(#[from] crate::journal::OpenError),
+    #[error("{0}")]
+    Postgres(#[from] crate::journal::PostgresOpenError),
     #[error(transparent)]
     Start(#[from] StartError),
     #[error("stopped, since going on could give offsets twice or lose records: {0}")]
@@ -117,6 +119,9 @@ fn greet(config: &Config, listeners: &[(String, std::net::SocketAddr)]) {
     );
     if config.journal.kind == JournalKind::Sqlite {
         text.push_str(&format!("  journal  {}\n", config.journal_path().display()));
+    }
+    if let Some(url) = config.journal.postgres_url.as_ref().filter(|_| config.journal.kind == JournalKind::Postgres) {
+        text.push_str(&format!("  journal  {}\n", url.shown()));
     }
     if let Some(admin) = &config.admin.address {
         text.push_str(&format!("  metrics  http://{admin}/metrics\n"));

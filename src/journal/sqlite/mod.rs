@@ -15,6 +15,8 @@ mod writer;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests;
 
 use async_trait::async_trait;

@@ -38,6 +38,10 @@ pub(super) const SCHEMA: &str = "
     ) STRICT;
 ";
 
+/// The oldest kept entry of an incarnation from a counter on: every append asks for it.
+pub(super) const BY_COUNTER: &str = "SELECT counter, position, token FROM entries INDEXED BY entries_by_counter \
+     WHERE incarnation = ?1 AND counter >= ?2 ORDER BY counter LIMIT 1";
+
 pub(super) type Result<T> = rusqlite::Result<T>;
 
 /// The oldest position that may be read.
@@ -184,10 +188,7 @@ impl Lookup for Tables<'_> {
 
     fn at_or_above(&self, incarnation: Incarnation, counter: u64) -> std::result::Result<Option<Known>, JournalError> {
         let find = || {
-            let mut kept = self.db.prepare_cached(
-                "SELECT counter, position, token FROM entries INDEXED BY entries_by_counter \
-                 WHERE incarnation = ?1 AND counter >= ?2 ORDER BY counter LIMIT 1",
-            )?;
+            let mut kept = self.db.prepare_cached(BY_COUNTER)?;
             let key = params![signed(incarnation.0), signed(counter)];
             if let Some(known) = kept.query_row(key, known).optional()? {
                 // A retired one is older than every kept one, but may be the very entry that is asked for.

@@ -1,5 +1,5 @@
 use async_trait::async_trait;
-use rusqlite::Connection;
+use rusqlite::{Connection, StatementStatus};
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -54,6 +54,21 @@ async fn fill(journal: &SqliteJournal, counters: std::ops::RangeInclusive<u64>, 
         head = Head { position, token: proposal.token };
     }
     head
+}
+
+#[tokio::test]
+async fn a_statement_is_prepared_once_for_many_appends() {
+    let place = OnDisk::new();
+    let journal = place.journal().await.unwrap();
+    fill(&journal, 1..=9, b"payload").await;
+    let (prepared_again, seen) = tokio::sync::oneshot::channel();
+    let look = |db: &Connection| {
+        let statement = db.prepare_cached(table::BY_COUNTER).unwrap();
+        let used = statement.get_status(StatementStatus::Run);
+        prepared_again.send((used, statement.get_status(StatementStatus::RePrepare))).unwrap();
+    };
+    journal.touch(look).await;
+    assert_eq!(seen.await.unwrap(), (9, 0));
 }
 
 #[tokio::test]

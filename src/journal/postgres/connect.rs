@@ -1,0 +1,268 @@
+//! From several hosts to one session with the one that may be written to, whose settings are safe, and which has what was
+//! appended before. It promises that a session is never of a server with an older history than another one's, and that
+//! attempts are spaced.
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio_postgres::Client;
+use tokio_postgres_rustls::MakeRustlsConnect;
+use tracing::{error, info, warn};
+
+use super::address::{self, Target, with_cause};
+use super::checks::{self, Engine, Found, ServerSettings};
+use super::failure::Failure;
+use super::news::News;
+use super::session::Session;
+use super::{OpenError, PostgresSettings, UnsafeServer, schema, tls};
+use crate::telemetry::Metrics;
+use crate::types::{Head, Position};
+use crate::world::{Instant, World};
+
+/// Between attempts at all hosts: the first wait, doubled with each failure up to the second; a random half of it is
+/// left out, so that brokers do not come back all at once.
+const BACKOFF: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+pub(super) struct Connector {
+    hosts: Vec<Target>,
+    tls: MakeRustlsConnect,
+    pub settings: PostgresSettings,
+    pub world: World,
+    pub metrics: Arc<Metrics>,
+    pub news: Arc<News>,
+    /// A mutex and not an owner task: nothing blocks while it is held, and connecting is anybody's.
+    known: Mutex<Known>,
+}
+
+/// What earlier connections have shown.
+#[derive(Default)]
+struct Known {
+    /// The host that answered last.
+    host: usize,
+    failures: u32,
+    not_before: Option<Instant>,
+    server: Option<Server>,
+    /// The last entry that this process has appended or read: a server that lacks it has another history.
+    witness: Head,
+    /// The host that people were told of last, and whether it was unreplicated.
+    told: Option<(String, bool)>,
+}
+
+/// One history of one database: after a fail-over the timeline is another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Server {
+    system: String,
+    timeline: u32,
+}
+
+/// Why one host could not be used.
+pub(super) enum Unfit {
+    Unreachable(String),
+    Unsafe(UnsafeServer),
+    Forked { after: Head, reason: String },
+}
+
+/// No host could be used; each with its reason.
+pub(super) struct Unconnected(pub Vec<(String, Unfit)>);
+
+impl Connector {
+    pub(super) fn new(settings: PostgresSettings, world: World, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
+        let address = address::parse(&settings.url, settings.password.as_deref(), settings.root_certificates.clone())?;
+        let tls = tls::connector(address.verify, address.root_certificates.as_deref())?;
+        for host in address.hosts.iter().filter(|host| host.is_remote && address.verify == address::Verify::Nothing) {
+            warn!(
+                host = host.name,
+                "the journal's server is not verified: whoever sits in between can read and change entries; use \
+                 sslmode=verify-full in journal.postgres_url"
+            );
+        }
+        let known = Mutex::new(Known::default());
+        Ok(Self { hosts: address.hosts, tls, settings, world, metrics, news: Arc::new(News::new()), known })
+    }
+
+    /// A session with a server that is fit. Waits first if attempts failed just before.
+    pub(super) async fn connect(&self) -> Result<Session, Unconnected> {
+        let (first, not_before) = {
+            let known = self.known();
+            (known.host, known.not_before)
+        };
+        if let Some(at) = not_before {
+            self.world.sleep_until(at).await;
+        }
+        let mut unfit = Vec::new();
+        for i in 0..self.hosts.len() {
+            let host = (first + i) % self.hosts.len();
+            let target = &self.hosts[host];
+            let opened = self.world.timeout(self.settings.connect_timeout, self.open(target)).await;
+            let slow = || Err(Unfit::Unreachable(format!("no answer within {:?}", self.settings.connect_timeout)));
+            match opened.unwrap_or_else(slow) {
+                Ok(session) => {
+                    self.connected(host);
+                    return Ok(session);
+                }
+                Err(reason) => unfit.push((target.name.clone(), reason)),
+            }
+        }
+        let unconnected = Unconnected(unfit);
+        self.failed(&unconnected);
+        Err(unconnected)
+    }
+
+    /// Remembers an entry that this process relies on.
+    pub(super) fn rely_on(&self, entry: Head) {
+        let mut known = self.known();
+        if entry.position > known.witness.position {
+            known.witness = entry;
+        }
+    }
+
+    async fn open(&self, target: &Target) -> Result<Session, Unfit> {
+        let unreachable = |e: tokio_postgres::Error| Unfit::Unreachable(with_cause(&e));
+        let (client, connection) = target.config.connect(self.tls.clone()).await.map_err(unreachable)?;
+        let channel = schema::channel(&self.settings.schema);
+        let mut session = Session::start(client, connection, &self.world, self.news.clone(), channel);
+        let (engine, server) = asked(&session.client).await.map_err(unreachable)?;
+        let found = checks::judge(self.settings.durability, engine, &server).map_err(Unfit::Unsafe)?;
+        session.engine = engine;
+        let wanted = checks::session_settings(engine, &self.settings.schema, &server);
+        session.client.batch_execute(&wanted).await.map_err(unreachable)?;
+        if engine == Engine::Postgres {
+            self.recognise(&mut session).await?;
+        }
+        self.compare(&mut session).await?;
+        self.tell(target, engine, &server, &found);
+        Ok(session)
+    }
+
+    /// Refuses a server that was left behind by a fail-over, and notes one that took over. Not every service lets one ask;
+    /// then what [`Connector::compare`] finds has to do.
+    async fn recognise(&self, session: &mut Session) -> Result<(), Unfit> {
+        let asked = session
+            .client
+            .query_one(
+                "SELECT system_identifier::TEXT, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) FROM pg_control_system()",
+                &[],
+            )
+            .await;
+        let Ok(row) = asked else { return Ok(()) };
+        let (Ok(system), Ok(Ok(timeline))) =
+            (row.try_get(0), row.try_get(1).map(|hex: String| u32::from_str_radix(&hex, 16)))
+        else {
+            return Ok(());
+        };
+        let server = Server { system, timeline };
+        let mut known = self.known();
+        if let Some(old) = known.server.as_ref().filter(|old| **old != server) {
+            if old.system == server.system && old.timeline > timeline {
+                let what = format!("it was left behind: it is on timeline {timeline}, and {} has begun", old.timeline);
+                return Err(Unfit::Unreachable(what));
+            }
+            warn!(?old, new = ?server, "the journal is on another server or timeline, looking whether it has everything");
+            // Whoever waits looks again, and other sessions end when they are used next.
+            self.news.renew();
+        }
+        session.generation = self.news.generation();
+        known.server = Some(server);
+        Ok(())
+    }
+
+    /// H2: refuses a server that lacks an entry which was there before.
+    async fn compare(&self, session: &mut Session) -> Result<(), Unfit> {
+        let witness = self.known().witness;
+        if witness.position == Position(0) {
+            return Ok(());
+        }
+        let there = session.token_at(witness.position).await.map_err(|failure| match failure {
+            Failure::NotSent(reason) | Failure::Undone(reason) | Failure::Open(reason) => Unfit::Unreachable(reason),
+            Failure::Forked { after, reason } => Unfit::Forked { after, reason },
+            Failure::Journal(error) => Unfit::Unreachable(error.to_string()),
+        })?;
+        if there.token == Some(witness.token) || witness.position < there.first {
+            return Ok(());
+        }
+        let reason = match there.token {
+            Some(token) => format!("its token is {:016x}", token.0),
+            None => format!("it ends at position {}", there.end),
+        };
+        Err(Unfit::Forked { after: witness, reason })
+    }
+
+    fn tell(&self, target: &Target, engine: Engine, server: &ServerSettings, found: &Found) {
+        self.metrics.journal.unreplicated.set(i64::from(found.unreplicated));
+        let now = (target.name.clone(), found.unreplicated);
+        if self.known().told.replace(now.clone()) == Some(now) {
+            return;
+        }
+        let commit = server.get("synchronous_commit").map_or("unknown", String::as_str);
+        info!(host = target.name, ?engine, synchronous_commit = commit, "connected to the journal's server");
+        if found.unreplicated {
+            warn!(
+                host = target.name,
+                "the journal's server commits without a synchronous standby: a fail-over to another one stops the \
+                 cluster; set synchronous_standby_names (strandline_journal_unreplicated)"
+            );
+        }
+        if let Some(encoding) = &found.encoding {
+            warn!(
+                host = target.name,
+                encoding, "the database's encoding is not UTF8; its error messages may be garbled"
+            );
+        }
+    }
+
+    fn connected(&self, host: usize) {
+        let mut known = self.known();
+        if known.failures > 0 {
+            info!(host = self.hosts[host].name, "the journal's server answers again");
+        }
+        (known.host, known.failures, known.not_before) = (host, 0, None);
+    }
+
+    fn failed(&self, unconnected: &Unconnected) {
+        let mut known = self.known();
+        if unconnected.0.iter().any(|(_, unfit)| matches!(unfit, Unfit::Forked { .. } | Unfit::Unsafe(_))) {
+            error!(reason = unconnected.text(), "the journal's server is not fit");
+        } else if known.failures == 0 {
+            warn!(reason = unconnected.text(), "the journal's server can't be reached, trying on");
+        }
+        known.failures = known.failures.saturating_add(1);
+        let wait = BACKOFF.saturating_mul(1 << known.failures.min(10)).min(BACKOFF_MAX) / 2;
+        let jitter = Duration::from_millis(self.world.random_below(u64::try_from(wait.as_millis()).unwrap_or(0)));
+        known.not_before = Some(self.world.now() + wait + jitter);
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn asked(client: &Client) -> Result<(Engine, ServerSettings), tokio_postgres::Error> {
+    let version: String = client.query_one("SELECT version()", &[]).await?.try_get(0)?;
+    let names: Vec<&str> = checks::ASKED.to_vec();
+    let rows = client.query("SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY($1)", &[&names]).await?;
+    let pair = |row: &tokio_postgres::Row| Ok((row.try_get(0)?, row.try_get(1)?));
+    Ok((Engine::of(&version), rows.iter().map(pair).collect::<Result<_, tokio_postgres::Error>>()?))
+}
+
+impl Unconnected {
+    /// Each host with its reason.
+    pub(super) fn text(&self) -> String {
+        let one = |(host, unfit): &(String, Unfit)| match unfit {
+            Unfit::Unreachable(reason) => format!("{host}: {reason}"),
+            Unfit::Unsafe(found) => format!("{host}: {found}"),
+            Unfit::Forked { after, reason } => format!("{host}: it lacks position {} ({reason})", after.position),
+        };
+        self.0.iter().map(one).collect::<Vec<_>>().join("; ")
+    }
+}
+
+impl From<Unconnected> for Failure {
+    fn from(unconnected: Unconnected) -> Self {
+        let fork = unconnected.0.iter().find_map(|(host, unfit)| match unfit {
+            Unfit::Forked { after, reason } => {
+                Some(Self::Forked { after: *after, reason: format!("on {host} {reason}") })
+            }
+            _ => None,
+        });
+        fork.unwrap_or_else(|| Self::NotSent(unconnected.text()))
+    }
+}

@@ -1,0 +1,10 @@
+PRAGMA application_id = 1398033482;
+PRAGMA user_version = 1;
+CREATE TABLE journal ( id INTEGER PRIMARY KEY CHECK (id = 1), first INTEGER NOT NULL ) STRICT;
+CREATE TABLE entries ( position INTEGER PRIMARY KEY, incarnation INTEGER NOT NULL, counter INTEGER NOT NULL, token INTEGER NOT NULL, checksum INTEGER NOT NULL, payload BLOB NOT NULL ) STRICT;
+CREATE UNIQUE INDEX entries_by_counter ON entries (incarnation, counter);
+CREATE TABLE retired ( incarnation INTEGER PRIMARY KEY, counter INTEGER NOT NULL, position INTEGER NOT NULL, token INTEGER NOT NULL ) STRICT;
+INSERT INTO journal VALUES (1, 2);
+INSERT INTO entries VALUES (2, 1, 2, -1000006, 4285813681, x'6b657074');
+INSERT INTO entries VALUES (3, -1, 1, -7000023, 931042491, x'');
+INSERT INTO retired VALUES (1, 1, 1, -1000005);
