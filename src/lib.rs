@@ -9,6 +9,7 @@ pub mod disk; // directories whose names survive a power cut
 pub mod fetch; // offsets → ranges → bytes
 pub mod group; // consumer groups: a machine and an owner task each
 pub mod journal; // the ordered log of opaque entries
+pub mod memory; // buffers that are used again
 pub mod metadata; // the running replica of State: append queue, outcomes, barrier, snapshots
 pub mod net; // listeners, connections, the request pipeline: sockets ⇄ frames
 pub mod planted; // defects on purpose, for the simulation only

@@ -7,7 +7,6 @@
 //! anything; its `future` cache would let tasks wait now and then by the system's. Tests are at the end of this file.
 //!
 //! Where the bucket is a directory of this machine, `files.rs` is the way to what is not in memory.
-mod buffers;
 mod files;
 
 use bytes::Bytes;
@@ -22,12 +21,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
+use crate::memory::Buffers;
 use crate::segment::{self, ObjectName};
 use crate::store::{Bucket, Purpose, StoreError};
 use crate::telemetry::Metrics;
 use crate::world::World;
 
-pub use buffers::{BUFFER_BYTES, Buffer, Buffers};
 pub use files::{FileCache, ObjectFile};
 
 /// How much the cache may hold.
@@ -153,9 +152,15 @@ impl CachedObject {
 }
 
 impl ObjectCache {
-    /// An empty cache in front of `bucket`.
+    /// An empty cache in front of `bucket`. `buffers` are for what is copied out of its files.
     #[must_use]
-    pub fn new(bucket: Arc<dyn Bucket>, world: World, metrics: Arc<Metrics>, limits: CacheLimits) -> Self {
+    pub fn new(
+        bucket: Arc<dyn Bucket>,
+        world: World,
+        metrics: Arc<Metrics>,
+        buffers: Arc<Buffers>,
+        limits: CacheLimits,
+    ) -> Self {
         let part = |percent: usize| {
             Cache::builder()
                 .max_capacity((limits.bytes / 100 * percent) as u64)
@@ -165,7 +170,7 @@ impl ObjectCache {
                 .build_with_hasher(BuildHasherDefault::<DefaultHasher>::default())
         };
         Self {
-            files: bucket.files().map(|objects| Arc::new(FileCache::new(objects, metrics.clone()))),
+            files: bucket.files().map(|objects| Arc::new(FileCache::new(objects, metrics.clone(), buffers))),
             bucket,
             world,
             metrics,
@@ -361,7 +366,8 @@ mod tests {
 
     fn over(bucket: Arc<dyn Bucket>, limit: usize) -> Arc<ObjectCache> {
         let metrics = Arc::new(Metrics::new(TimestampMs(0)));
-        Arc::new(ObjectCache::new(bucket, World::seeded(1), metrics, CacheLimits { bytes: limit, loads: 4 }))
+        let limits = CacheLimits { bytes: limit, loads: 4 };
+        Arc::new(ObjectCache::new(bucket, World::seeded(1), metrics, Arc::default(), limits))
     }
 
     #[tokio::test(start_paused = true)]

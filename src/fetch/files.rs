@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use super::Records;
 use super::assemble::{Broken, Located, Target, locate, prefix};
-use crate::cache::{BUFFER_BYTES, Buffer, Buffers, ObjectFile};
+use crate::cache::ObjectFile;
+use crate::memory::{Buffer, Buffers};
 use crate::records::{HEADER_BYTES, PREFIX_BYTES};
 use crate::state::Run;
 use crate::types::{FileRange, Offset, Piece};
@@ -20,6 +21,9 @@ const SENT_BYTES_MIN: usize = 32 << 10;
 
 /// What is left of a run is read at once, without a look at its first header, if it is at most this long.
 const WHOLE_BYTES_MAX: usize = 2 * SENT_BYTES_MIN;
+
+/// Small batches are read into buffers of this size.
+const BUFFER_BYTES: usize = 256 << 10;
 
 /// The copied batches of one partition, until all are there.
 pub(super) struct Copies {

@@ -7,6 +7,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Budget, Limits};
+use crate::memory::Buffers;
 use crate::world::World;
 
 /// How long a frame that has begun waits for more memory. Several that wait for each other's would wait for ever.
@@ -115,33 +116,32 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     async fn large(&mut self, length: usize, produce: bool) -> Result<Frame, Ended> {
-        let mut capacity = length.min(FIRST_BYTES);
+        let mut capacity = Buffers::size_for(length.min(FIRST_BYTES));
         let mut permit = self.reserve(capacity, produce || length > FIRST_BYTES).await?;
         let mut large = None;
-        let mut frame = BytesMut::with_capacity(capacity);
-        let have = self.buffer.len().min(length);
-        frame.extend_from_slice(&self.buffer.split_to(have));
+        let mut frame = self.limits.buffers.take(capacity);
+        let mut filled = self.buffer.len().min(length);
+        frame.bytes_mut()[..filled].copy_from_slice(&self.buffer.split_to(filled));
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
         }
-        while frame.len() < length {
-            if frame.len() == capacity {
-                let next = length.min(capacity.saturating_mul(4));
+        while filled < length {
+            if filled == capacity {
+                let next = Buffers::size_for(length.min(capacity.saturating_mul(4)));
                 permit.merge(self.grow(next, next - capacity, &mut large).await?);
-                let mut larger = BytesMut::with_capacity(next);
-                larger.extend_from_slice(&frame);
+                let mut larger = self.limits.buffers.take(next);
+                larger.bytes_mut()[..filled].copy_from_slice(frame.as_ref());
                 frame = larger;
                 capacity = next;
             }
-            let room = capacity - frame.len();
-            let mut limited = (&mut frame).limit(room);
-            let read = self.world.timeout(self.limits.frame_stall, self.socket.read_buf(&mut limited)).await;
+            let room = &mut frame.bytes_mut()[filled..length.min(capacity)];
+            let read = self.world.timeout(self.limits.frame_stall, self.socket.read(room)).await;
             match read.ok_or(Ended::Stalled)? {
                 Ok(0) | Err(_) => return Err(Ended::Closed),
-                Ok(_) => {}
+                Ok(read) => filled += read,
             }
         }
-        Ok(Frame { bytes: frame.freeze(), permit })
+        Ok(Frame { bytes: Bytes::from_owner(frame).slice(..length), permit })
     }
 
     /// More memory for a frame that will have `next` bytes then.
@@ -191,6 +191,7 @@ mod tests {
             frame_stall: Duration::from_secs(5),
             write_stall: Duration::from_secs(5),
             budget: Arc::new(Budget::new(budget)),
+            buffers: Arc::default(),
         }
     }
 
@@ -213,7 +214,7 @@ mod tests {
         for (i, size) in sizes.iter().enumerate() {
             let frame = reader.next().await.unwrap();
             assert!(frame.bytes == vec![i as u8; *size], "frame {i}");
-            assert_eq!(limits.budget.used(), *size);
+            assert_eq!(limits.budget.used(), Buffers::size_for(*size));
         }
         drop(sent.await.unwrap());
         assert_eq!(reader.next().await.unwrap_err(), Ended::Closed);

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
+use crate::memory::Buffers;
+
 pub use connection::attach;
 pub use listener::{Bound, ListenError, bind, serve};
 pub use write::Sink;
@@ -29,6 +31,8 @@ pub struct Limits {
     pub frame_stall: Duration,
     pub write_stall: Duration,
     pub budget: Arc<Budget>,
+    /// Where the memory of frames comes from.
+    pub buffers: Arc<Buffers>,
 }
 
 /// The memory of all requests, from their first byte until their records are stored or their answer is written.

@@ -61,7 +61,13 @@ impl Rig {
         let bucket = Gate::new(Arc::new(site.bucket.clone()), world.clone());
         let metrics = Arc::new(Metrics::new(TimestampMs(0)));
         let limits = CacheLimits { bytes: 64 << 20, loads: 4 };
-        let cache = Arc::new(ObjectCache::new(Arc::new(bucket.clone()), world.clone(), metrics.clone(), limits));
+        let cache = Arc::new(ObjectCache::new(
+            Arc::new(bucket.clone()),
+            world.clone(),
+            metrics.clone(),
+            Arc::default(),
+            limits,
+        ));
         let (producer, batcher) = start(Batcher {
             replica: broker.replica.clone(),
             bucket: Arc::new(bucket.clone()),

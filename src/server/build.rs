@@ -17,6 +17,7 @@ use crate::group::{GroupSettings, Groups};
 use crate::journal::{
     Journal, MemoryJournal, Observed as ObservedJournal, PostgresJournal, PostgresSettings, SqliteJournal,
 };
+use crate::memory::Buffers;
 use crate::metadata::{Fatal, Parts, SnapshotPolicy, Started, start};
 use crate::net::{Budget, Limits};
 use crate::produce::{Batcher, FlushRule, PutPolicy};
@@ -99,8 +100,10 @@ pub async fn assemble(
         drained: told,
     };
     task.start();
+    let buffers = Buffers::start(world);
     let cache_limits = CacheLimits { bytes: size(config.fetch.cache_bytes_max), loads: config.fetch.cold_reads_max };
-    let cache = Arc::new(ObjectCache::new(bucket.clone(), world.clone(), metrics.clone(), cache_limits));
+    let cache =
+        Arc::new(ObjectCache::new(bucket.clone(), world.clone(), metrics.clone(), buffers.clone(), cache_limits));
     let (producer, batcher) = crate::produce::start(Batcher {
         replica: replica.clone(),
         bucket,
@@ -131,7 +134,7 @@ pub async fn assemble(
         world: world.clone(),
         metrics: metrics.clone(),
     };
-    Ok(Broker { context: Arc::new(context), limits: limits(config), drained, owner, batcher })
+    Ok(Broker { context: Arc::new(context), limits: limits(config, buffers), drained, owner, batcher })
 }
 
 fn create_data_dir(config: &Config) -> Result<(), ServerError> {
@@ -210,7 +213,7 @@ fn flush_rule(config: &Config) -> FlushRule {
     }
 }
 
-fn limits(config: &Config) -> Limits {
+fn limits(config: &Config, buffers: Arc<Buffers>) -> Limits {
     let count = |n: i32| usize::try_from(n).unwrap_or(0);
     let idle = u64::try_from(config.kafka.connections_max_idle_ms).ok().map(Duration::from_millis);
     Limits {
@@ -222,6 +225,7 @@ fn limits(config: &Config) -> Limits {
         frame_stall: Duration::from_millis(config.net.frame_stall_timeout_ms),
         write_stall: Duration::from_millis(config.net.write_stall_timeout_ms),
         budget: Arc::new(Budget::new(size(config.net.request_bytes_max))),
+        buffers,
     }
 }
 
