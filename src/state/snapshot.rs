@@ -1,13 +1,15 @@
 //! State as bytes and back: magic, version, protobuf body, CRC-32C. The encoding is canonical (everything in order), so
 //! equal States have equal bytes, and their hash proves it (H13). Specified in `docs/formats/snapshot.md`.
+mod broker;
+
 use bytes::Bytes;
 use prost::Message;
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
+use self::broker::BrokerBody;
 use super::apply::State;
-use super::broker::{Beat, Broker, BrokerProfile, Pulse, Standing};
-use super::command::{ConfigChange, Endpoint};
+use super::command::ConfigChange;
 use super::entry::FEATURE_LEVEL_MAX;
 use super::fields;
 use super::group::{Group, GroupBody};
@@ -20,8 +22,8 @@ use super::varint;
 use crate::planted::{Defect, planted};
 use crate::segment::ObjectName;
 use crate::types::{
-    BrokerId, Head, Incarnation, ObjectId, Offset, PartitionIndex, Position, ProducerEpoch, ProducerId, Sequence, Slot,
-    TimestampMs, Token, TopicId, TopicName, Uuid,
+    Head, ObjectId, Offset, PartitionIndex, Position, ProducerEpoch, ProducerId, Sequence, Slot, TimestampMs, Token,
+    TopicId, TopicName, Uuid,
 };
 
 const MAGIC: [u8; 4] = *b"SLSN";
@@ -181,38 +183,6 @@ struct ProducerBody {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct BrokerBody {
-    #[prost(int32, tag = "1")]
-    id: i32,
-    #[prost(uint64, optional, tag = "2")]
-    incarnation: Option<u64>,
-    #[prost(uint64, tag = "3")]
-    last_counter: u64,
-    #[prost(uint64, tag = "4")]
-    last_position: u64,
-    #[prost(uint32, tag = "5")]
-    feature_level_max: u32,
-    /// From level 2 on, as are all below.
-    #[prost(uint32, tag = "6")]
-    standing: u32,
-    #[prost(uint64, tag = "7")]
-    registered: u64,
-    #[prost(uint64, tag = "8")]
-    changed: u64,
-    #[prost(uint32, tag = "9")]
-    turn: u32,
-    #[prost(string, tag = "10")]
-    zone: String,
-    #[prost(message, repeated, tag = "11")]
-    endpoints: Vec<Endpoint>,
-    #[prost(int64, tag = "12")]
-    last_ms: i64,
-    /// Per beat, oldest first: position (difference), wall clock (difference).
-    #[prost(bytes = "vec", tag = "13")]
-    beats: Vec<u8>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
 struct KeptBody {
     #[prost(uint64, tag = "1")]
     position: u64,
@@ -278,7 +248,7 @@ impl State {
             topics: self.topics.values().map(|t| self.topic_body(t)).collect(),
             objects: self.objects.iter().map(|(id, meta)| object_body(*id, meta)).collect(),
             producers: self.producers().map(|(slot, id, p)| producer_body(slot, id, &p)).collect(),
-            brokers: self.brokers.values().map(|broker| broker_body(broker, self.feature_level)).collect(),
+            brokers: self.brokers.values().map(|broker| BrokerBody::of(broker, self.feature_level)).collect(),
             snapshots: self.snapshots.iter().map(kept_body).collect(),
             groups: self.groups.iter().map(|(name, group)| group.body(name)).collect(),
             next_group_sequence: self.next_group_sequence,
@@ -362,32 +332,6 @@ fn producer_body(slot: Slot, id: ProducerId, producer: &ProducerState) -> Produc
     }
 }
 
-fn broker_body(broker: &Broker, level: u32) -> BrokerBody {
-    let mut beats = Vec::new();
-    let (mut position, mut wall_ms) = (0, 0);
-    for beat in broker.pulse.beats.iter() {
-        varint::put(&mut beats, beat.position.0 - position);
-        varint::put_signed(&mut beats, beat.wall_ms.0.wrapping_sub(wall_ms));
-        (position, wall_ms) = (beat.position.0, beat.wall_ms.0);
-    }
-    BrokerBody {
-        id: broker.id.0,
-        incarnation: broker.incarnation.map(|i| i.0),
-        last_counter: broker.last_counter,
-        last_position: broker.last_position.0,
-        feature_level_max: broker.feature_level_max,
-        // At level 1 it follows from the incarnation.
-        standing: if level >= 2 { broker.standing.number() } else { 0 },
-        registered: broker.registered.0,
-        changed: broker.changed.0,
-        turn: broker.turn,
-        zone: broker.profile.zone.clone(),
-        endpoints: broker.profile.endpoints.clone(),
-        last_ms: broker.pulse.last_ms.0,
-        beats,
-    }
-}
-
 fn kept_body(kept: &KeptSnapshot) -> KeptBody {
     KeptBody {
         position: kept.at.position.0,
@@ -428,7 +372,7 @@ fn restore(body: Body, whole: &[u8]) -> Option<State> {
     }
     state.objects = objects.into_iter().collect();
     fields::each(whole, PRODUCERS).try_for_each(|producer| restore_producer(&mut state, producer))?;
-    let brokers = body.brokers.into_iter().map(|broker| restore_broker(broker, state.feature_level));
+    let brokers = body.brokers.into_iter().map(|broker| broker.restore(state.feature_level));
     state.brokers = brokers.collect::<Option<_>>()?;
     (state.membership, state.membership_floor) = (body.membership, body.membership_floor);
     state.snapshots = body.snapshots.into_iter().map(restore_kept).collect();
@@ -533,36 +477,6 @@ fn restore_producer(state: &mut State, producer: &[u8]) -> Option<()> {
     let place = state.partitions.get_mut(slot.0 as usize)?.as_mut()?;
     Arc::make_mut(place).producers += 1;
     state.producers.set((slot, ProducerId(body.id)), &producer).then_some(())
-}
-
-fn restore_broker(body: BrokerBody, level: u32) -> Option<(BrokerId, Broker)> {
-    let id = BrokerId(body.id);
-    let standing = match level {
-        ..2 if body.incarnation.is_some() => Standing::Active,
-        ..2 => Standing::Gone,
-        _ => Standing::from_number(body.standing)?,
-    };
-    let (mut beats, mut input) = (Vec::new(), body.beats.as_slice());
-    let (mut position, mut wall_ms) = (0_u64, 0_i64);
-    while !input.is_empty() {
-        position = position.checked_add(varint::take(&mut input)?)?;
-        wall_ms = wall_ms.wrapping_add(varint::take_signed(&mut input)?);
-        beats.push(Beat { position: Position(position), wall_ms: TimestampMs(wall_ms) });
-    }
-    let broker = Broker {
-        id,
-        incarnation: body.incarnation.map(Incarnation),
-        last_counter: body.last_counter,
-        last_position: Position(body.last_position),
-        feature_level_max: body.feature_level_max,
-        standing,
-        registered: Position(body.registered),
-        changed: Position(body.changed),
-        turn: body.turn,
-        profile: Arc::new(BrokerProfile { zone: body.zone, endpoints: body.endpoints }),
-        pulse: Pulse { last_ms: TimestampMs(body.last_ms), beats: Arc::new(beats) },
-    };
-    Some((id, broker))
 }
 
 fn restore_kept(body: KeptBody) -> KeptSnapshot {

@@ -1,0 +1,252 @@
+"""Several brokers over one journal in PostgreSQL and one bucket: as clients, tools and operators see them."""
+
+import os
+import re
+import signal
+import statistics
+import subprocess
+import time
+from types import SimpleNamespace
+
+import pytest
+from test_kill import PARTITIONS, Load, check_final, read_partitions
+
+from harness import wire
+from harness.broker import BINARY
+from harness.clients import connect
+from harness.clients.console import tool
+from harness.group import SETTINGS, Group
+from harness.postgres import Postgres
+from harness.processes import wait_until
+
+pytestmark = [pytest.mark.strandline, pytest.mark.timeout(300)]
+
+FENCING_S = 2.0
+GROUPS = ("kafka-consumer-groups", "--bootstrap-server")
+# From a broker's silence to the others' new answer: the fencing time, its jitter, and a look.
+GONE_S = FENCING_S * 1.1 + 1.0
+
+
+@pytest.fixture(scope="module")
+def postgres(directory):
+    server = Postgres(directory).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def cluster(launch, postgres, tmp_path):
+    """Brokers 1 to `count`, of which `zones` says where they are."""
+
+    def make(count=3, zones=None, settings=None):
+        journal = postgres.journal(postgres_schema=f"test_{os.urandom(4).hex()}")
+        times = {"fencing_timeout_ms": int(FENCING_S * 1000), "heartbeat_interval_ms": 300, "journal_staleness_max_ms": 1000}
+        brokers = []
+        for id in range(1, count + 1):
+            own = {"broker_id": id, "journal": journal, "cluster": times}
+            if zones:
+                own["zone"] = zones[id - 1]
+            bucket = {"url": str(tmp_path / "bucket")}
+            made = launch(start=False, own=own, bucket=bucket, settings={**SETTINGS, **(settings or {})})
+            made.environment = postgres.environment()
+            brokers.append(made.start())
+        return brokers
+
+    return make
+
+
+def together(brokers):
+    """All of them, as clients are given them."""
+    return SimpleNamespace(bootstrap=",".join(b.bootstrap for b in brokers))
+
+
+def metadata(broker, topic):
+    """The ids of the brokers, and the leaders of the topic's partitions, as `broker` tells them."""
+    with wire.Connection(broker.port) as connection:
+        told = connection.metadata([topic])
+    leaders = {p["partition"]: p["leader"] for p in told["topics"].get(topic, {"partitions": []})["partitions"]}
+    return sorted(broker[0] for broker in told["brokers"]), leaders
+
+
+def write(broker, topic, partitions, first, count):
+    """Numbered records, to each partition the same."""
+    with wire.Connection(broker.port) as connection:
+        for partition in partitions:
+            batch = wire.encode_batch([(None, b"%d" % n) for n in range(first, first + count)])
+            assert connection.produce(topic, batch, partition=partition)["error"] == 0
+
+
+def make_topic(broker, topic, partitions):
+    with wire.Connection(broker.port) as connection:
+        connection.make_topic(topic, partitions)
+
+
+def cli(*args) -> str:
+    done = subprocess.run([str(BINARY), *map(str, args)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_all_are_one_cluster(cluster, topic, tmp_path):
+    brokers = cluster()
+    make_topic(brokers[0], topic, 30)
+    wait_until(lambda: all(metadata(b, topic)[0] == [1, 2, 3] for b in brokers), 5, "three brokers everywhere")
+    told = [metadata(b, topic)[1] for b in brokers]
+    assert told[0] == told[1] == told[2]
+    share = [list(told[0].values()).count(id) for id in (1, 2, 3)]
+    assert min(share) >= 4, share
+    # Whoever is asked takes it, whatever clients are told.
+    for at, broker in enumerate(brokers):
+        write(broker, topic, range(3), 100 * at, 100)
+    for broker, name in zip(brokers, ("kcat", "confluent", "java")):
+        reader = connect(name, broker.bootstrap, tmp_path / name)
+        for partition in range(3):
+            seen = reader.fetch(topic, partition, 0, 300)
+            assert [(r.offset, r.value) for r in seen] == [(n, b"%d" % n) for n in range(300)], name
+        reader.close()
+    for broker in brokers:
+        with wire.Connection(broker.port) as connection:
+            assert [r[3] for r in connection.read_all(topic, partition=0)] == [b"%d" % n for n in range(300)]
+    described = tool("kafka-topics", "--bootstrap-server", brokers[2].bootstrap, "--describe", "--topic", topic)
+    assert all(f"Partition: {p}\tLeader: {leader}\t" in described for p, leader in told[0].items()), described
+    listed = cli("broker", "list", "--server", brokers[1].bootstrap).split("\n")[1:4]
+    assert [line.split()[:2] for line in listed] == [[str(i + 1), b.bootstrap] for i, b in enumerate(brokers)]
+
+
+def gap(load, since) -> float:
+    """Seconds until each producer has an acknowledgement that it did not have at `since`."""
+    had = {name: path.stat().st_size for name, path in load.files.items()}
+    begun = time.monotonic()
+    wait_until(lambda: all(p.stat().st_size > had[n] for n, p in load.files.items()), 30, "acknowledgements")
+    return begun - since + (time.monotonic() - begun)
+
+
+def test_brokers_are_killed_and_stand_still(cluster, topic, tmp_path):
+    """What was acknowledged is there once, in its order; the others take over what the dead led, and it comes back."""
+    brokers = cluster()
+    make_topic(brokers[0], topic, PARTITIONS)
+    load = Load(together(brokers), topic, tmp_path, renewals=(0, 0, 500))
+    wait_until(lambda: load.check_alive() or load.acknowledged() >= 500, 30, "acknowledgements")
+    gone = []
+    for turn in range(6):
+        victim, others = brokers[turn % 3], [b for b in brokers if b is not brokers[turn % 3]]
+        at = time.monotonic()
+        if turn % 2:
+            os.killpg(victim.child.pid, signal.SIGSTOP)
+        else:
+            victim.kill9()
+        left = [i + 1 for i, b in enumerate(brokers) if b is not victim]
+        wait_until(lambda: all(metadata(b, topic)[0] == left for b in others), GONE_S + 3, "the others take over")
+        gone.append(time.monotonic() - at)
+        goal = load.acknowledged() + 300
+        wait_until(lambda: load.check_alive() or load.acknowledged() >= goal, 30, "the others serve")
+        if turn % 2:
+            os.killpg(victim.child.pid, signal.SIGCONT)
+        else:
+            victim.restart()
+        wait_until(lambda: all(metadata(b, topic)[0] == [1, 2, 3] for b in brokers), 10, "it is back")
+        assert all(b.alive() for b in brokers)
+    load.stop()
+    print(f"taken over after {statistics.median(gone):.2f} s, at most {max(gone):.2f} s")
+    assert max(gone) <= GONE_S, gone
+    finals = [read_partitions(b, topic) for b in brokers]
+    assert finals[0] == finals[1] == finals[2]
+    check_final(load, finals[0])
+
+
+def test_all_are_restarted_in_turn(cluster, topic, tmp_path):
+    """SIGTERM hands over first: producers go on without an error and nearly without a pause."""
+    brokers = cluster()
+    make_topic(brokers[0], topic, PARTITIONS)
+    load = Load(together(brokers), topic, tmp_path, renewals=(0, 0))
+    wait_until(lambda: load.check_alive() or load.acknowledged() >= 500, 30, "acknowledgements")
+    pauses = []
+    for broker in brokers:
+        at = time.monotonic()
+        broker.child.process.terminate()
+        while broker.child.process.poll() is None:
+            pauses.append(gap(load, time.monotonic()))
+            assert time.monotonic() - at < 20
+        assert broker.stop() == 0, broker.log_tail()
+        broker.restart()
+        wait_until(lambda: all(metadata(b, topic)[0] == [1, 2, 3] for b in brokers), 10, "it is back")
+    load.stop()
+    print(f"longest pause {max(pauses):.2f} s")
+    assert max(pauses) < FENCING_S, "nobody had to wait until a broker was missed"
+    check_final(load, read_partitions(brokers[0], topic))
+
+
+def test_groups_survive_their_coordinator(cluster, topic, tmp_path):
+    """Members find the next coordinator, nothing is skipped, and what was committed stays committed."""
+    brokers = cluster()
+    make_topic(brokers[0], topic, 4)
+    group = Group(together(brokers), topic, tmp_path, session_ms=6000)
+    for client in ("librdkafka", "franz-go"):
+        group.join(client)
+    group.settle(4)
+    count = 0
+
+    def write_and_read(broker):
+        nonlocal count
+        write(broker, topic, range(4), count, 50)
+        count += 50
+        wanted = {(p, o) for p in range(4) for o in range(count)}
+        wait_until(lambda: wanted <= set(group.read), 60, "all is read")
+
+    write_and_read(brokers[0])
+    for _ in range(2):
+        state = tool(*GROUPS, together(brokers).bootstrap, "--describe", "--group", group.name, "--state")
+        victim = brokers[int(re.search(r"\((\d)\)", state)[1]) - 1]
+        victim.kill9()
+        write_and_read(next(b for b in brokers if b is not victim))
+        victim.restart()
+        wait_until(lambda: metadata(brokers[0], topic)[0] == [1, 2, 3], 10, "it is back")
+    group.settle(4)
+    for member in group.members:
+        member.close()
+    described = tool(*GROUPS, brokers[1].bootstrap, "--describe", "--group", group.name)
+    rows = [line.split() for line in described.splitlines() if topic in line]
+    assert {(row[2], row[3], row[5]) for row in rows} == {(str(p), str(count), "0") for p in range(4)}, described
+
+
+def test_an_operator_drains_a_broker(cluster, topic):
+    brokers = cluster()
+    make_topic(brokers[0], topic, 12)
+    wait_until(lambda: metadata(brokers[0], topic)[0] == [1, 2, 3], 5, "three brokers")
+    before = metadata(brokers[0], topic)[1]
+    assert "hands over" in cli("broker", "drain", 2, "--server", brokers[0].bootstrap)
+    assert brokers[1].child.wait(20) == 0, brokers[1].log_tail()
+    ids, after = metadata(brokers[0], topic)
+    assert ids == [1, 3]
+    moved = {p for p in before if before[p] != after[p]}
+    assert moved == {p for p in before if before[p] == 2}, "only its own partitions have moved"
+
+
+def test_tools_see_the_feature_level(cluster):
+    broker = cluster(count=1)[0]
+    server = ("--bootstrap-server", broker.bootstrap)
+    line = next(l for l in tool("kafka-features", *server, "describe").splitlines() if "strandline.version" in l)
+    assert "SupportedMaxVersion: 2" in line and "FinalizedVersionLevel: 2" in line, line
+    refused = tool("kafka-features", *server, "downgrade", "--feature", "strandline.version=1", check=False)
+    assert "Could not downgrade strandline.version" in refused, refused
+
+
+def test_clients_stay_in_their_zone(cluster, topic):
+    brokers = cluster(count=4, zones=["a", "a", "b", "b"])
+    make_topic(brokers[0], topic, 24)
+    wait_until(lambda: metadata(brokers[0], topic)[0] == [1, 2, 3, 4], 5, "four brokers")
+    for zone, ids in (("a", {1, 2}), ("b", {3, 4})):
+        for broker in brokers:
+            with wire.Connection(broker.port, client_id=f"orders,zone={zone}") as connection:
+                told = connection.metadata([topic])
+            leaders = {p["leader"] for p in told["topics"][topic]["partitions"]}
+            assert leaders == ids, f"{zone} is sent to {leaders}"
+    brokers[2].kill9()
+    brokers[3].kill9()
+
+    def leaders_of_b():
+        with wire.Connection(brokers[0].port, client_id="orders,zone=b") as connection:
+            told = connection.metadata([topic])
+        return {p["leader"] for p in told["topics"][topic]["partitions"]}
+
+    wait_until(lambda: leaders_of_b() == {1, 2}, 4 * GONE_S, "a zone without brokers is served by another")
