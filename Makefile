@@ -49,6 +49,7 @@ test: check sim integration ## everything that CI runs
 
 nightly: build deny ## full matrices and long runs
 	integration-tests/setup.sh
+	integration-tests/setup.sh previous
 	integration-tests/run.sh --nightly
 
 fuzz: ## every decoder on hostile bytes, with coverage (FUZZ_SECONDS=3600 each, TARGET=name for one, FUZZ_GROW=1 keeps finds)

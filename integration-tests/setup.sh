@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the integration tests use, from package registries only.
-#   setup.sh [PART...]    parts: python kafka java kcat postgres node go minio gcs azurite history   (default: all)   deny
+#   setup.sh [PART...]    parts: python kafka java kcat postgres node go minio gcs azurite history   (default: all)   deny previous
 # Everything lands in $TEST_CACHE_DIR (default: .cache at the root of the repository, which git ignores) and is
 # made again only when its own inputs change. Needs Python 3.10+, Java 17+ with javac, Maven, Node, Go; kcat and PostgreSQL
 # come from Debian's packages. Prints one line per part with the seconds it took.
@@ -109,6 +109,18 @@ part_history() { (cd "$root" && cargo build --release --locked -p strandline-his
 inputs_deny() { echo "$deny_version"; }
 ready_deny() { [ -x "$cache/bin/cargo-deny" ]; }
 part_deny() { cargo install --locked --quiet --root "$cache" "cargo-deny@$deny_version"; }
+
+# Nor is the last version at feature level 1, which upgrades begin from. It is built as it was.
+previous_version=c2fb07b2652f65374ecf04a203c7dc5e9cfb873f
+inputs_previous() { echo "$previous_version"; }
+ready_previous() { [ -x "$cache/previous/strandline" ]; }
+part_previous() {
+  rm -rf "$cache/previous"; mkdir -p "$cache/previous/source"
+  git -C "$root" archive "$previous_version" | tar x -C "$cache/previous/source"
+  (cd "$cache/previous/source" && cargo build --release --locked --target-dir target)
+  mv "$cache/previous/source/target/release/strandline" "$cache/previous/strandline"
+  rm -rf "$cache/previous/source"
+}
 
 parts=("$@")
 [ ${#parts[@]} -gt 0 ] || parts=(python kafka java kcat postgres node go minio gcs azurite history)

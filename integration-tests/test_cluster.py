@@ -17,9 +17,12 @@ from harness.clients import connect
 from harness.clients.console import tool
 from harness.group import SETTINGS, Group
 from harness.postgres import Postgres
-from harness.processes import wait_until
+from harness.processes import CACHE, wait_until
 
 pytestmark = [pytest.mark.strandline, pytest.mark.timeout(300)]
+
+# The last version that knows feature level 1 only (setup.sh previous).
+PREVIOUS = CACHE / "previous/strandline"
 
 FENCING_S = 2.0
 GROUPS = ("kafka-consumer-groups", "--bootstrap-server")
@@ -36,18 +39,21 @@ def postgres(directory):
 
 @pytest.fixture
 def cluster(launch, postgres, tmp_path):
-    """Brokers 1 to `count`, of which `zones` says where they are."""
+    """Brokers 1 to `count`; `zones` says where they are, `previous` which run the version before."""
 
-    def make(count=3, zones=None, settings=None):
+    def make(count=3, zones=None, previous=()):
         journal = postgres.journal(postgres_schema=f"test_{os.urandom(4).hex()}")
         times = {"fencing_timeout_ms": int(FENCING_S * 1000), "heartbeat_interval_ms": 300, "journal_staleness_max_ms": 1000}
         brokers = []
         for id in range(1, count + 1):
-            own = {"broker_id": id, "journal": journal, "cluster": times}
+            binary = PREVIOUS if id in previous else BINARY
+            own = {"broker_id": id, "journal": journal}
+            if binary is BINARY:
+                own["cluster"] = times
             if zones:
                 own["zone"] = zones[id - 1]
             bucket = {"url": str(tmp_path / "bucket")}
-            made = launch(start=False, own=own, bucket=bucket, settings={**SETTINGS, **(settings or {})})
+            made = launch(start=False, own=own, bucket=bucket, settings=SETTINGS, binary=binary)
             made.environment = postgres.environment()
             brokers.append(made.start())
         return brokers
@@ -250,3 +256,52 @@ def test_clients_stay_in_their_zone(cluster, topic):
         return {p["leader"] for p in told["topics"][topic]["partitions"]}
 
     wait_until(lambda: leaders_of_b() == {1, 2}, 4 * GONE_S, "a zone without brokers is served by another")
+
+
+@pytest.mark.nightly
+def test_two_versions_side_by_side(cluster, topic, tmp_path):
+    """A cluster that the version before has founded goes to this one broker by broker, under load, and can go back until the
+    level is raised."""
+    brokers = cluster(count=3, previous=(1, 2, 3))
+    make_topic(brokers[0], topic, PARTITIONS)
+    load = Load(together(brokers), topic, tmp_path, renewals=(0, 0, 500))
+
+    def acknowledged_more():
+        load.check_alive()
+        goal = load.acknowledged() + 300
+        wait_until(lambda: load.check_alive() or load.acknowledged() >= goal, 30, "acknowledgements")
+
+    def features(action, check=True) -> str:
+        server = brokers[2].bootstrap
+        which = [] if action == "describe" else ["--feature", "strandline.version=2"]
+        return tool("kafka-features", "--bootstrap-server", server, action, *which, check=check)
+
+    def change(broker, binary):
+        assert broker.stop() == 0, broker.log_tail()
+        broker.binary = binary
+        broker.restart()
+        acknowledged_more()
+
+    acknowledged_more()
+    change(brokers[2], BINARY)
+    assert "FinalizedVersionLevel: 1" in next(l for l in features("describe").splitlines() if "strandline" in l)
+    change(brokers[2], PREVIOUS)  # back again
+    for broker in reversed(brokers[1:]):
+        change(broker, BINARY)
+    assert "Could not upgrade strandline.version" in features("upgrade", check=False), "broker 1 can't read level 2"
+    change(brokers[0], BINARY)
+    assert "was upgraded" in features("upgrade")
+    wait_until(lambda: all(metadata(b, topic)[0] == [1, 2, 3] for b in brokers), 10, "they know each other now")
+    acknowledged_more()
+    assert brokers[1].stop() == 0
+    brokers[1].binary = PREVIOUS
+    brokers[1].start(wait=False)
+    assert brokers[1].child.wait(20) == 1
+    assert "feature level" in brokers[1].log_tail(), brokers[1].log_tail()
+    brokers[1].binary = BINARY
+    brokers[1].restart()
+    acknowledged_more()
+    load.stop()
+    finals = [read_partitions(b, topic) for b in brokers]
+    assert finals[0] == finals[1] == finals[2]
+    check_final(load, finals[0])

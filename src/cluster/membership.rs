@@ -1,7 +1,8 @@
 //! The members as they are now, worked out once for each change.
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use super::Members;
 use crate::metadata::Replica;
@@ -20,8 +21,8 @@ struct Inner {
     staleness_max: Duration,
     /// A lock, held for a copy: each request looks.
     known: Mutex<Known>,
-    /// Rises when somebody has noticed a change.
-    changed: watch::Sender<u64>,
+    /// When somebody has noticed a change. It wakes in the order in which they came, which a `watch` does not.
+    changed: Notify,
 }
 
 /// What the members were worked out from.
@@ -47,7 +48,7 @@ impl Membership {
         let members = Arc::new(Members::of(me, &state));
         let basis = Basis { membership: state.membership(), cut_off: false };
         let known = Mutex::new(Known { basis, members, others_since: world.now() });
-        Self(Arc::new(Inner { me, world, replica, staleness_max, known, changed: watch::channel(0).0 }))
+        Self(Arc::new(Inner { me, world, replica, staleness_max, known, changed: Notify::new() }))
     }
 
     /// This broker.
@@ -76,15 +77,14 @@ impl Membership {
             known.basis = basis;
             if *known.members != members {
                 known.members = Arc::new(members);
-                inner.changed.send_modify(|count| *count += 1);
+                inner.changed.notify_waiters();
             }
         }
         known.members.clone()
     }
 
-    /// Tells of changes that [`Membership::now`] has shown to somebody.
-    #[must_use]
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.0.changed.subscribe()
+    /// Ends with the next change that [`Membership::now`] shows to somebody, also if it is waited for only after that.
+    pub fn change(&self) -> Notified<'_> {
+        self.0.changed.notified()
     }
 }

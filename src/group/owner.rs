@@ -110,8 +110,9 @@ impl Owner {
     async fn serve(&mut self, mut machine: Machine) -> End {
         // As the table has it. Of a machine that was just loaded, that is not known.
         let mut shown = None;
-        let mut changes = self.tools.membership.changes();
+        let membership = self.tools.membership.clone();
         loop {
+            let changed = membership.change();
             if self.has_moved(&machine) {
                 return End::Moved;
             }
@@ -128,8 +129,7 @@ impl Owner {
                     Some(asked) => Event::Request(self.admit(asked.reply), asked.request),
                     None => return End::Idle,
                 },
-                // Its sender lives as long as the tools.
-                _ = changes.changed() => continue,
+                () = changed => continue,
                 () = self.tools.world.sleep_until(wake.unwrap_or_else(|| self.tools.world.now())), if wake.is_some() => {
                     if idle && self.retire() {
                         return End::Idle;

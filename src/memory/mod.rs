@@ -1,7 +1,7 @@
 //! Buffers that are used again: fresh memory costs as much as what is read into it, since the kernel clears it page by
 //! page, and the language once more. It promises that what lies unused is bounded, and given back when it stays unused.
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::world::World;
@@ -30,10 +30,10 @@ struct Kept {
     lowest: usize,
 }
 
-/// Memory with old contents. It goes back where it came from.
+/// Memory with old contents. It goes back where it came from, if that is still there.
 pub struct Buffer {
     bytes: Vec<u8>,
-    home: Option<Arc<Buffers>>,
+    home: Option<Weak<Buffers>>,
 }
 
 impl Buffers {
@@ -71,7 +71,7 @@ impl Buffers {
             return Buffer { bytes: vec![0; size], home: None };
         }
         let bytes = self.kept().pop(size).unwrap_or_else(|| vec![0; size]);
-        Buffer { bytes, home: Some(self.clone()) }
+        Buffer { bytes, home: Some(Arc::downgrade(self)) }
     }
 
     fn shed(&self) {
@@ -126,7 +126,7 @@ impl AsRef<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let Some(home) = &self.home else { return };
+        let Some(home) = self.home.as_ref().and_then(Weak::upgrade) else { return };
         let bytes = std::mem::take(&mut self.bytes);
         let mut kept = home.kept();
         kept.bytes += bytes.len();
