@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -80,7 +81,7 @@ func (w *workload) load() error {
 }
 
 func (w *workload) client(more ...kgo.Opt) (*kgo.Client, error) {
-	return kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(w.Bootstrap), kgo.FetchMaxWait(100 * time.Millisecond),
+	return kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(strings.Split(w.Bootstrap, ",")...), kgo.FetchMaxWait(100 * time.Millisecond),
 		kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond })}, more...)...)
 }
 

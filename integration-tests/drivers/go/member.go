@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -89,7 +90,7 @@ func franzMember(ctx context.Context, config memberConfig) error {
 		}
 	}
 	options := []kgo.Opt{
-		kgo.SeedBrokers(config.Bootstrap), kgo.ClientID(config.Name), kgo.ConsumerGroup(config.Group),
+		kgo.SeedBrokers(strings.Split(config.Bootstrap, ",")...), kgo.ClientID(config.Name), kgo.ConsumerGroup(config.Group),
 		kgo.ConsumeTopics(config.Topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit(),
 		kgo.FetchMaxWait(100 * time.Millisecond), kgo.BlockRebalanceOnPoll(),
 		kgo.RetryBackoffFn(func(int) time.Duration { return 100 * time.Millisecond }),
@@ -192,7 +193,7 @@ func saramaMember(ctx context.Context, config memberConfig) error {
 	if config.Instance != nil {
 		settings.Consumer.Group.InstanceId = *config.Instance
 	}
-	group, err := sarama.NewConsumerGroup([]string{config.Bootstrap}, config.Group, settings)
+	group, err := sarama.NewConsumerGroup(strings.Split(config.Bootstrap, ","), config.Group, settings)
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ const range = ({ cluster }) => ({
 
 const kafka = new Kafka({
   clientId: config.name,
-  brokers: [config.bootstrap],
+  brokers: config.bootstrap.split(","),
   logLevel: logLevel.NOTHING,
   retry: { initialRetryTime: 100, maxRetryTime: 300, retries: 200 },
 })
