@@ -23,6 +23,8 @@ choice!(
     JournalKind {
         /// A file on this machine; one broker.
         Sqlite = "sqlite",
+        /// Objects in the bucket; any number of brokers, and no database.
+        Bucket = "bucket",
         /// Nothing survives the process; for trials and tests.
         Memory = "memory",
     }
@@ -104,13 +106,20 @@ section! {
 section! {
     /// The ordered log of metadata.
     Journal, "journal" {
-        /// What keeps it: `sqlite` (a file on this machine) or `memory` (gone with the process).
+        /// What keeps it: `sqlite` (a file on this machine), `bucket` (objects beside the records: no database, and slower,
+        /// see [journal-bucket.md](journal-bucket.md)) or `memory` (gone with the process).
         kind: JournalKind = JournalKind::Sqlite;
         /// The SQLite file. Must be on a local file system, since SQLite's locks do not hold on network ones.
         sqlite_path: Option<PathBuf> = None, { unset: "`journal.db` in `data_dir`" };
         /// How long an append may go without an answer before it is sent again; the same bytes, so never twice in the
         /// journal.
         append_deadline_ms: u64 = 10_000, { min: 100, max: 600_000, metric: "strandline_journal_append_seconds" };
+        /// Kind `bucket`: while entries of other brokers come, the bucket is asked for the next one at least this far apart.
+        /// So much later do the consumers of this broker see what others took. No entry of our own waits for it.
+        bucket_poll_ms_min: u64 = 50, { min: 1, max: 60_000, metric: "strandline_bucket_requests" };
+        /// Kind `bucket`: when no other broker's entry has come for four times this long, the bucket is asked this often. On
+        /// S3 a second costs each broker a dollar a month.
+        bucket_poll_ms_max: u64 = 1_000, { min: 10, max: 60_000, metric: "strandline_bucket_requests" };
     }
 }
 

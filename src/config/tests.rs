@@ -196,6 +196,10 @@ const REFUSED: &[(&str, &str)] = &[
         "strandline.yaml:2: journal.kind: the journal is gone at the next start, and the bucket's records could not be found; keep both in memory (`journal.kind: memory`, `bucket.url: 'memory:'`), or neither",
     ),
     (
+        "journal:\n  bucket_poll_ms_max: 20\n",
+        "strandline.yaml:2: journal.bucket_poll_ms_max: journal.bucket_poll_ms_min (50) is above journal.bucket_poll_ms_max (20); raise the second or lower the first",
+    ),
+    (
         "bucket:\n  access_key_id: 'a'\n",
         "strandline.yaml:2: bucket.access_key_id: is one half of a key; give both `access_key_id` and `secret_access_key`, or neither",
     ),

@@ -19,10 +19,10 @@ pub(crate) trait Harness: Send + Sync {
     }
 }
 
-/// Makes one test of each case. The expression makes a fresh [`Harness`].
+/// Makes one test of each case. The expression makes a fresh [`Harness`]; an attribute after it is each test's.
 macro_rules! suite {
-    ($harness:expr) => {
-        $crate::journal::contract::suite!(@cases $harness;
+    ($harness:expr $(, $attribute:meta)?) => {
+        $crate::journal::contract::suite!(@cases [$(#[$attribute])?] $harness;
             an_empty_journal_has_an_empty_head
             positions_count_up_without_gaps
             an_entry_reads_back_as_it_was_proposed
@@ -53,11 +53,15 @@ macro_rules! suite {
             pages_end_at_their_limit
         );
     };
-    (@cases $harness:expr; $($case:ident)*) => {
-        $(#[tokio::test]
+    (@cases $attribute:tt $harness:expr; $($case:ident)*) => {
+        $($crate::journal::contract::suite!(@case $attribute $harness; $case);)*
+    };
+    (@case [$($attribute:tt)*] $harness:expr; $case:ident) => {
+        #[tokio::test]
+        $($attribute)*
         async fn $case() {
             $crate::journal::contract::$case(&$harness).await;
-        })*
+        }
     };
 }
 pub(crate) use suite;
