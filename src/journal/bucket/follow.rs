@@ -41,33 +41,31 @@ impl Inner {
 
     /// The entries from `from` on, up to a page.
     pub(super) async fn read(&self, from: Position) -> Result<Vec<Stored>, JournalError> {
-        loop {
-            let mut head = self.known_head().await?;
-            if from > head.position {
-                head = self.catch_up().await?;
-            }
-            let known = {
-                let view = self.view();
-                if from < view.boundary.first {
-                    return Err(JournalError::Trimmed { first: view.boundary.first });
-                }
-                view.remembered(from, Position(u64::MAX))
-            };
-            if !known.is_empty() || from > head.position {
-                return Ok(known);
-            }
-            let count = usize::try_from(head.position.0 - from.0).unwrap_or(usize::MAX).saturating_add(1);
-            let found = self.objects.run(from, count, count.min(RUN_ENTRIES_MAX)).await?.entries;
-            let first = self.look_at_boundary().await?;
-            if from < first {
-                return Err(JournalError::Trimmed { first });
-            }
-            if found.is_empty() {
-                return Err(gone(from));
-            }
-            in_one_history(&found)?;
-            return Ok(found.into_iter().map(|entry| entry.stored).collect());
+        let mut head = self.known_head().await?;
+        if from > head.position {
+            head = self.catch_up().await?;
         }
+        let known = {
+            let view = self.view();
+            if from < view.boundary.first {
+                return Err(JournalError::Trimmed { first: view.boundary.first });
+            }
+            view.remembered(from, Position(u64::MAX))
+        };
+        if !known.is_empty() || from > head.position {
+            return Ok(known);
+        }
+        let count = usize::try_from(head.position.0 - from.0).unwrap_or(usize::MAX).saturating_add(1);
+        let found = self.objects.run(from, count, count.min(RUN_ENTRIES_MAX)).await?.entries;
+        let first = self.look_at_boundary().await?;
+        if from < first {
+            return Err(JournalError::Trimmed { first });
+        }
+        if found.is_empty() {
+            return Err(gone(from));
+        }
+        in_one_history(&found)?;
+        Ok(found.into_iter().map(|entry| entry.stored).collect())
     }
 
     /// Asks for the trims that came after the one that is known. The answer is the oldest position that could be read when

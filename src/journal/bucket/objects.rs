@@ -1,6 +1,6 @@
 //! The journal's objects in the bucket, one request each, and what an answer means to the journal.
 use bytes::Bytes;
-use futures::future::{join_all, try_join_all};
+use futures::future::join_all;
 use std::sync::Arc;
 
 use super::format::{self, Boundary, Entry, HEADER_BYTES};
@@ -14,8 +14,9 @@ use crate::types::{Position, Token};
 /// largest size still fit into memory.
 pub(super) const SIDE_BY_SIDE: usize = 16;
 
-/// Entries of one run, so that a page of small ones ends well before a read's deadline.
-pub(super) const RUN_ENTRIES_MAX: usize = 512;
+/// Entries of one run, which is believed as a whole: few enough that two of its reads seldom hang, which would be longer
+/// than the call's deadline and the run in vain, and enough that the look at the boundary after it costs little.
+pub(super) const RUN_ENTRIES_MAX: usize = 128;
 
 /// Entries that follow one another.
 pub(super) struct Run {
@@ -54,7 +55,8 @@ impl Objects {
     }
 
     /// The entries from `from` on, without a gap, up to the first that is not there or the end of a page.
-    /// `expected` are asked for at once; where more is there, more and more.
+    /// `expected` are asked for at once; where more is there, more and more. A read without an answer ends the run where something
+    /// was found before it: who is far behind would else begin anew with each failure, and never get to the end.
     pub(super) async fn run(&self, from: Position, expected: usize, entries_max: usize) -> Result<Run, JournalError> {
         let (mut found, mut page) = (Vec::new(), Page::default());
         let mut side_by_side = expected.clamp(1, SIDE_BY_SIDE);
@@ -62,32 +64,20 @@ impl Objects {
             let next = from.0.saturating_add(found.len() as u64);
             let ask = side_by_side.min(entries_max - found.len()) as u64;
             let reads = (next..next.saturating_add(ask)).map(|position| self.entry(Position(position)));
-            for answer in try_join_all(reads).await? {
+            for answer in join_all(reads).await {
                 match answer {
-                    Some(entry) if page.takes(entry.stored.proposal.payload.len()) => found.push(entry),
-                    Some(_) => return Ok(Run { entries: found, is_over: false }),
-                    None => return Ok(Run { entries: found, is_over: true }),
+                    Ok(Some(entry)) if page.takes(entry.stored.proposal.payload.len()) => found.push(entry),
+                    Ok(None) => return Ok(Run { entries: found, is_over: true }),
+                    Ok(Some(_)) => return Ok(Run { entries: found, is_over: false }),
+                    Err(JournalError::Unknown(_)) if !found.is_empty() => {
+                        return Ok(Run { entries: found, is_over: false });
+                    }
+                    Err(error) => return Err(error),
                 }
             }
             side_by_side = (side_by_side * 2).min(SIDE_BY_SIDE);
         }
         Ok(Run { entries: found, is_over: false })
-    }
-
-    /// The entries from `from` to `to`, each of which has to be there; or the first position that has none.
-    pub(super) async fn all(&self, from: Position, to: Position) -> Result<Result<Vec<Entry>, Position>, JournalError> {
-        let positions: Vec<_> = (from.0..=to.0).map(Position).collect();
-        let mut found = Vec::with_capacity(positions.len());
-        for some in positions.chunks(SIDE_BY_SIDE) {
-            let entries = try_join_all(some.iter().map(|position| self.entry(*position))).await?;
-            for (entry, position) in entries.into_iter().zip(some) {
-                match entry {
-                    Some(entry) => found.push(entry),
-                    None => return Ok(Err(*position)),
-                }
-            }
-        }
-        Ok(Ok(found))
     }
 
     /// Creates the object of `position`.

@@ -6,6 +6,7 @@ use futures::future::BoxFuture;
 use super::Inner;
 use super::follow::gone;
 use super::format::{Boundary, CHECKPOINT_EVERY};
+use super::objects::SIDE_BY_SIDE;
 use super::view::Fold;
 use crate::journal::JournalError;
 use crate::types::{Head, Position};
@@ -24,7 +25,7 @@ impl Inner {
         }
     }
 
-    /// Looks for the newest trim and the head, and takes in what is newest there.
+    /// Looks for the newest trim and the head, and takes in what is newest there, or some entries before it.
     async fn search(&self) -> Result<(), JournalError> {
         self.search_boundary().await?;
         loop {
@@ -63,30 +64,33 @@ impl Inner {
         Ok(())
     }
 
-    /// What is newest at `to`, at most [`CHECKPOINT_EVERY`] entries read; the inner error is a position that should have
-    /// an entry and has none. To be believed if `boundary` is the newest afterwards.
+    /// What is newest at `to`, or at an earlier position if a read has no answer after others had one: then less was learned,
+    /// and not nothing. At most [`CHECKPOINT_EVERY`] entries are read; the inner error is a position that should have an entry
+    /// and has none. To be believed if `boundary` is the newest afterwards.
     pub(super) async fn fold_to(
         &self,
         to: Position,
         boundary: &Boundary,
     ) -> Result<Result<Fold, Position>, JournalError> {
-        let checkpoint = Position(to.0 - to.0 % CHECKPOINT_EVERY);
-        let from = checkpoint.max(boundary.first);
-        if to < from {
-            return Ok(Ok(Fold::after(boundary)));
+        let mut next = Position(to.0 - to.0 % CHECKPOINT_EVERY).max(boundary.first);
+        let mut found: Option<Fold> = None;
+        while next <= to {
+            let left = usize::try_from(to.0 - next.0).unwrap_or(usize::MAX).saturating_add(1);
+            let run = match self.objects.run(next, SIDE_BY_SIDE, left).await {
+                Ok(run) => run,
+                Err(JournalError::Unknown(_)) if found.is_some() => break,
+                Err(error) => return Err(error),
+            };
+            next = Position(next.0 + run.entries.len() as u64);
+            for entry in run.entries {
+                let below = || if entry.below.is_some() { Fold::before(&entry) } else { Fold::after(boundary) };
+                found.get_or_insert_with(below).push(entry)?;
+            }
+            if run.is_over && next <= to {
+                return Ok(Err(next));
+            }
         }
-        let entries = match self.objects.all(from, to).await? {
-            Ok(entries) => entries,
-            Err(missing) => return Ok(Err(missing)),
-        };
-        let mut fold = match entries.first() {
-            Some(first) if first.below.is_some() => Fold::before(first),
-            _ => Fold::after(boundary),
-        };
-        for entry in entries {
-            fold.push(entry)?;
-        }
-        Ok(Ok(fold))
+        Ok(Ok(found.unwrap_or_else(|| Fold::after(boundary))))
     }
 }
 

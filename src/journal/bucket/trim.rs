@@ -32,13 +32,14 @@ impl Inner {
                 Err(_) if this.look_at_boundary().await? > old.first => continue,
                 Err(missing) => return Err(gone(missing)),
             };
+            // Less than was asked for, if a read had no answer; the rest is the next round's.
+            let first = fold.head.position.next();
             let new = Boundary { number: old.number + 1, first, before: fold.head.token, newest: fold.newest };
             match this.objects.create_boundary(&new).await {
                 Ok(CreateOutcome::Created) => {
                     this.view().trimmed(new);
                     let sweeper = Arc::clone(this);
                     this.world.spawn("journal sweep", async move { sweeper.sweep(old.first, first).await });
-                    return Ok(());
                 }
                 // Another broker trims too.
                 Ok(CreateOutcome::Taken) => drop(this.look_at_boundary().await?),

@@ -202,6 +202,38 @@ async fn brokers_agree_whatever_the_bucket_does() {
     }
 }
 
+/// What was read before a failure stays read. Else who is far behind needs hundreds of requests that all succeed, and never
+/// gets to the end.
+#[tokio::test(start_paused = true)]
+async fn who_is_far_behind_gets_to_the_end_though_every_tenth_request_fails() {
+    let (world, memory, faulty, bucket) = faulty();
+    let working: Arc<dyn Bucket> = Arc::new(memory);
+    let writer = handle(&working, &world);
+    let head = append_all(&writer, 1, 1..=1).await;
+    let (lags, trims) = (handle(&bucket, &world), handle(&bucket, &world));
+    assert_eq!((lags.head().await, trims.head().await), (Ok(head), Ok(head)));
+    let last = append_all(&writer, 1, 2..=300).await;
+    faulty.set_rates(Rates { not_done: 1_000, ..Rates::default() });
+    let mut appended = None;
+    for _ in 0..100 {
+        appended = appended.or(lags.append(entry(2, 1, b"x"), head).await.ok());
+    }
+    assert_eq!(appended.unwrap().position, last.position.next());
+
+    for _ in 0..100 {
+        let _ = trims.trim(Position(200)).await;
+    }
+    assert_eq!(handle(&working, &world).read(Position(1)).await, Err(JournalError::Trimmed { first: Position(200) }));
+
+    // A handle that knows nothing yet.
+    let fresh = handle(&bucket, &world);
+    let mut found = None;
+    for _ in 0..100 {
+        found = found.or(fresh.head().await.ok());
+    }
+    assert_eq!(found.unwrap().position, last.position.next());
+}
+
 #[tokio::test(start_paused = true)]
 async fn h2_a_bucket_that_lost_the_tail_is_noticed_by_who_knew_it_and_across_the_seam() {
     let (world, memory, _, bucket) = faulty();
