@@ -178,7 +178,10 @@ impl Inner {
                 let mut view = self.view();
                 (view.turns.courtesy(me, now), view.turns.among_others(me, now))
             };
-            self.world.sleep(courtesy).await;
+            // To sleep for nothing takes up to a millisecond.
+            if !courtesy.is_zero() {
+                self.world.sleep(courtesy).await;
+            }
             // A look costs less than an attempt at a position that is taken.
             return if among_others { self.peek().await } else { Ok(false) };
         }
