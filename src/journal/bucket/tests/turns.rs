@@ -100,18 +100,22 @@ async fn appender(
     took
 }
 
+/// The bounds follow from how turns are taken. A newcomer is seen at the latest when somebody who believed itself alone
+/// pauses, after eight appends; then everybody is before it once, and by bad luck once more; and one of the requests that it
+/// waits for may be as slow as the slowest of a hundred.
 #[tokio::test(start_paused = true)]
 async fn h18_nobody_starves_however_many_append_at_once() {
-    for (handles, spread, longest) in
-        [(2, 1.01, 1_000), (3, 1.01, 1_000), (10, 1.01, 2_500), (3, 4.0, 2_500), (10, 4.0, 6_000)]
-    {
+    for (handles, spread, at_least) in [(2, 1.01, 10), (3, 1.01, 10), (10, 1.01, 10), (3, 4.0, 8), (10, 4.0, 8)] {
         let ran = run(handles, spread, Duration::ZERO).await;
         println!("{}", ran.describe());
-        assert!(ran.longest() <= Duration::from_millis(longest), "{}", ran.describe());
+        let one_append = ran.elapsed.div_f64(ran.count() as f64);
+        let slot = Duration::from_millis(60 + 3 * 15);
+        let longest = one_append * (8 + 2 * u32::try_from(handles).unwrap()) + slot.mul_f64(spread);
+        assert!(ran.longest() <= longest, "over {longest:?}: {}", ran.describe());
         let (least, most) = (ran.appends.iter().map(Vec::len).min(), ran.appends.iter().map(Vec::len).max());
-        assert!(least.unwrap() * 2 >= most.unwrap(), "{}", ran.describe());
-        assert!(ran.count() >= 60 * 7, "{}", ran.describe());
-        assert!(ran.creates < ran.count() * 5 / 2, "{}", ran.describe());
+        assert!(least.unwrap() * 4 >= most.unwrap() * 3, "{}", ran.describe());
+        assert!(ran.count() >= 60 * at_least, "{}", ran.describe());
+        assert!(ran.creates * 2 < ran.count() * 3, "{}", ran.describe());
     }
 }
 
