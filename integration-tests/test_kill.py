@@ -17,10 +17,10 @@ PARTITIONS = 6
 class Load:
     """Producers in processes of their own, and what the broker has promised them."""
 
-    def __init__(self, broker, topic, directory: Path, renewals):
+    def __init__(self, broker, topic, directory: Path, renewals, prefix="p"):
         self.topic, self.files, self.children = topic, {}, []
         for index, renew in enumerate(renewals):
-            name = f"p{index}"
+            name = f"{prefix}{index}"
             self.files[name] = directory / f"{name}.acks"
             self.files[name].touch()
             argv = [sys.executable, LOADER, broker.bootstrap, topic, PARTITIONS, name, self.files[name], renew]

@@ -111,7 +111,8 @@ fn stores(config: &Config, layers: &mut Layers) {
         layers.problem(at.clone(), "bucket.url", format!("{url:?} has an unknown scheme"), remedy);
     }
     let memory = url.starts_with("memory:");
-    if (config.journal.kind == JournalKind::Memory) != memory {
+    // A journal in the bucket is gone when the bucket is.
+    if config.journal.kind != JournalKind::Bucket && (config.journal.kind == JournalKind::Memory) != memory {
         let (at, what) = match memory {
             true => {
                 ("bucket.url", "the bucket is gone at the next start, and the journal would still name its objects")
@@ -128,6 +129,13 @@ fn stores(config: &Config, layers: &mut Layers) {
         );
     }
     postgres(config, layers);
+    let (min, max) = (config.journal.bucket_poll_ms_min, config.journal.bucket_poll_ms_max);
+    if min > max {
+        let given = "journal.bucket_poll_ms_min";
+        let at = if layers.origin(given) == Origin::Default { "journal.bucket_poll_ms_max" } else { given };
+        let what = format!("{given} ({min}) is above journal.bucket_poll_ms_max ({max})");
+        layers.problem(layers.origin(at), at, what, "raise the second or lower the first");
+    }
     let bucket = &config.bucket;
     if bucket.access_key_id.is_some() != bucket.secret_access_key.is_some() {
         let given = if bucket.access_key_id.is_some() { "bucket.access_key_id" } else { "bucket.secret_access_key" };

@@ -25,6 +25,8 @@ choice!(
         Sqlite = "sqlite",
         /// A PostgreSQL server, or what speaks its protocol.
         Postgres = "postgres",
+        /// Objects in the bucket; any number of brokers, and no database.
+        Bucket = "bucket",
         /// Nothing survives the process; for trials and tests.
         Memory = "memory",
     }
@@ -119,8 +121,8 @@ section! {
 section! {
     /// The ordered log of metadata.
     Journal, "journal" {
-        /// What keeps it: `sqlite` (a file on this machine), `postgres` (a PostgreSQL server) or `memory` (gone with the
-        /// process).
+        /// What keeps it: `sqlite` (a file on this machine), `postgres` (a PostgreSQL server), `bucket` (objects beside the
+        /// records: no database, and slower, see [journal-bucket.md](journal-bucket.md)) or `memory` (gone with the process).
         kind: JournalKind = JournalKind::Sqlite;
         /// The SQLite file. Must be on a local file system, since SQLite's locks do not hold on network ones.
         sqlite_path: Option<PathBuf> = None, { unset: "`journal.db` in `data_dir`" };
@@ -146,6 +148,12 @@ section! {
         /// How often the journal is looked at for what was appended by others, beside the server's notifications.
         postgres_poll_interval_ms: Option<u64> = None,
             { min: 5, max: 1_000, unset: "500, or 50 where the server can't notify" };
+        /// Kind `bucket`: while entries of other brokers come, the bucket is asked for the next one at least this far apart.
+        /// So much later do the consumers of this broker see what others took. No entry of our own waits for it.
+        bucket_poll_ms_min: u64 = 50, { min: 1, max: 60_000, metric: "strandline_bucket_requests" };
+        /// Kind `bucket`: when no other broker's entry has come for four times this long, the bucket is asked this often. On
+        /// S3 a second costs each broker a dollar a month.
+        bucket_poll_ms_max: u64 = 1_000, { min: 10, max: 60_000, metric: "strandline_bucket_requests" };
     }
 }
 

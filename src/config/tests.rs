@@ -208,6 +208,10 @@ const REFUSED: &[(&str, &str)] = &[
         "strandline.yaml:2: journal.postgres_schema: \"Mine\" is no name of a schema; use up to 40 lower-case letters, digits and `_`, a letter first, and not `pg_`",
     ),
     (
+        "journal:\n  bucket_poll_ms_max: 20\n",
+        "strandline.yaml:2: journal.bucket_poll_ms_max: journal.bucket_poll_ms_min (50) is above journal.bucket_poll_ms_max (20); raise the second or lower the first",
+    ),
+    (
         "bucket:\n  access_key_id: 'a'\n",
         "strandline.yaml:2: bucket.access_key_id: is one half of a key; give both `access_key_id` and `secret_access_key`, or neither",
     ),

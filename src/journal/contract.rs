@@ -20,16 +20,16 @@ pub(crate) trait Harness: Send + Sync {
 }
 
 /// Makes one test of each case; with `run`, runs each, for one test that holds what they all need. The expression makes a
-/// fresh [`Harness`].
+/// fresh [`Harness`]; an attribute after it is each test's.
 macro_rules! suite {
     (run $harness:expr) => {
-        $crate::journal::contract::suite!(@every run $harness);
+        $crate::journal::contract::suite!(@every run [] $harness);
     };
-    ($harness:expr) => {
-        $crate::journal::contract::suite!(@every make $harness);
+    ($harness:expr $(, $attribute:meta)?) => {
+        $crate::journal::contract::suite!(@every make [$(#[$attribute])?] $harness);
     };
-    (@every $how:ident $harness:expr) => {
-        $crate::journal::contract::suite!(@$how $harness;
+    (@every $how:ident $attribute:tt $harness:expr) => {
+        $crate::journal::contract::suite!(@$how $attribute $harness;
             an_empty_journal_has_an_empty_head
             positions_count_up_without_gaps
             an_entry_reads_back_as_it_was_proposed
@@ -60,17 +60,21 @@ macro_rules! suite {
             pages_end_at_their_limit
         );
     };
-    (@run $harness:expr; $($case:ident)*) => {
+    (@run [] $harness:expr; $($case:ident)*) => {
         $(
             println!("case {}", stringify!($case));
             $crate::journal::contract::$case(&$harness).await;
         )*
     };
-    (@make $harness:expr; $($case:ident)*) => {
-        $(#[tokio::test]
+    (@make $attribute:tt $harness:expr; $($case:ident)*) => {
+        $($crate::journal::contract::suite!(@case $attribute $harness; $case);)*
+    };
+    (@case [$($attribute:tt)*] $harness:expr; $case:ident) => {
+        #[tokio::test]
+        $($attribute)*
         async fn $case() {
             $crate::journal::contract::$case(&$harness).await;
-        })*
+        }
     };
 }
 pub(crate) use suite;

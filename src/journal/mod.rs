@@ -2,6 +2,7 @@
 //! 1, 2, 3 … without gaps, one entry per (incarnation, counter), and that a lost tail is noticed (`FORKED`). It never
 //! looks into an entry. `contract.rs` is the suite that every implementation passes.
 //! Which append is new, known or refused is decided in `rules.rs`, the same for all.
+mod bucket;
 mod deadlined;
 mod memory;
 mod observed;
@@ -15,6 +16,7 @@ pub(crate) mod contract;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use bucket::{BucketJournal, PollPolicy};
 pub use deadlined::Deadlined;
 pub use memory::MemoryJournal;
 pub use observed::Observed;

@@ -15,7 +15,8 @@ use crate::disk::make_durable;
 use crate::fetch::{AnswerBudget, Fetcher, Sessions};
 use crate::group::{GroupSettings, Groups};
 use crate::journal::{
-    Journal, MemoryJournal, Observed as ObservedJournal, PostgresJournal, PostgresSettings, SqliteJournal,
+    BucketJournal, Journal, MemoryJournal, Observed as ObservedJournal, PollPolicy, PostgresJournal, PostgresSettings,
+    SqliteJournal,
 };
 use crate::memory::Buffers;
 use crate::metadata::{Fatal, Parts, SnapshotPolicy, Started, start};
@@ -47,9 +48,31 @@ pub(super) async fn broker(
     entrances: &[Entrance],
 ) -> Result<Broker, ServerError> {
     create_data_dir(config)?;
-    let journal =
-        Arc::new(ObservedJournal::new(journal(config, world, metrics).await?, world.clone(), metrics.clone()));
-    let bucket = bucket(config, world, metrics).await?;
+    let (journal, bucket) = match config.journal.kind {
+        JournalKind::Sqlite => {
+            // First the file that tells that another process runs on this directory.
+            let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&config.journal_path()).await?);
+            (journal, bucket(config, world, metrics).await?)
+        }
+        JournalKind::Postgres => {
+            let settings = PostgresSettings::from(&**config);
+            let journal: Arc<dyn Journal> =
+                Arc::new(PostgresJournal::open(settings, world.clone(), metrics.clone()).await?);
+            (journal, bucket(config, world, metrics).await?)
+        }
+        JournalKind::Bucket => {
+            let bucket = bucket(config, world, metrics).await?;
+            let journal: Arc<dyn Journal> =
+                Arc::new(BucketJournal::new(bucket.clone(), world.clone(), poll_policy(config)));
+            (journal, bucket)
+        }
+        JournalKind::Memory => {
+            warn!("journal.kind is memory: everything is gone when this process ends");
+            let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::default());
+            (journal, bucket(config, world, metrics).await?)
+        }
+    };
+    let journal = Arc::new(ObservedJournal::new(journal, world.clone(), metrics.clone()));
     assemble(config, world, metrics, journal, bucket, entrances).await
 }
 
@@ -144,18 +167,9 @@ fn create_data_dir(config: &Config) -> Result<(), ServerError> {
     })
 }
 
-async fn journal(config: &Config, world: &World, metrics: &Arc<Metrics>) -> Result<Arc<dyn Journal>, ServerError> {
-    match config.journal.kind {
-        JournalKind::Memory => {
-            warn!("journal.kind is memory: everything is gone when this process ends");
-            Ok(Arc::new(MemoryJournal::default()))
-        }
-        JournalKind::Sqlite => Ok(Arc::new(SqliteJournal::open(&config.journal_path()).await?)),
-        JournalKind::Postgres => {
-            let settings = PostgresSettings::from(config);
-            Ok(Arc::new(PostgresJournal::open(settings, world.clone(), metrics.clone()).await?))
-        }
-    }
+fn poll_policy(config: &Config) -> PollPolicy {
+    let (fastest, slowest) = (config.journal.bucket_poll_ms_min, config.journal.bucket_poll_ms_max);
+    PollPolicy { fastest: Duration::from_millis(fastest), slowest: Duration::from_millis(slowest) }
 }
 
 async fn bucket(config: &Config, world: &World, metrics: &Arc<Metrics>) -> Result<Arc<dyn Bucket>, ServerError> {

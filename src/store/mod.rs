@@ -43,6 +43,8 @@ pub enum Purpose {
     /// Catch-up reads; they have a bounded pool of their own.
     Cold,
     Snapshot,
+    /// Entries and trims of the journal, where it is kept in the bucket.
+    Journal,
     /// Markers, witnesses, probes.
     Control,
 }
@@ -56,6 +58,7 @@ impl Purpose {
             Self::Tail => "tail",
             Self::Cold => "cold",
             Self::Snapshot => "snapshot",
+            Self::Journal => "journal",
             Self::Control => "control",
         }
     }

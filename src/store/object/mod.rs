@@ -70,7 +70,7 @@ impl ObjectBucket {
 
     fn client(&self, purpose: Purpose) -> &Arc<dyn ObjectStore> {
         match purpose {
-            Purpose::Control => &self.control,
+            Purpose::Journal | Purpose::Control => &self.control,
             Purpose::Ingest | Purpose::Tail | Purpose::Cold | Purpose::Snapshot => &self.data,
         }
     }
