@@ -168,7 +168,7 @@ async fn several_brokers_and_a_trimmer(seed: u64, rates: Rates) {
             }
         }
     };
-    let brokers = tokio::select! { brokers = brokers => brokers, () = trims => unreachable!() };
+    let brokers = tokio::select! { biased; brokers = brokers => brokers, () = trims => unreachable!() };
     check(&brokers);
     // What was on its way is there by now, and changes nothing.
     faults.iter().for_each(|bucket| bucket.set_rates(Rates::default()));
