@@ -85,9 +85,9 @@ impl Owner {
                 End::Idle => return,
                 End::Undone(error) => {
                     warn!(group = %self.name, %error, "a change of the group did not happen, it is loaded again");
-                    self.forsake(error).await;
+                    self.forsake(error, true).await;
                 }
-                End::Moved => self.forsake(KafkaError::NotCoordinator).await,
+                End::Moved => self.forsake(KafkaError::NotCoordinator, false).await,
             }
         }
     }
@@ -231,12 +231,13 @@ impl Owner {
     }
 
     /// Everybody who waits is told. What is still on its way ends first: a new machine must not be loaded from a State
-    /// that it is about to change.
-    async fn forsake(&mut self, error: KafkaError) {
+    /// that it is about to change. Replies to what has happened stay true until a change was `undone`.
+    async fn forsake(&mut self, error: KafkaError, mut undone: bool) {
         for unconfirmed in std::mem::take(&mut self.unconfirmed) {
             match unconfirmed {
-                Unconfirmed::Change(outcome) => drop(outcome.await),
+                Unconfirmed::Change(outcome) => undone |= outcome.await.is_err(),
                 Unconfirmed::Commit(reply, answer) => drop(reply.send(answer.await)),
+                Unconfirmed::Reply(reply, answer) if !undone => drop(reply.send(answer)),
                 Unconfirmed::Reply(reply, _) | Unconfirmed::No(No { reply, .. }) => {
                     drop(reply.send(Err(error.into())));
                 }

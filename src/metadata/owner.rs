@@ -72,6 +72,10 @@ pub(super) struct Owner {
     pub(super) founding_level: u32,
     /// What the others are told of this broker.
     pub(super) profile: Arc<BrokerProfile>,
+    /// The last entry of this broker.
+    pub(super) appended: Position,
+    /// The entry that its life began with.
+    pub(super) registered: Position,
 }
 
 /// The chain hash of outcomes after each of the last positions.
@@ -147,6 +151,7 @@ impl Owner {
         let Some(known) = self.state.broker(broker) else { return Ok(()) };
         match known.incarnation {
             Some(other) if other != incarnation => Err(Fatal::Replaced { broker }),
+            None if known.registered > self.registered => Err(Fatal::Replaced { broker }),
             None if known.standing == Standing::Fenced => self.begin_life().await,
             _ => Ok(()),
         }
@@ -161,6 +166,10 @@ impl Owner {
         match outcomes.into_iter().next() {
             Some(Ok(Outcome::Refused(refusal))) if refusal.error != KafkaError::DuplicateBrokerRegistration => {
                 Err(Fatal::Refused { broker, reason: refusal.message })
+            }
+            Some(Ok(Outcome::Done)) => {
+                self.registered = self.appended;
+                Ok(())
             }
             // What was not done is tried again: it is still fenced. If another process was faster, it has replaced this one.
             _ => Ok(()),
@@ -221,6 +230,7 @@ impl Owner {
                 return Ok(());
             }
         };
+        self.appended = appended.position;
         let is_next = appended.position == overlay.head().position && appended.missed.is_empty();
         let outcomes = if is_next && !planted(Defect::UnknownAppendAgain) {
             self.hashes.remember(&overlay);

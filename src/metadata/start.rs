@@ -291,6 +291,8 @@ fn build(parts: &Parts, state: State, hashes: OutcomeHashes) -> (Replica, Owner,
         hashes,
         founding_level: parts.founding_level,
         profile: Arc::new(parts.profile.clone()),
+        appended: Position(0),
+        registered: Position(0),
     };
     let serve = barrier::run(Barrier {
         journal: parts.journal.clone(),
@@ -320,6 +322,7 @@ async fn register(owner: &mut Owner, parts: &Parts, cluster_id: String) -> Resul
         }
         accepted(outcomes)?;
     }
+    owner.registered = owner.appended;
     let settings = parts.settings.at_level(owner.state.feature_level());
     if *owner.state.settings() != settings {
         accepted(owner.append_directly(vec![SetSettings { settings }.into()]).await?)?;

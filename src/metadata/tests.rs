@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::journal::{Journal, MemoryJournal};
-use crate::state::{AllocateProducerIds, BrokerProfile, CommitRuns, CreateTopic, Entry, FEATURE_LEVEL_MAX, Settings};
+use crate::state::{
+    AllocateProducerIds, BrokerProfile, CommitRuns, CreateTopic, Entry, FEATURE_LEVEL_MAX, Settings, UnregisterBroker,
+};
 use crate::store::{Bucket, MemoryBucket};
 use crate::telemetry::Metrics;
 use crate::types::{BrokerId, Position, ProducerId, TimestampMs, Uuid};
@@ -212,6 +214,16 @@ async fn h8_a_new_life_ends_the_old_one() {
     assert_eq!(old.replica.propose(ids(5)).await, Ok(Outcome::Fenced));
     assert_eq!(old.owner.await.unwrap(), Err(Fatal::Replaced { broker: BrokerId(1) }));
     assert_eq!(first(new.replica.propose(ids(5)).await), 0, "nothing came of the other");
+}
+
+#[tokio::test(start_paused = true)]
+async fn h8_a_life_that_was_replaced_does_not_begin_again_when_the_other_has_ended() {
+    let site = Site::new(5);
+    let (old, troubled) = site.start_troubled(1).await;
+    troubled.slow_reads(Duration::from_secs(10));
+    let new = site.start(1).await;
+    assert_eq!(new.replica.propose(UnregisterBroker { broker: 1 }).await, Ok(Outcome::Done));
+    assert_eq!(old.owner.await.unwrap(), Err(Fatal::Replaced { broker: BrokerId(1) }));
 }
 
 #[tokio::test(start_paused = true)]
