@@ -19,8 +19,8 @@ run: build ## builds and starts a broker on 127.0.0.1:9092, its data below ./dat
 check: ## format, lints, layout, unit and contract tests
 	$(CARGO) fmt --check --all
 	$(CARGO) clippy --locked --release --all-targets -- -D warnings
-	$(CARGO) clippy --locked --release -p strandline-history -p strandline-sim -p strandline-models --all-targets -- -D warnings
-	$(CARGO) test --locked --release -p strandline -p strandline-history -p strandline-sim -p strandline-models
+	$(CARGO) clippy --locked --release -p strandline-history -p strandline-sim --all-targets -- -D warnings
+	$(CARGO) test --locked --release -p strandline -p strandline-history -p strandline-sim
 	$(CARGO) fmt --check -p strandline-fuzz
 	$(CARGO) clippy --locked --release -p strandline-fuzz --all-targets -- -D warnings
 	$(CARGO) test --locked --release -p strandline-fuzz
@@ -50,6 +50,7 @@ test: check sim integration ## everything that CI runs
 nightly: build deny ## full matrices and long runs
 	integration-tests/setup.sh
 	integration-tests/setup.sh previous
+	$(CARGO) test --locked --release -p strandline-models
 	integration-tests/run.sh --nightly
 
 fuzz: ## every decoder on hostile bytes, with coverage (FUZZ_SECONDS=3600 each, TARGET=name for one, FUZZ_GROW=1 keeps finds)
