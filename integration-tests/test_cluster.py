@@ -208,6 +208,7 @@ def test_groups_survive_their_coordinator(cluster, topic, tmp_path):
         victim.restart()
         wait_until(lambda: metadata(brokers[0], topic)[0] == [1, 2, 3], 10, "it is back")
     group.settle(4)
+    write_and_read(brokers[0])  # a commit that a coordinator took along is made good by the next
     for member in group.members:
         member.close()
     described = tool(*GROUPS, brokers[1].bootstrap, "--describe", "--group", group.name)

@@ -229,6 +229,7 @@ impl Cluster {
                     match ended {
                         // It lagged further behind than the journal is kept, and begins again from a snapshot.
                         Ok(Err(Fatal::Journal(JournalError::Trimmed { .. }))) => {}
+                        Ok(Err(Fatal::Replaced { .. })) if life.contested => {}
                         Ok(Err(fatal)) => self.trouble(format!("broker {id} stopped itself: {fatal}")),
                         Ok(Ok(())) | Err(_) => {}
                     }
@@ -255,6 +256,7 @@ impl Cluster {
                     life.host.pause();
                     let Some(next) = self.live(id).await else {
                         life.host.resume();
+                        life.contested = true;
                         continue;
                     };
                     let (zombie, cluster) = (std::mem::replace(&mut life, next), self.clone());
@@ -287,12 +289,13 @@ impl Cluster {
         self.0.world.timeout(STOP_PATIENCE, server::hand_over(&life.context)).await;
         self.0.network.leave(&Self::address(id).host, false);
         self.now(id).replica = None;
-        let Life { host, context, drained, batcher, owner } = life;
+        let Life { host, context, drained, batcher, owner, contested } = life;
         drop(drained);
         self.0.network.stop(id);
         let finished = self.0.world.timeout(STOP_PATIENCE, server::finish(context, batcher, owner)).await;
         if let Some(Err(error)) = finished
             && !error.to_string().contains("trimmed below")
+            && !(contested && error.to_string().contains("another process is registered"))
         {
             self.trouble(format!("broker {id} did not stop in order: {error}"));
         }
@@ -362,7 +365,7 @@ impl Cluster {
         let mut now = self.now(id);
         now.host = Some(host.clone());
         now.replica = Some(replica);
-        Some(Life { host, context, drained, batcher, owner })
+        Some(Life { host, context, drained, batcher, owner, contested: false })
     }
 }
 
@@ -379,4 +382,6 @@ struct Life {
     drained: watch::Receiver<bool>,
     batcher: strandline::world::JoinHandle<()>,
     owner: strandline::world::JoinHandle<Result<(), Fatal>>,
+    /// Whether another process with its id has tried to start. Perhaps it failed only after it had registered.
+    contested: bool,
 }
