@@ -9,7 +9,7 @@ use strandline::net;
 use strandline::server::{Broker, assemble};
 use strandline::store::MemoryBucket;
 use strandline::telemetry::Metrics;
-use strandline::types::{BrokerId, TimestampMs};
+use strandline::types::TimestampMs;
 use strandline::world::World;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
@@ -79,6 +79,7 @@ async fn serve(frames: &[Bytes]) -> Vec<Bytes> {
     world.sleep(Duration::from_secs(30)).await;
     assert!(!owner.is_finished(), "the broker can't go on");
     stop.send_replace(true);
+    drop(drained);
     let ended = tokio::time::timeout(Duration::from_secs(600), async {
         connection.await.expect("the connection's task ends");
         let all = reading.await.expect("the client's task ends");
