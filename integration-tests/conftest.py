@@ -11,6 +11,7 @@ from harness import broker as brokers
 from harness import processes
 from harness.clients import connect
 from harness.minio import Minio
+from harness.postgres import Postgres
 
 # Seconds that each suite may take in CI, on two cores.
 BUDGETS = {
@@ -58,6 +59,13 @@ def directory(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def minio(directory):
     server = Minio(directory / "minio").start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def postgres(directory):
+    server = Postgres(directory).start()
     yield server
     server.stop()
 

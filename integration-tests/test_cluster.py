@@ -16,7 +16,6 @@ from harness.broker import BINARY
 from harness.clients import connect
 from harness.clients.console import tool
 from harness.group import SETTINGS, Group
-from harness.postgres import Postgres
 from harness.processes import CACHE, wait_until
 
 pytestmark = [pytest.mark.strandline, pytest.mark.timeout(300)]
@@ -28,13 +27,6 @@ FENCING_S = 2.0
 GROUPS = ("kafka-consumer-groups", "--bootstrap-server")
 # From a broker's silence to the others' new answer: the fencing time, its jitter, and a look.
 GONE_S = FENCING_S * 1.1 + 1.0
-
-
-@pytest.fixture(scope="module")
-def postgres(directory):
-    server = Postgres(directory).start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from test_kill import PARTITIONS, Load, check_final, follow, read_partitions, ru
 
 from harness import wire
 from harness.clients import connect
-from harness.postgres import Postgres
 from harness.processes import ROOT, wait_until
 from harness.records import Record
 
@@ -18,13 +17,6 @@ pytestmark = [pytest.mark.strandline, pytest.mark.timeout(600)]
 
 # Tests of src/journal/postgres that start servers.
 SERVER_TESTS = 20
-
-
-@pytest.fixture(scope="module")
-def postgres(directory):
-    server = Postgres(directory).start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture

@@ -28,8 +28,7 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: DescribeClusterR
     let state = ctx.replica.state();
     let left = state.brokers().filter(|broker| matches!(broker.standing, Standing::Draining | Standing::Fenced));
     let left = left.filter(|_| version >= 2 && request.include_fenced_brokers).filter_map(|broker| {
-        let endpoints = &broker.profile.endpoints;
-        let endpoint = endpoints.iter().find(|e| e.listener == call.entrance.listener).or_else(|| endpoints.first())?;
+        let endpoint = broker.profile.endpoint(&call.entrance.listener)?;
         let told = DescribeClusterBroker::default()
             .with_broker_id(BrokerId(broker.id.0))
             .with_host(text(endpoint.host.clone()))

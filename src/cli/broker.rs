@@ -2,9 +2,8 @@
 use kafka_protocol::messages::{BrokerId, DescribeClusterRequest, UnregisterBrokerRequest};
 use std::process::ExitCode;
 
-use super::client::{Cluster, Failed, check};
+use super::client::{Cluster, Failed, check, show};
 use super::group::{Server, address, table};
-use super::{EXIT_FAILED, print};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum BrokerCommand {
@@ -30,16 +29,7 @@ impl BrokerCommand {
             Self::List { server } => list(&mut Cluster::new(&server.server)),
             Self::Drain { broker, server } => drain(&mut Cluster::new(&server.server), *broker),
         };
-        match text {
-            Ok(text) => {
-                print(&text);
-                ExitCode::SUCCESS
-            }
-            Err(failed) => {
-                eprintln!("strandline: {failed}");
-                ExitCode::from(EXIT_FAILED)
-            }
-        }
+        show(text)
     }
 }
 

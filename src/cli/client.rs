@@ -5,8 +5,10 @@ use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, Str
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::process::ExitCode;
 use std::time::Duration;
 
+use super::{EXIT_FAILED, print};
 use crate::types::KafkaError;
 
 /// How long a broker may take to connect, or to send something of an answer.
@@ -18,6 +20,20 @@ const ANSWER_BYTES_MAX: usize = 100 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Failed(pub(super) String);
+
+/// Prints what was asked for, or why there is no answer, and gives the process's exit code.
+pub(super) fn show(answer: Result<String, Failed>) -> ExitCode {
+    match answer {
+        Ok(text) => {
+            print(&text);
+            ExitCode::SUCCESS
+        }
+        Err(failed) => {
+            eprintln!("strandline: {failed}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
 
 /// Connections to the brokers of a cluster, each made when it is needed.
 pub(super) struct Cluster {

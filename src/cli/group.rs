@@ -11,8 +11,7 @@ use kafka_protocol::protocol::StrBytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
-use super::client::{Cluster, Failed, check};
-use super::{EXIT_FAILED, print};
+use super::client::{Cluster, Failed, check, show};
 use crate::types::KafkaError;
 
 #[derive(Debug, clap::Subcommand)]
@@ -67,16 +66,7 @@ impl GroupCommand {
             Self::List { server } => list(&mut Cluster::new(&server.server)),
             Self::Describe { group, server } => describe(&mut Cluster::new(&server.server), group),
         };
-        match text {
-            Ok(text) => {
-                print(&text);
-                ExitCode::SUCCESS
-            }
-            Err(failed) => {
-                eprintln!("strandline: {failed}");
-                ExitCode::from(EXIT_FAILED)
-            }
-        }
+        show(text)
     }
 }
 

@@ -99,13 +99,11 @@ impl Members {
         if member.id == self.me {
             return advertised.clone();
         }
-        let endpoints = &member.profile.endpoints;
-        let endpoint = endpoints.iter().find(|e| e.listener == listener).or_else(|| endpoints.first());
         let told = |e: &crate::state::Endpoint| HostPort {
             host: e.host.clone(),
             port: u16::try_from(e.port).unwrap_or_default(),
         };
-        endpoint.map_or_else(|| advertised.clone(), told)
+        member.profile.endpoint(listener).map_or_else(|| advertised.clone(), told)
     }
 
     /// What a client in `zone` is told of partitions; of one that no broker is in, or none, all brokers are near.

@@ -47,6 +47,14 @@ pub struct BrokerProfile {
     pub endpoints: Vec<Endpoint>,
 }
 
+impl BrokerProfile {
+    /// Where clients that came to another broker by `listener` find this one; its first address, if none has that name.
+    #[must_use]
+    pub fn endpoint(&self, listener: &str) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| endpoint.listener == listener).or_else(|| self.endpoints.first())
+    }
+}
+
 /// When a broker was heard, by its own clock: it shows for how long it has followed the journal without a gap, which is
 /// what it must have done to call another one silent (H12).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
