@@ -172,9 +172,7 @@ impl Owner {
 
     /// Tells who waits, and takes the owner off the table; false if somebody came meanwhile.
     fn turn_away(&mut self, error: KafkaError) -> bool {
-        while let Ok(asked) = self.mailbox.try_recv() {
-            let _ = asked.reply.send(Err(error.into()));
-        }
+        self.refuse_waiting(error);
         self.retire()
     }
 
@@ -231,7 +229,8 @@ impl Owner {
     }
 
     /// Everybody who waits is told. What is still on its way ends first: a new machine must not be loaded from a State
-    /// that it is about to change. Replies to what has happened stay true until a change was `undone`.
+    /// that it is about to change. Replies to what has happened stay true until a change was `undone`. What came in the
+    /// meantime is refused too: its clients may have gone on elsewhere, and it would undo what they did there.
     async fn forsake(&mut self, error: KafkaError, mut undone: bool) {
         for unconfirmed in std::mem::take(&mut self.unconfirmed) {
             match unconfirmed {
@@ -245,6 +244,13 @@ impl Owner {
         }
         for (_, reply) in std::mem::take(&mut self.asked) {
             let _ = reply.send(Err(error.into()));
+        }
+        self.refuse_waiting(error);
+    }
+
+    fn refuse_waiting(&mut self, error: KafkaError) {
+        while let Ok(asked) = self.mailbox.try_recv() {
+            let _ = asked.reply.send(Err(error.into()));
         }
     }
 }

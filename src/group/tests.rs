@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::cluster::Membership;
 use crate::config::KafkaSettings;
+use crate::metadata::tests::troubled::End;
 use crate::metadata::tests::{Site, topic};
 use crate::metadata::{Replica, Started};
 use crate::state::{ChangeGroup, OffsetSpec};
@@ -17,6 +18,10 @@ fn settings() -> GroupSettings {
 
 async fn broker(site: &Site) -> (Replica, Groups) {
     let Started { replica, .. } = site.start(1).await;
+    serve(site, replica).await
+}
+
+async fn serve(site: &Site, replica: Replica) -> (Replica, Groups) {
     replica.propose(topic("orders", 1)).await.unwrap();
     let membership = Membership::new(site.world.clone(), replica.clone(), Duration::from_secs(60));
     (replica.clone(), Groups::start(&site.world, replica, membership, settings()))
@@ -97,6 +102,27 @@ async fn who_is_no_coordinator_any_more_does_not_say_that_a_member_is_none() {
     replica.propose(change).await.unwrap();
     assert_eq!(groups.ask("g", heartbeat()).await, Err(KafkaError::NotCoordinator.into()));
     assert_eq!(groups.ask("g", heartbeat()).await, Err(KafkaError::UnknownMemberId.into()));
+}
+
+/// Its client may have given it up and done the opposite at the other coordinator.
+#[tokio::test(start_paused = true)]
+async fn what_came_before_a_coordinator_was_one_again_is_not_carried_out_late() {
+    let site = Site::new(8);
+    let (started, journal) = site.start_troubled(1).await;
+    let (replica, groups) = serve(&site, started.replica).await;
+    groups.ask("g", commit(0, 1)).await.unwrap();
+    // Somebody else coordinates the group now, which is noticed while the journal is slow.
+    let change = ChangeGroup { group: "g".into(), from_version: 0, ..ChangeGroup::default() };
+    replica.propose(change).await.unwrap();
+    journal.script([End::Done.after(Duration::from_secs(5))]);
+    let late = async {
+        site.world.sleep(Duration::from_secs(3)).await;
+        groups.ask("g", commit(0, 3)).await
+    };
+    let (first, late) = tokio::join!(groups.ask("g", commit(0, 2)), late);
+    assert_eq!(first, Err(KafkaError::NotCoordinator.into()));
+    assert_eq!(late, Err(KafkaError::NotCoordinator.into()));
+    assert_eq!(offset_of(&replica, "g"), 1);
 }
 
 #[tokio::test(start_paused = true)]

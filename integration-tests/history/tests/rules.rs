@@ -272,8 +272,20 @@ fn a18_a19_a31_how_far_the_log_goes() {
         |broker, at, end| new().ok_by(1, 1, (10, 20), send(1, &[1], Some(0))).ok_by(broker, 3, at, poll(0, &[], end));
     table(
         Rule::A31,
-        vec![("one broker", acked(1, (21, 22), 0)), ("another, late", acked(2, (121, 122), 0))],
-        vec![("another, within the lag", acked(2, (21, 22), 0)), ("there, without room", acked(1, (21, 22), 1))],
+        vec![
+            ("one broker", acked(1, (21, 22), 0)),
+            ("another, late", acked(2, (121, 122), 0)),
+            ("another, at its end, late for that", acked(2, (51, 52), 0).with(|options| options.end_lag_us = 30)),
+        ],
+        vec![
+            ("another, within the lag", acked(2, (21, 22), 0)),
+            ("there, without room", acked(1, (21, 22), 1)),
+            ("another, with records", {
+                let build = new().ok(1, (1, 2), send(1, &[1], Some(0))).ok_by(1, 1, (10, 20), send(1, &[2], Some(1)));
+                let read = poll(0, &[(0, 1, 1)], 1);
+                build.ok_by(2, 3, (51, 52), read).with(|options| options.end_lag_us = 30)
+            }),
+        ],
     );
     let stable = |stable| {
         let What::Poll { log, position_of, from, next, records, log_start_offset, .. } = poll(0, &[], 5) else {

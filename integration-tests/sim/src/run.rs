@@ -2,8 +2,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use strandline::metadata::Replica;
 use strandline::state::State;
+use strandline::types::BrokerId;
 use strandline::world::{Instant, World};
 use strandline_history::History;
 use strandline_history::check::Inventory;
@@ -27,6 +30,8 @@ pub struct Ran {
     /// The hash over everything that passed the network and the stores, and how much it was.
     pub trace: (u64, u64),
     pub virtual_time: Duration,
+    /// A broker has thought for a while that it is the only one, and would not have noticed that it is cut off.
+    pub alone: bool,
     /// What went wrong beside what clients saw: panics, brokers that stopped themselves, hangs.
     pub troubles: Vec<String>,
 }
@@ -94,6 +99,8 @@ async fn run_inside(seed: u64, plan: &Plan) -> Ran {
     if !cluster.ready(READY_PATIENCE).await {
         troubles.push("the brokers were not ready at the beginning".to_owned());
     }
+    let alone = Arc::new(AtomicBool::new(false));
+    let watch = world.spawn("watch", watch_for_alone(world.clone(), cluster.clone(), alone.clone()));
     let bootstrap = cluster.ids().into_iter().map(Cluster::address).collect();
     let site = Site { world, network, recorder, run: seed, process: 0, bootstrap };
     let nemesis = Nemesis {
@@ -122,6 +129,7 @@ async fn run_inside(seed: u64, plan: &Plan) -> Ran {
     if site.world.timeout(END_PATIENCE, clients::read_back(&site)).await.is_none() {
         troubles.push("what was written could not be read back".to_owned());
     }
+    watch.abort();
     let (state, differences) = agree(&cluster).await;
     troubles.extend(differences);
     troubles.extend(cluster.troubles());
@@ -134,7 +142,21 @@ async fn run_inside(seed: u64, plan: &Plan) -> Ran {
         met: faults.met(),
         trace,
         virtual_time: site.world.now() - start,
+        alone: alone.load(Ordering::Relaxed),
         troubles,
+    }
+}
+
+/// Looks at what brokers know of each other as long as clients are at work.
+async fn watch_for_alone(world: World, cluster: Cluster, alone: Arc<AtomicBool>) {
+    loop {
+        let knows_others = |(id, replica): (i32, Replica)| {
+            replica.state().brokers().any(|broker| broker.is_member() && broker.id != BrokerId(id))
+        };
+        if !cluster.replicas().into_iter().all(knows_others) {
+            return alone.store(true, Ordering::Relaxed);
+        }
+        world.sleep(Duration::from_millis(200)).await;
     }
 }
 

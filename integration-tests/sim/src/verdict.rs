@@ -25,14 +25,20 @@ pub struct Verdict {
 /// Longer than anything keeps a broker from the journal.
 const LAG_US: u64 = 60_000_000;
 
+/// Longer than a broker that knows of others, and not what the journal has, keeps those who wait for what comes.
+const STALENESS_US: u64 = 2_000_000;
+
 impl Verdict {
     /// Looks through what a run has left.
     #[must_use]
     pub fn of(ran: Ran) -> Self {
-        // A broker that is cut off from the journal serves reads for as long as that lasts.
-        // So does, for a moment, one that stood still while another took its name.
-        let own_lag_us = if ran.faults.contains_key(&Fault::Replaced) { LAG_US } else { 0 };
-        let options = Options { final_reads: true, poll_lag_us: LAG_US, own_lag_us, ..Options::default() };
+        // One that stood still while another took its name serves reads and members for a moment.
+        let replaced = ran.faults.contains_key(&Fault::Replaced);
+        let own_lag_us = if replaced { LAG_US } else { 0 };
+        // A broker that is cut off from the journal serves what it knows for as long as that lasts. Who has read all of it
+        // is sent away, unless the broker is the only one as far as it knows.
+        let end_lag_us = if replaced || ran.alone { LAG_US } else { STALENESS_US };
+        let options = Options { final_reads: true, poll_lag_us: LAG_US, end_lag_us, own_lag_us, ..Options::default() };
         let report = check_with(&ran.history, ran.inventory.as_ref(), &options);
         let processes: BTreeSet<u32> = ran.history.operations.iter().map(|operation| operation.process).collect();
         let mut troubles = ran.troubles;

@@ -1,6 +1,6 @@
 //! `history-check [OPTION…] FILE…`: checks the histories that clients of one run wrote as JSON lines, prints the report,
 //! and exits with 1 at an anomaly, with 2 where the files are no history. Options are those of `check::Options`:
-//! `--poll-lag-us N`, `--own-lag-us N`, `--liveness-us N`, `--retention`, `--holes-legal`, `--log-append-time`, `--authorization`,
+//! `--poll-lag-us N`, `--end-lag-us N`, `--own-lag-us N`, `--liveness-us N`, `--retention`, `--holes-legal`, `--log-append-time`, `--authorization`,
 //! `--final-reads`, `--lenient-no`, `--many-epochs`.
 use std::fs::File;
 use std::io::BufReader;
@@ -28,6 +28,7 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<bool, String> {
         };
         match argument.as_str() {
             "--poll-lag-us" => options.poll_lag_us = number()?,
+            "--end-lag-us" => options.end_lag_us = number()?,
             "--own-lag-us" => options.own_lag_us = number()?,
             "--liveness-us" => options.liveness_us = number()?,
             "--retention" => options.retention = true,

@@ -29,6 +29,8 @@ pub struct Options {
     /// How far a fetch may lag behind what other brokers acknowledged, in µs: the longest time that a broker which is cut
     /// off goes on to serve reads. Only fetches may lag.
     pub poll_lag_us: u64,
+    /// The same for a fetch that finds itself at the end: a broker that is cut off sends those away who could wait in vain.
+    pub end_lag_us: u64,
     /// How far a fetch, or a heartbeat, may lag behind what the same broker told before, in µs: not at all, unless a broker
     /// may answer that another of its name has replaced.
     pub own_lag_us: u64,
@@ -57,6 +59,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             poll_lag_us: 10_000_000,
+            end_lag_us: 10_000_000,
             own_lag_us: 0,
             retention: false,
             holes_legal: false,

@@ -105,9 +105,11 @@ fn by_broker(facts: &Facts<'_>, log: &LogFacts<'_>) -> HashMap<i32, Told> {
 
 fn extent(facts: &Facts<'_>, log: &LogFacts<'_>, poll: u32, told: &HashMap<i32, Told>, report: &mut Report) {
     let operation = facts.op(poll);
-    let What::Poll { high_watermark, last_stable_offset, .. } = operation.what else { return };
+    let What::Poll { high_watermark, last_stable_offset, from, ref records, .. } = operation.what else { return };
     let now = operation.start_us.saturating_sub(facts.options.own_lag_us);
-    let earlier = operation.start_us.saturating_sub(facts.options.poll_lag_us);
+    let at_the_end = records.is_empty() && from >= high_watermark;
+    let lag_us = if at_the_end { facts.options.end_lag_us } else { facts.options.poll_lag_us };
+    let earlier = operation.start_us.saturating_sub(lag_us);
     let own = operation.broker.and_then(|broker| told.get(&broker));
     let mut expect = |rule, value: i64, bound: Option<(i64, u32)>, what: &str| {
         let (true, Some((bound, teller))) = (value >= 0, bound) else { return true };

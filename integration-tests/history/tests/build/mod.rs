@@ -200,7 +200,7 @@ pub(crate) fn said(mut what: What, text: &str) -> What {
 
 impl Build {
     pub(crate) fn new() -> Self {
-        let options = Options { poll_lag_us: 100, liveness_us: 1000, ..Options::default() };
+        let options = Options { poll_lag_us: 100, end_lag_us: 100, liveness_us: 1000, ..Options::default() };
         Self { history: History { run: 1, ..History::default() }, options, inventory: None }.ok(99, (0, 1), create())
     }
 

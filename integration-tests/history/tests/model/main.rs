@@ -9,7 +9,7 @@ use proptest::prelude::{ProptestConfig, proptest};
 use strandline_history::{Options, Rule, check};
 
 fn options() -> Options {
-    Options { poll_lag_us: 100, liveness_us: 1000, final_reads: true, ..Options::default() }
+    Options { poll_lag_us: 100, end_lag_us: 100, liveness_us: 1000, final_reads: true, ..Options::default() }
 }
 
 proptest! {

@@ -78,7 +78,7 @@ impl Classic {
             topics,
             session: ms(2_000, 8_000),
             rebalance: ms(2_000, 8_000),
-            commit_every: ms(300, 3_000),
+            commit_every: Membership::draw_commit_interval(client),
             shared_out: None,
         }
     }

@@ -96,7 +96,7 @@ impl Consumer {
             topics.push(format!("{VOLATILE}0"));
         }
         let ms = |from, to| Duration::from_millis(from + client.draw(to - from));
-        let (rebalance, commit_every) = (ms(2_000, 8_000), ms(300, 3_000));
+        let (rebalance, commit_every) = (ms(2_000, 8_000), Membership::draw_commit_interval(client));
         let (owned, reads, past) = (BTreeMap::new(), Vec::new(), Vec::new());
         Self {
             member,

@@ -1,16 +1,17 @@
-//! What administrators do with groups: list, describe and delete them, and commit from outside.
+//! What administrators do with groups: list, describe and delete them, commit from outside, and watch what is committed.
 use kafka_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
 use kafka_protocol::messages::{
     ConsumerGroupDescribeRequest, DeleteGroupsRequest, DescribeGroupsRequest, GroupId, ListGroupsRequest,
     OffsetDeleteRequest,
 };
 use std::collections::BTreeMap;
+use std::time::Duration;
 use strandline_history::{Commit, End, GroupProtocol, What};
 
-use super::admin_end;
 use super::client::{Client, STABLE, error_name, text, topic_name};
 use super::membership::Membership;
 use super::reader::At;
+use super::{CLASSIC_GROUP, CONSUMER_GROUP, admin_end};
 
 fn outsider(client: &Client, group: &str) -> Membership {
     Membership::new(client, group, GroupProtocol::Classic, None)
@@ -64,6 +65,21 @@ pub(super) async fn commit_from_outside(client: &Client, group: &str) {
     let at: At = (STABLE.to_owned(), 0);
     let offset = client.between(0, 100);
     outsider(client, group).commit(&BTreeMap::from([(at, offset)]), "", -1).await;
+}
+
+/// Asks for the committed offsets of all groups again and again, as exporters of lag do, until clients stop or `life` is
+/// over. It keeps to a coordinator as long as that answers.
+pub(super) async fn watch(client: &Client, life: Duration) {
+    let end = client.now() + life;
+    client.await_topics().await;
+    let pause_ms = 50 + client.draw(200);
+    let mut groups = [CLASSIC_GROUP, CONSUMER_GROUP].map(|group| outsider(client, group));
+    while client.now() < end && !client.is_stopping() {
+        for group in &mut groups {
+            group.committed(&[(STABLE.to_owned(), 0), (STABLE.to_owned(), 1)]).await;
+        }
+        client.sleep_ms(pause_ms).await;
+    }
 }
 
 /// Lists all groups and describes one; what comes of it only has to be well-formed.

@@ -157,6 +157,11 @@ impl Membership {
         }
     }
 
+    /// How often a member commits by itself; some hardly do, whose offsets are kept elsewhere.
+    pub(super) fn draw_commit_interval(client: &Client) -> Duration {
+        Duration::from_millis(if client.odds(4) { 120_000 } else { client.between(300, 3_000).unsigned_abs() })
+    }
+
     /// Commits where the reader stands.
     pub(super) async fn commit_positions(&mut self) -> Option<i16> {
         let assigned = self.reader.assigned();

@@ -50,6 +50,8 @@ enum Kind {
     /// A member of the group of the consumer protocol.
     Consumer,
     Admin,
+    /// One that watches what groups have committed.
+    Exporter,
 }
 
 /// The groups; a member's protocol is in the name, so that whoever reads everything back knows how to join.
@@ -57,13 +59,14 @@ const CLASSIC_GROUP: &str = "classic";
 const CONSUMER_GROUP: &str = "consumer";
 
 /// Of each kind, how many a run has at least and at most.
-const KINDS: [(Kind, u64, u64); 6] = [
+const KINDS: [(Kind, u64, u64); 7] = [
     (Kind::Idempotent, 2, 3),
     (Kind::Plain, 0, 2),
     (Kind::Assigned, 1, 3),
     (Kind::Classic, 0, 3),
     (Kind::Consumer, 0, 3),
     (Kind::Admin, 1, 2),
+    (Kind::Exporter, 0, 1),
 ];
 
 /// How long clients may finish what they are at; then they are cut off.
@@ -122,6 +125,7 @@ impl Crowd {
                 Kind::Plain => producer::run(client, false, life).await,
                 Kind::Assigned => consumer::run(client, life).await,
                 Kind::Admin => admin::run(client, life).await,
+                Kind::Exporter => group_admin::watch(&client, life).await,
                 Kind::Classic => classic::run(client, CLASSIC_GROUP, instance.clone(), life).await,
                 Kind::Consumer => consumer_group::run(client, CONSUMER_GROUP, instance.clone(), life).await,
             }
