@@ -266,7 +266,7 @@ def test_two_versions_side_by_side(cluster, topic, tmp_path):
 
     def features(action, check=True) -> str:
         server = brokers[2].bootstrap
-        which = [] if action == "describe" else ["--feature", "strandline.version=2"]
+        which = [] if action == "describe" else ["--feature", "strandline.version=3"]
         return tool("kafka-features", "--bootstrap-server", server, action, *which, check=check)
 
     def change(broker, binary):
@@ -281,7 +281,7 @@ def test_two_versions_side_by_side(cluster, topic, tmp_path):
     change(brokers[2], PREVIOUS)  # back again
     for broker in reversed(brokers[1:]):
         change(broker, BINARY)
-    assert "Could not upgrade strandline.version" in features("upgrade", check=False), "broker 1 can't read level 2"
+    assert "Could not upgrade strandline.version" in features("upgrade", check=False), "broker 1 can't read level 3"
     change(brokers[0], BINARY)
     assert "was upgraded" in features("upgrade")
     wait_until(lambda: all(metadata(b, topic)[0] == [1, 2, 3] for b in brokers), 10, "they know each other now")

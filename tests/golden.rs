@@ -201,6 +201,7 @@ fn groups_story() -> Vec<CommandKind> {
         gone: gone.iter().map(|id| (*id).to_owned()).collect(),
         members: members.iter().map(|id| member(id)).collect(),
         targets: members.iter().map(|id| TargetRecord { member: (*id).into(), partitions: vec![part()] }).collect(),
+        to_version: 0,
     };
     let offset = |slot, offset| OffsetSpec { slot, offset, leader_epoch: -1, metadata: "m".into() };
     let commit = |group: &str, from_version, slots: &[u32]| GroupOffsets {
@@ -363,6 +364,64 @@ fn members_of_version_2() {
     let standings = [1, 2, 3].map(|id| state.broker(BrokerId(id)).unwrap().standing);
     assert_eq!(standings, [Standing::Draining, Standing::Active, Standing::Gone]);
     assert_eq!(state.membership(), 7);
+}
+
+/// Groups whose coordinators count for themselves.
+fn own_versions_story() -> Vec<CommandKind> {
+    let change = |from_version, to_version, epoch| {
+        let header = Some(GroupHeader { protocol: 2, epoch, ..GroupHeader::default() });
+        CommandKind::ChangeGroup(ChangeGroup {
+            group: "readers".into(),
+            from_version,
+            header,
+            to_version,
+            ..Default::default()
+        })
+    };
+    let offset = OffsetSpec { slot: 0, offset: 42, leader_epoch: -1, metadata: String::new() };
+    let commit = |from_version| GroupOffsets {
+        group: "readers".into(),
+        from_version,
+        offsets: vec![offset.clone()],
+        retention_ms: None,
+    };
+    let topic =
+        CreateTopic { name: "orders".into(), id: id(0xa), partitions: 1, replication_factor: 1, configs: vec![] };
+    let limits = Settings { groups_max: 3, group_offsets_max: 3, group_bytes_max: 1000, ..SETTINGS };
+    vec![
+        CommandKind::Bootstrap(Bootstrap { cluster_id: "4L6g3nShT-eMCtK--X86sw".into(), settings: limits }),
+        CommandKind::RegisterBroker(RegisterBroker { broker: 1, incarnation: 1 << 60, feature_level_max: 3 }),
+        CommandKind::RaiseFeatureLevel(RaiseFeatureLevel { level: 3 }),
+        CommandKind::CreateTopic(topic),
+        CommandKind::ChangeGroup(ChangeGroup { group: "readers".into(), ..Default::default() }),
+        change(1, 0xab_cdef_0123, 1),
+        change(1, 0x12_3456_789a, 1),
+        change(2, 3, 2),
+        change(0xab_cdef_0123, 0xab_cdef_0124, 2),
+        CommandKind::CommitOffsets(CommitOffsets { groups: vec![commit(2), commit(0xab_cdef_0124)] }),
+    ]
+}
+
+#[test]
+fn own_versions_of_version_3() {
+    let mut state = State::default();
+    let mut outcomes = String::new();
+    for (n, kind) in (1..).zip(own_versions_story()) {
+        let name = name(&kind);
+        let command = Command { kind: Some(kind.clone()) };
+        let level = state.feature_level().max(command.feature_level());
+        let entry = Entry { feature_level: level, ..entry(&state, kind) };
+        let held = golden(&format!("v3/groups-{n:02}-{name}"), &entry.encode_framed());
+        assert_eq!(Entry::decode_framed(held.into()).unwrap(), entry, "{name}");
+        let outcome = state.apply(Position(n), &entry);
+        outcomes.push_str(&format!("{n:02} {name} {outcome:?} {:016x}\n", state.outcomes_hash()));
+    }
+    assert_eq!(outcomes, file("v3/groups-outcomes.txt", &outcomes));
+    let snapshot = state.encode_snapshot().1;
+    let held = golden("v3/groups-snapshot", &snapshot);
+    let state = State::decode_snapshot(&held).unwrap().1;
+    assert_eq!(state.encode_snapshot().1, snapshot);
+    assert_eq!(state.group("readers").unwrap().version, 0xab_cdef_0124);
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub(super) struct View<'a> {
     /// Topics, and the group's committed offsets; of the group itself the machine knows more.
     pub state: &'a State,
     pub settings: &'a GroupSettings,
-    /// A random number, new for each event: for member ids.
+    /// A random number, new for each event: for member ids, and for where a new machine begins to count.
     pub random: u128,
 }
 
@@ -130,8 +130,17 @@ pub(super) enum Members {
 pub(super) struct Machine {
     name: GroupName,
     version: u64,
+    /// The last version that a change made, where this machine counts for itself: it begins where chance has put it, so that
+    /// no other machine comes to the same.
+    made: u64,
     pub(super) members: Members,
 }
+
+/// From this feature level on machines count for themselves.
+const OWN_COUNT_LEVEL: u32 = 3;
+
+/// Bits of the number that a machine begins to count from.
+const COUNT_FROM_BITS: u32 = 40;
 
 impl Machine {
     /// Of the group in State, once all changes that were given out are applied.
@@ -149,7 +158,7 @@ impl Machine {
             }
             _ => Members::Classic(ClassicGroup::load(group.as_ref(), &view)),
         };
-        Self { name, version, members }
+        Self { name, version, made: view.random as u64 >> (u64::BITS - COUNT_FROM_BITS), members }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -158,6 +167,7 @@ impl Machine {
 
     /// One event.
     pub(super) fn on(&mut self, event: Event, view: View<'_>) -> Vec<Action> {
+        let own_count = view.state.feature_level() >= OWN_COUNT_LEVEL;
         let mut step = Step { view, actions: Vec::new() };
         match event {
             Event::Elapsed => match &mut self.members {
@@ -172,7 +182,7 @@ impl Machine {
             self.members = Members::Classic(group);
         }
         let mut actions = step.actions;
-        actions.iter_mut().for_each(|action| self.stamp(action));
+        actions.iter_mut().for_each(|action| self.stamp(action, own_count));
         actions
     }
 
@@ -272,13 +282,18 @@ impl Machine {
     }
 
     /// Puts the name and the version on what goes to the journal. Every change makes the next version.
-    fn stamp(&mut self, action: &mut Action) {
+    fn stamp(&mut self, action: &mut Action, own_count: bool) {
         let name = self.name.to_string();
         match action {
             Action::Reply(..) => {}
             Action::Change(change) => {
                 (change.group, change.from_version) = (name, self.version);
-                self.version += 1;
+                if own_count {
+                    self.made += 1;
+                    (change.to_version, self.version) = (self.made, self.made);
+                } else {
+                    self.version += 1;
+                }
             }
             Action::Commit(_, offsets) => (offsets.group, offsets.from_version) = (name, self.version),
             Action::DeleteOffsets(delete) => (delete.group, delete.from_version) = (name, self.version),

@@ -2,13 +2,14 @@
 //! machines have their own scripts.
 use std::time::Duration;
 
+use super::machine::{Action, Event, Machine, RequestId, View};
 use super::*;
 use crate::cluster::Membership;
 use crate::config::KafkaSettings;
 use crate::metadata::tests::troubled::End;
 use crate::metadata::tests::{Site, topic};
 use crate::metadata::{Replica, Started};
-use crate::state::{ChangeGroup, OffsetSpec};
+use crate::state::{ChangeGroup, OffsetSpec, Outcome};
 use crate::types::{KafkaError, Slot};
 
 fn settings() -> GroupSettings {
@@ -102,6 +103,48 @@ async fn who_is_no_coordinator_any_more_does_not_say_that_a_member_is_none() {
     replica.propose(change).await.unwrap();
     assert_eq!(groups.ask("g", heartbeat()).await, Err(KafkaError::NotCoordinator.into()));
     assert_eq!(groups.ask("g", heartbeat()).await, Err(KafkaError::UnknownMemberId.into()));
+}
+
+/// What one builds on its own first change must not be taken to build on the other's.
+#[tokio::test(start_paused = true)]
+async fn two_coordinators_do_not_come_to_the_same_version() {
+    let site = Site::new(9);
+    let (replica, _) = broker(&site).await;
+    let (state, settings) = (replica.state(), settings());
+    let view = || View {
+        now: site.world.now(),
+        wall_ms: site.world.wall_ms(),
+        state: &state,
+        settings: &settings,
+        random: u128::from(site.world.random_u64()),
+    };
+    let joins = |members: [&str; 2]| {
+        let mut machine = Machine::load("g".into(), view());
+        let join = |member: &str| {
+            let heartbeat = ConsumerHeartbeat {
+                member_id: member.to_owned(),
+                rebalance_timeout_ms: 1_000,
+                subscribed_topics: Some(vec!["orders".into()]),
+                owned: Some(vec![]),
+                ..ConsumerHeartbeat::default()
+            };
+            let mut actions = machine.on(Event::Request(RequestId(0), Request::ConsumerHeartbeat(heartbeat)), view());
+            match actions.swap_remove(0) {
+                Action::Change(change) => change,
+                other => panic!("{other:?}"),
+            }
+        };
+        members.map(join)
+    };
+    let ([a, b], [c, _]) = (joins(["a", "b"]), joins(["c", "d"]));
+    assert_eq!(replica.propose(c).await, Ok(Outcome::Done));
+    for late in [a, b] {
+        let Ok(Outcome::Refused(refusal)) = replica.propose(late).await else { panic!("it was taken") };
+        assert_eq!(refusal.error, KafkaError::NotCoordinator);
+    }
+    let state = replica.state();
+    let members: Vec<&str> = state.group("g").unwrap().members.keys().map(|id| &**id).collect();
+    assert_eq!(members, ["c"]);
 }
 
 /// Its client may have given it up and done the opposite at the other coordinator.

@@ -59,6 +59,7 @@ impl Command {
     pub fn feature_level(&self) -> u32 {
         match &self.kind {
             Some(CommandKind::RaiseFeatureLevel(raise)) => raise.level,
+            Some(CommandKind::ChangeGroup(change)) if change.to_version > 0 => 3,
             Some(CommandKind::AnnounceBroker(_) | CommandKind::DrainBroker(_) | CommandKind::FenceBroker(_)) => 2,
             _ => 1,
         }

@@ -163,8 +163,7 @@ pub struct TargetRecord {
 pub struct ChangeGroup {
     #[prost(string, tag = "1")]
     pub group: String,
-    /// The version that the change was worked out from; 0 for a group that is new or has only offsets. The change makes
-    /// it one more.
+    /// The version that the change was worked out from; 0 for a group that is new or has only offsets.
     #[prost(uint64, tag = "2")]
     pub from_version: u64,
     /// The new header; none keeps the old one.
@@ -179,6 +178,11 @@ pub struct ChangeGroup {
     /// Targets that come or change.
     #[prost(message, repeated, tag = "6")]
     pub targets: Vec<TargetRecord>,
+    /// The version that it makes; 0 for one more. Two coordinators that count up from the same version get to the same
+    /// number by different changes, and what one builds on its own would be taken to build on the other's: from level 3 on
+    /// each takes numbers from where chance has put it.
+    #[prost(uint64, tag = "7")]
+    pub to_version: u64,
 }
 
 /// Forgets a group and its offsets. Refused as [`ChangeGroup`] is.

@@ -36,7 +36,7 @@ impl State {
         if let Some(header) = &command.header {
             group.header = header.clone();
         }
-        group.version += 1;
+        group.version = if command.to_version > 0 { command.to_version } else { group.version + 1 };
         group.sequence = self.take_group_sequence();
         self.group_bytes = bytes;
         let name = self.group_name(&command.group);
