@@ -222,8 +222,9 @@ async fn admin_apis_answer_in_every_version_that_is_offered() {
             request.with_feature_updates(vec![update.with_max_version_level(level)])
         };
         let invalid = KafkaError::InvalidUpdateVersion.code();
+        let newest = i16::try_from(crate::state::FEATURE_LEVEL_MAX).unwrap();
         for (feature, level, code) in [
-            ("strandline.version", 2, 0),
+            ("strandline.version", newest, 0),
             ("strandline.version", 1, invalid),
             ("strandline.version", 99, invalid),
             ("metadata.version", 1, invalid),
