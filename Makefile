@@ -4,6 +4,7 @@
 export RUST_BACKTRACE ?= 0
 CARGO ?= cargo
 CACHE = $(or $(TEST_CACHE_DIR),.cache)
+UNIT = $(CARGO) test --config integration-tests/unit-tests.toml --locked --release
 # The load generator, a package of its own.
 LOAD = --locked --manifest-path integration-tests/load/Cargo.toml --target-dir target/load
 
@@ -20,7 +21,9 @@ check: ## format, lints, layout, unit and contract tests
 	$(CARGO) fmt --check --all
 	$(CARGO) clippy --locked --release --all-targets -- -D warnings
 	$(CARGO) clippy --locked --release -p strandline-history -p strandline-sim --all-targets -- -D warnings
-	$(CARGO) test --locked --release -p strandline -p strandline-history -p strandline-sim
+	$(UNIT) --lib
+	$(CARGO) test --locked --release --test '*' -p strandline -p strandline-history -p strandline-sim
+	$(CARGO) test --locked --release --lib --bins -p strandline-history -p strandline-sim
 	$(CARGO) fmt --check -p strandline-fuzz
 	$(CARGO) clippy --locked --release -p strandline-fuzz --all-targets -- -D warnings
 	$(CARGO) test --locked --release -p strandline-fuzz

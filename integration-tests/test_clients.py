@@ -10,6 +10,8 @@ from harness.records import CODECS, Record, sample
 
 COUNT = 40
 CASES = [(writer, codec) for writer in NAMES for codec in CODECS if codec in ALL[writer].codecs]
+# Every other codec of each client in turn; the full matrix has them all.
+QUICK = [(w, c) for w, c in CASES if (NAMES.index(w) + CODECS.index(c)) % 2 == 0]
 QUICK_READERS = [n for n in NAMES if n not in ("console", "java")]  # one JVM start per step is too slow for all of CI
 
 
@@ -69,7 +71,7 @@ def readers_for(writer, codec, store):
     return list(dict.fromkeys([writer, "java", turn]))
 
 
-@pytest.mark.parametrize("writer,codec", CASES, ids=[f"{w}-{c}" for w, c in CASES])
+@pytest.mark.parametrize("writer,codec", QUICK, ids=[f"{w}-{c}" for w, c in QUICK])
 def test_matrix(store, broker, client, topic, writer, codec):
     write_and_read(broker, client, topic, writer, codec, readers_for(writer, codec, store))
 

@@ -1,9 +1,7 @@
 """`journal.kind: bucket`: no database beside the bucket. The journal's contract suite on MinIO, and the real binary, one broker and
 several over one bucket, with clients and kill -9, on the local directory and on MinIO."""
 
-import os
 import random
-import subprocess
 import threading
 import time
 from itertools import chain
@@ -14,8 +12,9 @@ from test_kill import PARTITIONS, Load, check_final, read_partitions, run_lives
 
 from harness import wire
 from harness.minio import PASSWORD, USER
-from harness.processes import ROOT, free_port, wait_until
+from harness.processes import free_port, wait_until
 from harness.records import Record
+from harness.suites import run_suite
 from harness.unconditional import Unconditional
 
 pytestmark = [pytest.mark.strandline, pytest.mark.timeout(300)]
@@ -29,24 +28,13 @@ OFTEN_AMONG_SEVERAL = {"snapshot": {"entries_between": 30, "kept_min": 3, "kept_
 
 @pytest.mark.timeout(600)
 def test_the_contract_on_minio(minio):
-    """The suite lies beside the code; it is built already where the unit tests ran before."""
-    env = {
+    environment = {
         "STORE_TEST_S3_ENDPOINT": minio.endpoint,
         "STORE_TEST_S3_BUCKET": minio.bucket,
         "AWS_ACCESS_KEY_ID": USER,
         "AWS_SECRET_ACCESS_KEY": PASSWORD,
     }
-    name = "journal::bucket::tests::contracts::s3::"
-    done = subprocess.run(
-        ["cargo", "test", "--locked", "--release", "--lib", "--", "--ignored", name],
-        cwd=ROOT,
-        env={**os.environ, "RUST_BACKTRACE": "0", **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=540,
-    )
-    assert done.returncode == 0 and "28 passed" in done.stdout, done.stdout[-4000:]
+    run_suite("journal::bucket::tests::contracts::s3::", environment=environment, passing=28)
 
 
 def bucket_of(store, request, topic):

@@ -2,7 +2,6 @@
 
 import os
 import random
-import subprocess
 import time
 
 import pytest
@@ -10,8 +9,9 @@ from test_kill import PARTITIONS, Load, check_final, follow, read_partitions, ru
 
 from harness import wire
 from harness.clients import connect
-from harness.processes import ROOT, wait_until
+from harness.processes import wait_until
 from harness.records import Record
+from harness.suites import run_suite
 
 pytestmark = [pytest.mark.strandline, pytest.mark.timeout(600)]
 
@@ -33,18 +33,7 @@ def over_postgres(launch, postgres):
 
 
 def test_contract_and_failures():
-    """They lie beside the code, and are built already where the unit tests ran before."""
-    argv = ["cargo", "test", "--locked", "--release", "--lib", "--", "--ignored", "--test-threads=2", "journal::postgres::"]
-    done = subprocess.run(
-        argv,
-        cwd=ROOT,
-        env={**os.environ, "RUST_BACKTRACE": "0"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=580,
-    )
-    assert done.returncode == 0 and f"{SERVER_TESTS} passed" in done.stdout, done.stdout[-6000:]
+    run_suite("journal::postgres::", "--test-threads=2", environment={}, passing=SERVER_TESTS)
 
 
 def test_a_client_writes_and_another_reads(over_postgres, postgres, topic, tmp_path):

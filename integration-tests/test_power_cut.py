@@ -89,7 +89,13 @@ def test_a_thousand_cuts(program):
 
 
 @pytest.mark.timeout(600)
-def test_a_broker_keeps_what_it_promised_and_needs_each_sync():
+def test_a_broker_keeps_what_it_promised():
+    cut(BINARY, "--subject", "serve", "--cuts", "40")
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+def test_a_broker_needs_each_sync():
     cut(BINARY, "--subject", "serve", "--cuts", "40", "--sites")
 
 

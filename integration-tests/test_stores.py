@@ -5,15 +5,14 @@ import email.utils
 import hashlib
 import hmac
 import json
-import os
-import subprocess
 import urllib.error
 import urllib.request
 
 import pytest
 
 from harness.minio import PASSWORD, USER
-from harness.processes import CACHE, ROOT, Child, free_port, wait_until
+from harness.processes import CACHE, Child, free_port, wait_until
+from harness.suites import run_suite
 
 pytestmark = [pytest.mark.strandline, pytest.mark.timeout(600)]
 
@@ -23,20 +22,6 @@ ACCOUNT = "devstoreaccount1"
 ACCOUNT_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 
-def run_suite(name, env):
-    """The suite lies beside the code; it is built already where the unit tests ran before."""
-    done = subprocess.run(
-        ["cargo", "test", "--locked", "--release", "--lib", "--", "--ignored", "--exact", name],
-        cwd=ROOT,
-        env={**os.environ, "RUST_BACKTRACE": "0", **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=540,
-    )
-    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-4000:]
-
-
 def test_minio(minio):
     env = {
         "STORE_TEST_S3_ENDPOINT": minio.endpoint,
@@ -44,7 +29,7 @@ def test_minio(minio):
         "AWS_ACCESS_KEY_ID": USER,
         "AWS_SECRET_ACCESS_KEY": PASSWORD,
     }
-    run_suite("store::contract::store_contract_s3", env)
+    run_suite("store::contract::store_contract_s3", "--exact", environment=env, passing=1)
 
 
 def test_fake_gcs_server(directory):
@@ -60,7 +45,7 @@ def test_fake_gcs_server(directory):
         make = lambda: status("POST", f"{url}/storage/v1/b?project=x", body=body) in (200, 409)  # noqa: E731
         wait_until(make, 20, "fake-gcs-server", every_s=0.1)
         env = {"STORE_TEST_GCS_ENDPOINT": url, "STORE_TEST_GCS_BUCKET": BUCKET}
-        run_suite("store::object::gcs_emulator::store_contract_gcs", env)
+        run_suite("store::object::gcs_emulator::store_contract_gcs", "--exact", environment=env, passing=1)
     finally:
         server.kill9()
 
@@ -82,7 +67,7 @@ def test_azurite(directory):
             "AZURE_STORAGE_ACCOUNT_NAME": ACCOUNT,
             "AZURE_STORAGE_ACCOUNT_KEY": ACCOUNT_KEY,
         }
-        run_suite("store::contract::store_contract_azure", env)
+        run_suite("store::contract::store_contract_azure", "--exact", environment=env, passing=1)
     finally:
         server.kill9()
 
