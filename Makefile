@@ -1,6 +1,6 @@
 # `make` alone lists the targets. CI calls only these.
 .DEFAULT_GOAL := help
-.PHONY: help run build check deny test integration sim mutants nightly fuzz demo bench
+.PHONY: help run build check deny test integration sim mutants nightly fuzz demo cluster bench
 export RUST_BACKTRACE ?= 0
 CARGO ?= cargo
 CACHE = $(or $(TEST_CACHE_DIR),.cache)
@@ -63,6 +63,10 @@ fuzz: ## every decoder on hostile bytes, with coverage (FUZZ_SECONDS=3600 each, 
 demo: build ## Debian's package index through a broker and a group of readers that are killed
 	integration-tests/setup.sh python kafka java
 	$(CACHE)/venv/bin/python integration-tests/demo.py
+
+cluster: build ## three brokers over PostgreSQL and MinIO, to try and to kill
+	integration-tests/setup.sh python postgres minio
+	@exec $(CACHE)/venv/bin/python integration-tests/cluster.py
 
 bench: build ## Strandline beside Apache Kafka (QUICK=1: six minutes)
 	integration-tests/setup.sh kafka

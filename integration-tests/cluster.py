@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+"""`make cluster`: the brokers, PostgreSQL and MinIO of deploy/compose.yaml as plain processes, until Ctrl-C. Nothing is kept.
+
+    cluster.py [--shift N]        N is added to the ports that the file publishes
+"""
+
+import argparse
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from harness import minio, postgres, wire  # noqa: E402
+from harness.broker import BINARY  # noqa: E402
+from harness.processes import ROOT, Child, bindable, wait_until  # noqa: E402
+
+COMPOSE = ROOT / "deploy" / "compose.yaml"
+
+
+class Broker:
+    """One of the file's brokers, with what is of this machine in place of the containers' names and paths."""
+
+    def __init__(self, service, shift, directory, database, bucket):
+        # The file's listener for its own network has no place here.
+        given = {k: str(v) for k, v in service["environment"].items() if not k.startswith("STRANDLINE_LISTENERS__0")}
+        (self.port, _), (self.admin, _) = (published(mapping) for mapping in service["ports"])
+        self.port, self.admin = self.port + shift, self.admin + shift
+        bucket = bucket.config()
+        self.environment = {
+            **{k: v for k, v in given.items() if not k.startswith("STRANDLINE_LISTENERS__")},
+            "STRANDLINE_DATA_DIR": str(directory / f"broker-{given['STRANDLINE_BROKER_ID']}"),
+            "STRANDLINE_ADMIN__ADDRESS": f"127.0.0.1:{self.admin}",
+            "STRANDLINE_LISTENERS__0__NAME": given["STRANDLINE_LISTENERS__1__NAME"],
+            "STRANDLINE_LISTENERS__0__ADDRESS": f"127.0.0.1:{self.port}",
+            "STRANDLINE_JOURNAL__POSTGRES_URL": database.url(),
+            **database.environment(),
+            "STRANDLINE_BUCKET__URL": bucket["url"],
+            "STRANDLINE_BUCKET__ENDPOINT": bucket["endpoint"],
+            "STRANDLINE_BUCKET__ACCESS_KEY_ID": bucket["access_key_id"],
+            "STRANDLINE_BUCKET__SECRET_ACCESS_KEY": bucket["secret_access_key"],
+        }
+        self.log = directory / f"broker-{given['STRANDLINE_BROKER_ID']}.log"
+        self.child = None
+
+    def start(self):
+        taken = [port for port in (self.port, self.admin) if not bindable(port)]
+        if taken:
+            raise SystemExit(f"port {taken[0]} is taken (--shift N moves all of them)")
+        self.child = Child([BINARY, "serve"], log=self.log, env=self.environment, cwd=self.log.parent)
+
+    def answers(self):
+        if not self.child.alive():
+            raise SystemExit(f"a broker ended:\n{self.child.log_tail()}")
+        with wire.Connection(self.port, timeout_s=2) as connection:
+            return len(connection.metadata([])["brokers"])
+
+
+def published(mapping) -> tuple[int, int]:
+    """The ports on this machine and in the container."""
+    _, outside, inside = mapping.split(":")
+    return int(outside), int(inside)
+
+
+def services() -> list[dict]:
+    """The brokers of the file."""
+    found = yaml.safe_load(COMPOSE.read_text())["services"]
+    return [service for name, service in sorted(found.items()) if name.startswith("broker-")]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shift", type=int, default=0)
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    directory = Path(tempfile.mkdtemp(prefix="strandline-cluster-"))
+    database, bucket, brokers = postgres.Postgres(directory), minio.Minio(directory / "minio"), []
+    try:
+        database.start(), bucket.start()
+        brokers = [Broker(service, arguments.shift, directory, database, bucket) for service in services()]
+        for broker in brokers:
+            broker.start()
+        for broker in brokers:
+            wait_until(lambda: broker.answers() == len(brokers), 30, "all brokers to know each other")
+        tell(brokers, directory)
+        while any(broker.child.alive() for broker in brokers):
+            time.sleep(0.2)
+        print("all brokers have ended", flush=True)
+    except KeyboardInterrupt:
+        print()
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for broker in brokers:
+            if broker.child and broker.child.alive():
+                broker.child.process.terminate()
+        codes = [broker.child.wait(60) for broker in brokers if broker.child]
+        print(f"brokers ended with {codes}", flush=True)
+        bucket.stop(), database.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def tell(brokers, directory):
+    servers = ",".join(f"127.0.0.1:{broker.port}" for broker in brokers)
+    for number, broker in enumerate(brokers, 1):
+        print(f"broker {number}: 127.0.0.1:{broker.port}, metrics at 127.0.0.1:{broker.admin}, process {broker.child.pid}")
+    print(f"logs are in {directory}; Ctrl-C stops all of it, and nothing is kept. To try:")
+    print(f"  target/release/strandline broker list --server 127.0.0.1:{brokers[0].port}")
+    print(f"  kafka-topics.sh --bootstrap-server {servers} --create --topic tour --partitions 6")
+    print(f"  kill -9 {brokers[0].child.pid}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
