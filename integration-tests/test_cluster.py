@@ -5,6 +5,7 @@ import re
 import signal
 import statistics
 import subprocess
+import threading
 import time
 from types import SimpleNamespace
 
@@ -150,6 +151,36 @@ def test_brokers_are_killed_and_stand_still(cluster, topic, tmp_path):
     finals = [read_partitions(b, topic) for b in brokers]
     assert finals[0] == finals[1] == finals[2]
     check_final(load, finals[0])
+
+
+def test_what_one_broker_commits_wakes_fetches_at_another(cluster, topic):
+    """By the server's notification, long before the poll that makes up for a lost one."""
+    one, two = cluster(count=2)
+    make_topic(one, topic, 1)
+    rounds, seen = 200, []
+
+    def read():
+        with wire.Connection(two.port) as reader:
+            while len(seen) < rounds:
+                answer = reader.fetch_one(topic, len(seen), max_wait_ms=5000)
+                assert answer["error"] == 0
+                seen.extend([time.monotonic()] * len([r for b in wire.decode_batches(answer["data"]) for r in b.records()]))
+
+    with wire.Connection(one.port) as writer:
+        wait_until(lambda: metadata(two, topic)[1], 5, "the topic at the other broker")
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
+        committed = []
+        for number in range(rounds):
+            time.sleep(0.03)
+            assert writer.produce(topic, wire.encode_batch([(None, b"%d" % number)]))["error"] == 0
+            committed.append(time.monotonic())
+        thread.join(20)
+    assert len(seen) == rounds
+    late = sorted(max(0.0, at - by) * 1000 for at, by in zip(seen, committed))
+    p50, p99 = late[rounds // 2], late[rounds * 99 // 100]
+    print(f"from the answer to the producer until a reader at the other broker has it: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+    assert p99 < 200, f"{p99} ms"
 
 
 def test_all_are_restarted_in_turn(cluster, topic, tmp_path):
