@@ -1,6 +1,6 @@
 # `make` alone lists the targets. CI calls only these.
 .DEFAULT_GOAL := help
-.PHONY: help run build check deny test integration sim mutants nightly fuzz demo cluster bench
+.PHONY: help run build check deny test integration sim mutants nightly fuzz demo cluster bench bench-scaling
 export RUST_BACKTRACE ?= 0
 CARGO ?= cargo
 CACHE = $(or $(TEST_CACHE_DIR),.cache)
@@ -72,3 +72,8 @@ bench: build ## Strandline beside Apache Kafka (QUICK=1: six minutes)
 	integration-tests/setup.sh kafka
 	$(CARGO) build $(LOAD) --release
 	python3 integration-tests/bench/bench.py $(if $(QUICK),--quick)
+
+bench-scaling: build ## 1, 2 and 3 brokers of a cluster under load, over MinIO
+	integration-tests/setup.sh python postgres minio
+	$(CARGO) build $(LOAD) --release
+	$(CACHE)/venv/bin/python integration-tests/bench/scaling.py
