@@ -50,12 +50,12 @@ impl Barrier {
     async fn pass(&mut self) -> Result<Arc<State>, Unavailable> {
         let begun = self.world.now();
         let head = self.journal.head().await.map_err(|e| Unavailable(e.to_string()))?;
-        self.shared.confirm(begun);
         let stopped = |_| Unavailable("the broker has stopped".to_owned());
         self.applied
             .wait_for(|at| *at >= head.position || planted(Defect::BarrierDoesNotWait))
             .await
             .map_err(stopped)?;
+        self.shared.confirm(begun);
         Ok(self.shared.state.read().unwrap_or_else(PoisonError::into_inner).clone())
     }
 }

@@ -41,7 +41,8 @@ struct Shared {
     broker: BrokerId,
     /// The life that it is in. It begins another when the others have fenced it.
     incarnation: AtomicU64,
-    /// When the journal's head was known last: the time at which the call began that said so. A lock, held for a copy.
+    /// Up to when everything is applied: the time at which the last call began that told a head which now is. A lock, held
+    /// for a copy.
     confirmed: Mutex<Instant>,
     /// Payload bytes that this broker appended since it started; a snapshot falls due by them.
     journal_bytes: AtomicU64,
@@ -71,7 +72,7 @@ pub enum ProposeError {
 pub struct Unavailable(pub String);
 
 impl Shared {
-    /// The journal's head was known by a call that began at `begun`.
+    /// Everything is applied that the journal had when a call began, at `begun`.
     fn confirm(&self, begun: Instant) {
         let mut confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
         *confirmed = begun.max(*confirmed);
@@ -98,7 +99,8 @@ impl Replica {
         Identity { broker: self.shared.broker, incarnation }
     }
 
-    /// When this broker last knew the journal's head. If that is long ago, others may have gone on without it (H9).
+    /// Since when something may be in the journal that this broker has not applied. If that is long ago, others may have
+    /// gone on without it (H9).
     #[must_use]
     pub fn confirmed(&self) -> Instant {
         *self.shared.confirmed.lock().unwrap_or_else(PoisonError::into_inner)

@@ -16,7 +16,7 @@ use crate::state::{
 };
 use crate::telemetry::Metrics;
 use crate::types::{BrokerId, Head, Incarnation, KafkaError, Position, Slot, Token};
-use crate::world::World;
+use crate::world::{Instant, World};
 
 /// What one entry takes at most, so that no append is slow for the others (H15).
 const ENTRY_COMMANDS_MAX: usize = 1024;
@@ -222,8 +222,8 @@ impl Owner {
         if planted(Defect::AckBeforeCommit) && entry.commands.iter().all(is_produce) {
             replies.drain(..).zip(&foreseen).for_each(|(reply, outcome)| drop(reply.send(Ok(outcome.clone()))));
         }
-        let appended = match self.append_until_known(proposal).await? {
-            Ok(appended) => appended,
+        let (appended, begun) = match self.append_until_known(proposal).await? {
+            Ok(known) => known,
             Err(reason) => {
                 let replies = replies.into_iter().chain(heard);
                 replies.for_each(|r| drop(r.send(Err(ProposeError::NotDone(reason.clone())))));
@@ -239,6 +239,7 @@ impl Owner {
         } else {
             self.catch_up(Some(appended)).await?
         };
+        self.shared.confirm(begun);
         for (reply, outcome) in replies.into_iter().zip(outcomes) {
             // A proposer that went away needs no answer.
             let _ = reply.send(Ok(outcome));
@@ -294,18 +295,21 @@ impl Owner {
         self.freeze(commands).1
     }
 
-    /// Tries until the journal says what became of the entry. The inner error says that it certainly did not happen.
-    async fn append_until_known(&mut self, mut proposal: Proposal) -> Result<Result<Appended, String>, Fatal> {
+    /// Tries until the journal says what became of the entry, and gives when the attempt began that told it. The inner
+    /// error says that it certainly did not happen.
+    async fn append_until_known(
+        &mut self,
+        mut proposal: Proposal,
+    ) -> Result<Result<(Appended, Instant), String>, Fatal> {
         let (mut refused, mut doubtful) = (0, false);
         loop {
             let begun = self.world.now();
             match self.journal.append(proposal.clone(), self.state.head()).await {
                 Ok(appended) => {
-                    self.shared.confirm(begun);
                     if doubtful || refused > 0 {
                         info!(position = appended.position.0, "journal answers again");
                     }
-                    return Ok(Ok(appended));
+                    return Ok(Ok((appended, begun)));
                 }
                 Err(JournalError::NotDone(reason)) => {
                     refused += 1;

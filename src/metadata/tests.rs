@@ -257,6 +257,25 @@ async fn a_barrier_waits_until_the_head_is_applied() {
     assert!(start.elapsed() >= Duration::from_secs(2), "the entry is read after the head");
 }
 
+/// A broker whose State is old lets its clients go, also if it knows by how much.
+#[tokio::test(start_paused = true)]
+async fn h9_a_head_that_is_not_applied_confirms_nothing() {
+    let site = Site::new(7);
+    let (broker, journal) = site.start_troubled(1).await;
+    let other = site.start(2).await;
+    broker.replica.barrier().await.unwrap();
+    journal.slow_reads(Duration::from_secs(3));
+    other.replica.propose(topic("t", 1)).await.unwrap();
+    site.world.sleep(Duration::from_millis(1)).await;
+    let start = site.world.now();
+    let (world, replica) = (site.world.clone(), broker.replica.clone());
+    let barrier = world.spawn("barrier", async move { replica.barrier().await });
+    world.sleep(Duration::from_secs(1)).await;
+    assert!(broker.replica.confirmed() < start, "the head is known by now");
+    barrier.await.unwrap().unwrap();
+    assert!(broker.replica.confirmed() >= start);
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_a_head_there_is_no_barrier() {
     let site = Site::new(8);
