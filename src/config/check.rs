@@ -173,7 +173,7 @@ fn postgres(config: &Config, layers: &mut Layers) {
     let name_fits = schema.starts_with(|c: char| c.is_ascii_lowercase() || c == '_') && schema.chars().all(plain);
     if !name_fits || schema.len() > 40 || schema.starts_with("pg_") {
         let at = layers.origin("journal.postgres_schema");
-        let remedy = "use up to 40 lower-case letters, digits and `_`, a letter first, and not `pg_`";
+        let remedy = "use up to 40 lower-case letters, digits and `_`, no digit first, and not `pg_`";
         layers.problem(at, "journal.postgres_schema", format!("{schema:?} is no name of a schema"), remedy);
     }
 }
