@@ -205,7 +205,7 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "journal:\n  postgres_schema: Mine\n",
-        "strandline.yaml:2: journal.postgres_schema: \"Mine\" is no name of a schema; use up to 40 lower-case letters, digits and `_`, a letter first, and not `pg_`",
+        "strandline.yaml:2: journal.postgres_schema: \"Mine\" is no name of a schema; use up to 40 lower-case letters, digits and `_`, no digit first, and not `pg_`",
     ),
     (
         "journal:\n  bucket_poll_ms_max: 20\n",
