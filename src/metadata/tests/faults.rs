@@ -1,7 +1,7 @@
 //! Appends that fail in every way: what was promised to the proposer holds, and no entry is there twice.
 use super::*;
 use crate::journal::{JournalError, Proposal};
-use crate::state::Command;
+use crate::state::{Command, FEATURE_LEVEL_MAX};
 use crate::types::{Head, Incarnation, Token};
 
 /// The journal's own entries of a broker: each proposal once, with the bytes that were sent each time.
@@ -128,9 +128,10 @@ async fn h5_other_outcomes_stop_the_broker() {
 async fn h5_an_entry_of_the_future_stops_the_broker() {
     let site = Site::new(17);
     let broker = site.start(1).await;
-    append_of_another(&site, |entry| entry.feature_level = 3).await;
+    append_of_another(&site, |entry| entry.feature_level = FEATURE_LEVEL_MAX + 1).await;
     let fatal = broker.owner.await.unwrap().unwrap_err().to_string();
-    assert!(fatal.contains("journal entry 2 is of feature level 3"), "{fatal}");
+    let told = format!("journal entry 2 is of feature level {}", FEATURE_LEVEL_MAX + 1);
+    assert!(fatal.contains(&told), "{fatal}");
 }
 
 #[tokio::test(start_paused = true)]
