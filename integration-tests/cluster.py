@@ -77,7 +77,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shift", type=int, default=0)
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Also where it was started with SIGINT ignored, as shells do in the background.
+    for stops in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stops, signal.default_int_handler)
     directory = Path(tempfile.mkdtemp(prefix="strandline-cluster-"))
     database, bucket, brokers = postgres.Postgres(directory), minio.Minio(directory / "minio"), []
     try:

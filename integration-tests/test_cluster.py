@@ -256,7 +256,7 @@ def test_tools_see_the_feature_level(cluster):
     broker = cluster(count=1)[0]
     server = ("--bootstrap-server", broker.bootstrap)
     line = next(l for l in tool("kafka-features", *server, "describe").splitlines() if "strandline.version" in l)
-    assert "SupportedMaxVersion: 2" in line and "FinalizedVersionLevel: 2" in line, line
+    assert "SupportedMaxVersion: 3" in line and "FinalizedVersionLevel: 3" in line, line
     refused = tool("kafka-features", *server, "downgrade", "--feature", "strandline.version=1", check=False)
     assert "Could not downgrade strandline.version" in refused, refused
 
