@@ -165,11 +165,12 @@ def test_mixed_clients_in_one_group(group, clients):
     assert sorted(group.read) == writer.places
 
 
-LIVES = CLASSIC + NEW
+LIVES = [pytest.param(*case, id=shown(case)) for case in CLASSIC + NEW]
+LIVES += [pytest.param("librdkafka", "classic", "cooperative-sticky", marks=pytest.mark.nightly)]
 
 
 @pytest.mark.strandline  # a real Kafka is away for ten seconds and lets about half of these clients join again
-@pytest.mark.parametrize("client,protocol,assignor", LIVES, ids=map(shown, LIVES))
+@pytest.mark.parametrize("client,protocol,assignor", LIVES)
 def test_members_go_on_after_kill9_of_the_broker(launch, group, client, protocol, assignor):
     """The membership is unchanged: nobody is asked to join again, nobody gets other partitions, no commit is lost."""
     broker = launch(settings=SETTINGS)
