@@ -16,49 +16,29 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from harness import minio, postgres, wire  # noqa: E402
-from harness.broker import BINARY  # noqa: E402
-from harness.processes import ROOT, Child, bindable, wait_until  # noqa: E402
+from harness import minio, postgres  # noqa: E402
+from harness.broker import Strandline  # noqa: E402
+from harness.processes import ROOT, bindable, wait_until  # noqa: E402
 
 COMPOSE = ROOT / "deploy" / "compose.yaml"
 
 
-class Broker:
+# What is of the containers' network, and of this machine here.
+OF_CONTAINERS = ("LISTENERS__", "ADMIN__", "BUCKET__", "JOURNAL__POSTGRES_")
+
+
+def broker_of(service, shift, directory, database, bucket) -> Strandline:
     """One of the file's brokers, with what is of this machine in place of the containers' names and paths."""
-
-    def __init__(self, service, shift, directory, database, bucket):
-        # The file's listener for its own network has no place here.
-        given = {k: str(v) for k, v in service["environment"].items() if not k.startswith("STRANDLINE_LISTENERS__0")}
-        (self.port, _), (self.admin, _) = (published(mapping) for mapping in service["ports"])
-        self.port, self.admin = self.port + shift, self.admin + shift
-        bucket = bucket.config()
-        self.environment = {
-            **{k: v for k, v in given.items() if not k.startswith("STRANDLINE_LISTENERS__")},
-            "STRANDLINE_DATA_DIR": str(directory / f"broker-{given['STRANDLINE_BROKER_ID']}"),
-            "STRANDLINE_ADMIN__ADDRESS": f"127.0.0.1:{self.admin}",
-            "STRANDLINE_LISTENERS__0__NAME": given["STRANDLINE_LISTENERS__1__NAME"],
-            "STRANDLINE_LISTENERS__0__ADDRESS": f"127.0.0.1:{self.port}",
-            "STRANDLINE_JOURNAL__POSTGRES_URL": database.url(),
-            **database.environment(),
-            "STRANDLINE_BUCKET__URL": bucket["url"],
-            "STRANDLINE_BUCKET__ENDPOINT": bucket["endpoint"],
-            "STRANDLINE_BUCKET__ACCESS_KEY_ID": bucket["access_key_id"],
-            "STRANDLINE_BUCKET__SECRET_ACCESS_KEY": bucket["secret_access_key"],
-        }
-        self.log = directory / f"broker-{given['STRANDLINE_BROKER_ID']}.log"
-        self.child = None
-
-    def start(self):
-        taken = [port for port in (self.port, self.admin) if not bindable(port)]
-        if taken:
-            raise SystemExit(f"port {taken[0]} is taken (--shift N moves all of them)")
-        self.child = Child([BINARY, "serve"], log=self.log, env=self.environment, cwd=self.log.parent)
-
-    def answers(self):
-        if not self.child.alive():
-            raise SystemExit(f"a broker ended:\n{self.child.log_tail()}")
-        with wire.Connection(self.port, timeout_s=2) as connection:
-            return len(connection.metadata([])["brokers"])
+    given = {key: str(value) for key, value in service["environment"].items()}
+    place = directory / f"broker-{given['STRANDLINE_BROKER_ID']}"
+    made = Strandline(place, own={"journal": database.journal()}, bucket=bucket.config())
+    made.port, made.admin_port = (published(mapping)[0] + shift for mapping in service["ports"])
+    taken = [port for port in (made.port, made.admin_port) if not bindable(port)]
+    if taken:
+        raise SystemExit(f"port {taken[0]} is taken (--shift N moves all of them)")
+    kept = {k: v for k, v in given.items() if not k.removeprefix("STRANDLINE_").startswith(OF_CONTAINERS)}
+    made.environment = {**kept, **database.environment()}
+    return made
 
 
 def published(mapping) -> tuple[int, int]:
@@ -84,11 +64,11 @@ def main():
     database, bucket, brokers = postgres.Postgres(directory), minio.Minio(directory / "minio"), []
     try:
         database.start(), bucket.start()
-        brokers = [Broker(service, arguments.shift, directory, database, bucket) for service in services()]
+        brokers = [broker_of(service, arguments.shift, directory, database, bucket) for service in services()]
         for broker in brokers:
             broker.start()
         for broker in brokers:
-            wait_until(lambda: broker.answers() == len(brokers), 30, "all brokers to know each other")
+            wait_until(lambda: broker.seen() == len(brokers), 30, "all brokers to know each other")
         tell(brokers, directory)
         while any(broker.child.alive() for broker in brokers):
             time.sleep(0.2)
@@ -109,7 +89,7 @@ def main():
 def tell(brokers, directory):
     servers = ",".join(f"127.0.0.1:{broker.port}" for broker in brokers)
     for number, broker in enumerate(brokers, 1):
-        print(f"broker {number}: 127.0.0.1:{broker.port}, metrics at 127.0.0.1:{broker.admin}, process {broker.child.pid}")
+        print(f"broker {number}: 127.0.0.1:{broker.port}, metrics at 127.0.0.1:{broker.admin_port}, process {broker.child.pid}")
     print(f"logs are in {directory}; Ctrl-C stops all of it, and nothing is kept. To try:")
     print(f"  target/release/strandline broker list --server 127.0.0.1:{brokers[0].port}")
     print(f"  kafka-topics.sh --bootstrap-server {servers} --create --topic tour --partitions 6")

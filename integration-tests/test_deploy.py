@@ -1,10 +1,11 @@
-"""What `deploy/` starts. There is no container engine here: the images of compose.yaml are not run, what it says to brokers is."""
+"""What `deploy/` starts. The containers of compose.yaml are not run; what it says to brokers is."""
 
 import os
 import random
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -41,7 +42,8 @@ def test_what_the_compose_file_says_to_brokers_is_right(tmp_path):
         assert environment["STRANDLINE_LISTENERS__0__ADVERTISED"] == f"{name}:19092"
         assert set(service["depends_on"]) <= set(services)
     assert len(ids) == 3 and len(set(ports)) == 6
-    assert (ROOT / "deploy" / brokers["broker-1"]["build"]["dockerfile"].removeprefix("deploy/")).exists()
+    build = brokers["broker-1"]["build"]
+    assert (COMPOSE.parent / build["context"] / build["dockerfile"]).exists()
 
 
 def test_the_same_as_plain_processes(client, topic, tmp_path):
@@ -51,7 +53,7 @@ def test_the_same_as_plain_processes(client, topic, tmp_path):
     try:
         wait_until(lambda: not cluster.alive() or "To try:" in cluster.log_tail(), 90, "the cluster's greeting")
         assert cluster.alive(), cluster.log_tail()
-        first, *_, last = (Server(port) for port in ports(shift))
+        first, *_, last = (SimpleNamespace(port=p, bootstrap=f"127.0.0.1:{p}", lives=1) for p in ports(shift))
         listed = subprocess.run(
             [BINARY, "broker", "list", "--server", first.bootstrap], capture_output=True, text=True, check=True
         )
@@ -71,12 +73,3 @@ def test_the_same_as_plain_processes(client, topic, tmp_path):
 
 def ports(shift) -> list[int]:
     return [9092 + shift, 9093 + shift, 9094 + shift]
-
-
-class Server:
-    """What clients need of a broker."""
-
-    lives = 1
-
-    def __init__(self, port):
-        self.port, self.bootstrap = port, f"127.0.0.1:{port}"

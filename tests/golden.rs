@@ -280,23 +280,31 @@ fn entries_outcomes_and_snapshot_of_version_1() {
     assert_eq!((orders.configs.len(), state.snapshots().len(), state.producer_count()), (2, 1, 2));
 }
 
-#[test]
-fn groups_of_version_1() {
+/// Applies the commands as entries, which `stamp` may say more of, and compares entries, outcomes and the snapshot with the
+/// golden files that begin with `prefix`. Gives the State that was read from the snapshot.
+fn play(prefix: &str, story: Vec<CommandKind>, stamp: impl Fn(usize, &mut Entry)) -> State {
     let mut state = State::default();
     let mut outcomes = String::new();
-    for (n, kind) in (1..).zip(groups_story()) {
-        let name = name(&kind);
-        let entry = entry(&state, kind);
-        let held = golden(&format!("v1/groups-{n:02}-{name}"), &entry.encode_framed());
+    for (at, kind) in story.into_iter().enumerate() {
+        let (n, name, mut entry) = (at as u64 + 1, name(&kind), entry(&state, kind));
+        entry.feature_level = entry.commands.iter().map(Command::feature_level).fold(state.feature_level(), u32::max);
+        stamp(at, &mut entry);
+        let held = golden(&format!("{prefix}-{n:02}-{name}"), &entry.encode_framed());
         assert_eq!(Entry::decode_framed(held.into()).unwrap(), entry, "{name}");
         let outcome = state.apply(Position(n), &entry);
         outcomes.push_str(&format!("{n:02} {name} {outcome:?} {:016x}\n", state.outcomes_hash()));
     }
-    assert_eq!(outcomes, file("v1/groups-outcomes.txt", &outcomes));
+    assert_eq!(outcomes, file(&format!("{prefix}-outcomes.txt"), &outcomes));
     let snapshot = state.encode_snapshot().1;
-    let held = golden("v1/groups-snapshot", &snapshot);
+    let held = golden(&format!("{prefix}-snapshot"), &snapshot);
     let state = State::decode_snapshot(&held).unwrap().1;
     assert_eq!(state.encode_snapshot().1, snapshot);
+    state
+}
+
+#[test]
+fn groups_of_version_1() {
+    let state = play("v1/groups", groups_story(), |_, _| {});
     assert_eq!((state.group_count(), state.group_offset_count()), (1, 1));
 }
 
@@ -339,28 +347,13 @@ fn members_story() -> Vec<(i32, i64, CommandKind)> {
 
 #[test]
 fn members_of_version_2() {
-    let mut state = State::default();
-    let mut outcomes = String::new();
-    for (n, (broker, seconds, kind)) in (1..).zip(members_story()) {
-        let name = name(&kind);
-        let command = Command { kind: Some(kind.clone()) };
-        let entry = Entry {
-            feature_level: state.feature_level().max(command.feature_level()),
-            broker,
-            incarnation: (1 << 60) + broker as u64,
-            wall_ms: 1_700_000_000_000 + seconds * 1000,
-            ..entry(&state, kind)
-        };
-        let held = golden(&format!("v2/members-{n:02}-{name}"), &entry.encode_framed());
-        assert_eq!(Entry::decode_framed(held.into()).unwrap(), entry, "{name}");
-        let outcome = state.apply(Position(n), &entry);
-        outcomes.push_str(&format!("{n:02} {name} {outcome:?} {:016x}\n", state.outcomes_hash()));
-    }
-    assert_eq!(outcomes, file("v2/members-outcomes.txt", &outcomes));
-    let snapshot = state.encode_snapshot().1;
-    let held = golden("v2/members-snapshot", &snapshot);
-    let state = State::decode_snapshot(&held).unwrap().1;
-    assert_eq!(state.encode_snapshot().1, snapshot);
+    let (said, story): (Vec<(i32, i64)>, _) =
+        members_story().into_iter().map(|(id, at, kind)| ((id, at), kind)).unzip();
+    let state = play("v2/members", story, |at, entry| {
+        let (broker, seconds) = said[at];
+        (entry.broker, entry.incarnation) = (broker, (1 << 60) + broker as u64);
+        entry.wall_ms = 1_700_000_000_000 + seconds * 1000;
+    });
     let standings = [1, 2, 3].map(|id| state.broker(BrokerId(id)).unwrap().standing);
     assert_eq!(standings, [Standing::Draining, Standing::Active, Standing::Gone]);
     assert_eq!(state.membership(), 7);
@@ -404,23 +397,7 @@ fn own_versions_story() -> Vec<CommandKind> {
 
 #[test]
 fn own_versions_of_version_3() {
-    let mut state = State::default();
-    let mut outcomes = String::new();
-    for (n, kind) in (1..).zip(own_versions_story()) {
-        let name = name(&kind);
-        let command = Command { kind: Some(kind.clone()) };
-        let level = state.feature_level().max(command.feature_level());
-        let entry = Entry { feature_level: level, ..entry(&state, kind) };
-        let held = golden(&format!("v3/groups-{n:02}-{name}"), &entry.encode_framed());
-        assert_eq!(Entry::decode_framed(held.into()).unwrap(), entry, "{name}");
-        let outcome = state.apply(Position(n), &entry);
-        outcomes.push_str(&format!("{n:02} {name} {outcome:?} {:016x}\n", state.outcomes_hash()));
-    }
-    assert_eq!(outcomes, file("v3/groups-outcomes.txt", &outcomes));
-    let snapshot = state.encode_snapshot().1;
-    let held = golden("v3/groups-snapshot", &snapshot);
-    let state = State::decode_snapshot(&held).unwrap().1;
-    assert_eq!(state.encode_snapshot().1, snapshot);
+    let state = play("v3/groups", own_versions_story(), |_, _| {});
     assert_eq!(state.group("readers").unwrap().version, 0xab_cdef_0124);
 }
 

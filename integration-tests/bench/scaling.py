@@ -21,7 +21,6 @@ from harness.broker import Strandline  # noqa: E402
 from harness.minio import Minio  # noqa: E402
 from harness.postgres import Postgres  # noqa: E402
 from harness.processes import ROOT, wait_until  # noqa: E402
-from harness.wire import Connection  # noqa: E402
 
 LOAD = ROOT / "target/load/release/strandline-load"
 APPENDS = "strandline_journal_append_seconds_count"
@@ -43,7 +42,7 @@ def measure(count, kind, seconds, directory):
             made.environment = database.environment() if kind == "postgres" else {}
             brokers.append(made.start())
         for broker in brokers:
-            wait_until(lambda: known(broker) == count, 30, "all brokers to know each other")
+            wait_until(lambda: broker.seen() == count, 30, "all brokers to know each other")
         servers = ",".join(broker.bootstrap for broker in brokers)
         load(servers, "--create", "--seconds", "3", "--producers", str(4 * count))
         before, cpu, begun = [broker.metrics() for broker in brokers], cpu_s(brokers), time.monotonic()
@@ -71,11 +70,6 @@ def measure(count, kind, seconds, directory):
 
 def cpu_s(brokers) -> float:
     return sum(cpu_seconds(broker.child.pid) for broker in brokers)
-
-
-def known(broker) -> int:
-    with Connection(broker.port) as connection:
-        return len(connection.metadata([])["brokers"])
 
 
 def load(servers, *options) -> dict:

@@ -123,6 +123,11 @@ class Strandline(Broker):
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
+    def seen(self) -> int:
+        """How many brokers take part, as this one tells clients."""
+        with wire.Connection(self.port) as connection:
+            return len(connection.metadata([])["brokers"])
+
     def metrics(self) -> dict[str, float]:
         """Each sample of /metrics by its name and labels as they are written."""
         _, text = self.admin("/metrics")

@@ -8,7 +8,9 @@ use super::classic::ClassicGroup;
 use super::consumer::ConsumerGroup;
 use super::message::{Answer, ConsumerHeartbeat, Description, GroupError, JoinGroup, Reply, Request};
 use super::router::GroupSettings;
-use crate::state::{ChangeGroup, DeleteGroup, DeleteOffsets, Group, GroupName, GroupOffsets, State};
+use crate::state::{
+    ChangeGroup, DeleteGroup, DeleteOffsets, Group, GroupName, GroupOffsets, OWN_VERSIONS_LEVEL, State,
+};
 use crate::types::{KafkaError, TimestampMs};
 use crate::world::Instant;
 
@@ -136,9 +138,6 @@ pub(super) struct Machine {
     pub(super) members: Members,
 }
 
-/// From this feature level on machines count for themselves.
-const OWN_COUNT_LEVEL: u32 = 3;
-
 /// Bits of the number that a machine begins to count from.
 const COUNT_FROM_BITS: u32 = 40;
 
@@ -167,7 +166,7 @@ impl Machine {
 
     /// One event.
     pub(super) fn on(&mut self, event: Event, view: View<'_>) -> Vec<Action> {
-        let own_count = view.state.feature_level() >= OWN_COUNT_LEVEL;
+        let own_count = view.state.feature_level() >= OWN_VERSIONS_LEVEL;
         let mut step = Step { view, actions: Vec::new() };
         match event {
             Event::Elapsed => match &mut self.members {

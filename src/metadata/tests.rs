@@ -244,14 +244,20 @@ async fn a_barrier_joins_only_a_read_that_starts_after_it() {
     assert_eq!(journal.heads() - heads, 2, "one read for all who came during the first");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_barrier_waits_until_the_head_is_applied() {
-    let site = Site::new(7);
+/// A broker that takes 3 s to read what another has just appended: the topic `t`.
+async fn one_that_lags(site: &Site) -> Started {
     let (broker, journal) = site.start_troubled(1).await;
     let other = site.start(2).await;
     broker.replica.barrier().await.unwrap();
     journal.slow_reads(Duration::from_secs(3));
     other.replica.propose(topic("t", 1)).await.unwrap();
+    broker
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_barrier_waits_until_the_head_is_applied() {
+    let site = Site::new(7);
+    let broker = one_that_lags(&site).await;
     let start = site.world.now();
     assert!(broker.replica.barrier().await.unwrap().topic_by_name("t").is_some());
     assert!(start.elapsed() >= Duration::from_secs(2), "the entry is read after the head");
@@ -261,11 +267,7 @@ async fn a_barrier_waits_until_the_head_is_applied() {
 #[tokio::test(start_paused = true)]
 async fn h9_a_head_that_is_not_applied_confirms_nothing() {
     let site = Site::new(7);
-    let (broker, journal) = site.start_troubled(1).await;
-    let other = site.start(2).await;
-    broker.replica.barrier().await.unwrap();
-    journal.slow_reads(Duration::from_secs(3));
-    other.replica.propose(topic("t", 1)).await.unwrap();
+    let broker = one_that_lags(&site).await;
     site.world.sleep(Duration::from_millis(1)).await;
     let start = site.world.now();
     let (world, replica) = (site.world.clone(), broker.replica.clone());

@@ -2,7 +2,7 @@
 //! after the cluster's feature level allows them; tags are never reused. Specified in `docs/formats/journal.md`.
 use bytes::Bytes;
 
-use super::group::{ChangeGroup, CommitOffsets, DeleteGroup, DeleteOffsets};
+use super::group::{ChangeGroup, CommitOffsets, DeleteGroup, DeleteOffsets, OWN_VERSIONS_LEVEL};
 use super::settings::Settings;
 
 macro_rules! commands {
@@ -59,7 +59,7 @@ impl Command {
     pub fn feature_level(&self) -> u32 {
         match &self.kind {
             Some(CommandKind::RaiseFeatureLevel(raise)) => raise.level,
-            Some(CommandKind::ChangeGroup(change)) if change.to_version > 0 => 3,
+            Some(CommandKind::ChangeGroup(change)) if change.to_version > 0 => OWN_VERSIONS_LEVEL,
             Some(CommandKind::AnnounceBroker(_) | CommandKind::DrainBroker(_) | CommandKind::FenceBroker(_)) => 2,
             _ => 1,
         }

@@ -158,6 +158,9 @@ pub struct TargetRecord {
     pub partitions: Vec<TopicPartitions>,
 }
 
+/// From this feature level on a change of a group says which version it makes.
+pub const OWN_VERSIONS_LEVEL: u32 = 3;
+
 /// Changes a group's header, members or targets. Refused with `NOT_COORDINATOR` if the group has another version.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ChangeGroup {

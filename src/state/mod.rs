@@ -32,7 +32,8 @@ pub use command::{
 pub use entry::{Entry, EntryError, FEATURE_LEVEL_MAX};
 pub use group::{
     ChangeGroup, CommitOffsets, CommittedOffset, DeleteGroup, DeleteOffsets, Group, GroupHeader, GroupName,
-    GroupOffsets, GroupProtocol, MemberProtocol, MemberRecord, OffsetSpec, SeenOffset, TargetRecord, TopicPartitions,
+    GroupOffsets, GroupProtocol, MemberProtocol, MemberRecord, OWN_VERSIONS_LEVEL, OffsetSpec, SeenOffset,
+    TargetRecord, TopicPartitions,
 };
 pub use offsets_topic::{OFFSETS_TOPIC, OffsetsRecord, Tombstone, offsets_partition_of};
 pub use outcome::{BatchOutcome, OffsetsOutcome, Outcome, Refusal};

@@ -1,7 +1,7 @@
 //! `history-check [OPTION…] FILE…`: checks the histories that clients of one run wrote as JSON lines, prints the report,
 //! and exits with 1 at an anomaly, with 2 where the files are no history. Options are those of `check::Options`:
-//! `--poll-lag-us N`, `--end-lag-us N`, `--own-lag-us N`, `--liveness-us N`, `--retention`, `--holes-legal`, `--log-append-time`, `--authorization`,
-//! `--final-reads`, `--lenient-no`, `--many-epochs`.
+//! `--poll-lag-us N`, `--end-lag-us N`, `--own-lag-us N`, `--liveness-us N`, `--retention`, `--holes-legal`,
+//! `--log-append-time`, `--authorization`, `--final-reads`, `--lenient-no`, `--many-epochs`.
 use std::fs::File;
 use std::io::BufReader;
 use std::process::ExitCode;
