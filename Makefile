@@ -5,8 +5,6 @@ export RUST_BACKTRACE ?= 0
 CARGO ?= cargo
 CACHE = $(or $(TEST_CACHE_DIR),.cache)
 UNIT = $(CARGO) test --config integration-tests/unit-tests.toml --locked --release
-# The load generator, a package of its own.
-LOAD = --locked --manifest-path integration-tests/load/Cargo.toml --target-dir target/load
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,22 +17,15 @@ run: build ## builds and starts a broker on 127.0.0.1:9092, its data below ./dat
 
 check: ## format, lints, layout, unit and contract tests
 	$(CARGO) fmt --check --all
-	$(CARGO) clippy --locked --release --all-targets -- -D warnings
-	$(CARGO) clippy --locked --release -p strandline-history -p strandline-sim --all-targets -- -D warnings
+	$(CARGO) clippy --locked --release --workspace --exclude strandline-models --all-targets -- -D warnings
 	$(UNIT) --lib
-	$(CARGO) test --locked --release --test '*' -p strandline -p strandline-history -p strandline-sim
+	$(CARGO) test --locked --release --test '*' -p strandline -p strandline-history -p strandline-sim -p strandline-fuzz
 	$(CARGO) test --locked --release --lib --bins -p strandline-history -p strandline-sim
-	$(CARGO) fmt --check -p strandline-fuzz
-	$(CARGO) clippy --locked --release -p strandline-fuzz --all-targets -- -D warnings
-	$(CARGO) test --locked --release -p strandline-fuzz
-	$(CARGO) fmt --check --manifest-path integration-tests/load/Cargo.toml
-	$(CARGO) clippy $(LOAD) --all-targets -- -D warnings
-	$(CARGO) test $(LOAD)
+	$(CARGO) test --locked --release -p strandline-load
 
 deny: ## licences, sources and bans of all dependencies
 	integration-tests/setup.sh deny
 	$(CACHE)/bin/cargo-deny check licenses bans sources
-	$(CACHE)/bin/cargo-deny --manifest-path integration-tests/load/Cargo.toml --config deny.toml check licenses bans sources
 
 integration: build ## the real binary with real clients, stores and databases
 	integration-tests/setup.sh
@@ -70,10 +61,10 @@ cluster: build ## three brokers over PostgreSQL and MinIO, to try and to kill
 
 bench: build ## Strandline beside Apache Kafka (QUICK=1: six minutes)
 	integration-tests/setup.sh kafka
-	$(CARGO) build $(LOAD) --release
+	$(CARGO) build --locked --release -p strandline-load
 	python3 integration-tests/bench/bench.py $(if $(QUICK),--quick)
 
 bench-scaling: build ## 1, 2 and 3 brokers of a cluster under load, over MinIO
 	integration-tests/setup.sh python postgres minio
-	$(CARGO) build $(LOAD) --release
+	$(CARGO) build --locked --release -p strandline-load
 	$(CACHE)/venv/bin/python integration-tests/bench/scaling.py

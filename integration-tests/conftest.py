@@ -20,7 +20,7 @@ BUDGETS = {
     "test_memory": 120, "test_readme": 60, "test_demo": 120, "test_power_cut": 210, "test_stores": 120,
     "test_kill_points": 90, "test_group_offsets_topic": 60, "test_groups": 150,
     "test_group_errors": 40, "test_group_tools": 30, "test_histories": 90, "test_journals": 240, "test_cluster": 180,
-    "test_journal_bucket": 150, "test_deploy": 60,
+    "test_journal_bucket": 150, "test_deploy": 60, "test_forks": 90,
 }  # fmt: skip
 
 
@@ -153,28 +153,40 @@ def topic(request) -> str:
     return f"{name}-{os.urandom(3).hex()}"
 
 
-_spent = defaultdict(float)
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
-    _spent[Path(str(item.fspath)).stem] += call.duration
     if report.failed:
         item.failed = True
     return report
 
 
+_spent = defaultdict(float)
+_left_behind = []
+
+
+def pytest_runtest_logreport(report):
+    _spent[Path(report.nodeid.split("::")[0]).stem] += report.duration
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session):
-    session.config.left_behind = processes.stop_all()
+    left = processes.stop_all()
+    # Of two processes that share the tests, each has its own children, and one that starts both tells of them.
+    getattr(session.config, "workeroutput", {})["left_behind"] = left
+    _left_behind.extend(left)
 
 
-def pytest_terminal_summary(terminalreporter, config):
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    _left_behind.extend(getattr(node, "workeroutput", {}).get("left_behind", []))
+
+
+def pytest_terminal_summary(terminalreporter):
     terminalreporter.section("time by suite")
     for name, seconds in sorted(_spent.items()):
         budget = BUDGETS.get(name)
         over = "  OVER BUDGET" if budget and seconds > budget else ""
         terminalreporter.line(f"{name:20} {seconds:7.1f} s of {budget or '-'} s{over}")
-    for left in getattr(config, "left_behind", []):
+    for left in _left_behind:
         terminalreporter.line(f"stopped at the end: {left}")

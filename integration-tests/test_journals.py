@@ -16,7 +16,7 @@ from harness.suites import run_suite
 pytestmark = [pytest.mark.strandline, pytest.mark.timeout(600)]
 
 # Tests of src/journal/postgres that start servers.
-SERVER_TESTS = 20
+SERVER_TESTS = 21
 
 
 @pytest.fixture

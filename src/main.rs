@@ -1,9 +1,11 @@
 //! Arguments, logging, runtime, exit code; everything else is in the library.
 use clap::Parser;
 use std::process::ExitCode;
-use strandline::cli::{self, Arguments, Command};
-use strandline::config::{Config, Log, LogFormat, LogLevel};
-use strandline::{server, telemetry::logging};
+use strandline::cli::{self, Arguments, Command, ForkCommand, Source};
+use strandline::config::{Config, ConfigError, Log, LogFormat, LogLevel};
+use strandline::metadata::Choice;
+use strandline::server::{self, ServerError};
+use strandline::telemetry::logging;
 
 /// Buffers of many sizes come and go on other threads than they were made on; the system's allocator keeps what they
 /// leave behind.
@@ -20,15 +22,33 @@ fn main() -> ExitCode {
         Command::Config(command) => command.run(),
         Command::Group(command) => command.run(),
         Command::Broker(command) => command.run(),
+        Command::Fork(ForkCommand::Show { stores }) => {
+            tool(stores.load(), async |config| server::show_fork(&config).await)
+        }
+        Command::Fork(ForkCommand::Resolve { from, stores }) => {
+            let choice = from.map(|from| match from {
+                Source::Bucket => Choice::Bucket,
+                Source::Journal => Choice::Journal,
+            });
+            tool(stores.load(), async move |config| server::resolve_fork(&config, choice).await)
+        }
         Command::Serve(arguments) => match arguments.load() {
-            Ok(config) => serve(config),
+            Ok(config) => on_runtime(&config.log.clone(), async { server::run(config).await.map(|()| String::new()) }),
             Err(error) => cli::refuse(&error),
         },
     }
 }
 
-fn serve(config: Config) -> ExitCode {
-    if let Err(error) = logging::start(format(&config.log), &filter(&config.log)) {
+/// Does something on the stores of a configuration, and prints what came of it.
+fn tool(config: Result<Config, ConfigError>, run: impl AsyncFnOnce(Config) -> Result<String, ServerError>) -> ExitCode {
+    match config {
+        Ok(config) => on_runtime(&config.log.clone(), run(config)),
+        Err(error) => cli::refuse(&error),
+    }
+}
+
+fn on_runtime(log: &Log, run: impl Future<Output = Result<String, ServerError>>) -> ExitCode {
+    if let Err(error) = logging::start(format(log), &filter(log)) {
         eprintln!("strandline: {error}");
         return ExitCode::from(cli::EXIT_BAD_CONFIG);
     }
@@ -36,8 +56,11 @@ fn serve(config: Config) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("the runtime can't be started: {error}")),
     };
-    match runtime.block_on(server::run(config)) {
-        Ok(()) => ExitCode::SUCCESS,
+    match runtime.block_on(run) {
+        Ok(text) => {
+            cli::print(&text);
+            ExitCode::SUCCESS
+        }
         Err(error) => fail(&error.to_string()),
     }
 }

@@ -308,7 +308,7 @@ def main():
     parser.add_argument("--only", default="kafka,local,s3", help="arms: kafka, local, s3")
     parser.add_argument("--kafka", type=Path, default=CACHE / "kafka", help="where setup.sh installed Kafka")
     parser.add_argument("--binary", type=Path, default=ROOT / "target/release/strandline")
-    parser.add_argument("--load", type=Path, default=ROOT / "target/load/release/strandline-load")
+    parser.add_argument("--load", type=Path, default=ROOT / "target/release/strandline-load")
     parser.add_argument("--work", type=Path, default=ROOT / "target/bench-data", help="data of the brokers; removed")
     parser.add_argument("--out", type=Path, default=ROOT / "target/bench", help="where the table and the numbers go")
     parser.add_argument("--strict", action="store_true", help="exit with 1 when a bar is missed")

@@ -22,7 +22,7 @@ from harness.minio import Minio  # noqa: E402
 from harness.postgres import Postgres  # noqa: E402
 from harness.processes import ROOT, wait_until  # noqa: E402
 
-LOAD = ROOT / "target/load/release/strandline-load"
+LOAD = ROOT / "target/release/strandline-load"
 APPENDS = "strandline_journal_append_seconds_count"
 GIB = 1 << 30
 

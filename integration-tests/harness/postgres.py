@@ -68,6 +68,20 @@ class Postgres:
         subprocess.run(["kill", "-9", str(self.child.pid), *children], stderr=subprocess.DEVNULL)
         self.child.kill9()
 
+    def back_up(self):
+        """Keeps what it has now, as a backup or a replica that will lag has it."""
+        self.kill9()
+        shutil.rmtree(self.directory / "kept", ignore_errors=True)
+        subprocess.run(["cp", "-a", self.directory / "data", self.directory / "kept"], check=True)
+        self.start()
+
+    def lose(self):
+        """Everything since `back_up` is gone."""
+        self.kill9()
+        shutil.rmtree(self.directory / "data")
+        subprocess.run(["cp", "-a", self.directory / "kept", self.directory / "data"], check=True)
+        self.start()
+
     def stop(self):
         if self.child and self.child.alive():
             self.kill9()

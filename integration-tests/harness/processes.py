@@ -108,9 +108,12 @@ atexit.register(stop_all)
 
 
 def free_port() -> int:
-    """A port that nobody listens on, below the range from which the kernel takes ports for outgoing connections."""
+    """A port that nobody listens on, below the range from which the kernel takes ports for outgoing connections. Of
+    processes that share the tests (gw0, gw1 …), each chooses from ports of its own."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
+    first = 20000 + 3000 * worker
     for _ in range(200):
-        port = random.randrange(20000, 32000)
+        port = random.randrange(first, first + 2700)
         if all(bindable(p) for p in (port, port + 300)):  # a real Kafka's controller listens 300 above
             return port
     raise RuntimeError("no free port found")

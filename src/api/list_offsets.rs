@@ -7,11 +7,10 @@ use std::sync::Arc;
 use super::resolve::{check_epoch, slot};
 use super::table::Offered;
 use super::{Call, Context};
-use crate::cluster::epochs;
 use crate::fetch::{FetchError, TimedOffset, TopicKey};
 use crate::planted::{Defect, planted};
-use crate::state::State;
-use crate::types::{KafkaError, Offset, PartitionIndex, TimestampMs};
+use crate::state::{Partition, RecordEpochs, State};
+use crate::types::{KafkaError, LeaderEpoch, Offset, PartitionIndex, TimestampMs};
 
 pub(super) const OFFERED: Offered = Offered::new(ApiKey::ListOffsets, 1, 11);
 
@@ -28,8 +27,6 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: ListOffsetsReque
         true => Ok(ctx.replica.state()),
         false => ctx.replica.barrier().await,
     };
-    // Records have the lowest epoch of their generation.
-    let epoch = state.as_ref().map_or(-1, |state| epochs(state).0.0);
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let key = TopicKey::Name(Arc::from(topic.name.as_str()));
@@ -39,7 +36,7 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: ListOffsetsReque
                 Ok(state) => find(ctx, state, &key, &partition, call.header.version).await,
                 Err(_) => Err(KafkaError::NotLeaderOrFollower),
             };
-            partitions.push(respond(call.header.version, epoch, partition.partition_index, found));
+            partitions.push(respond(call.header.version, partition.partition_index, found));
         }
         topics.push(ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions));
     }
@@ -48,9 +45,8 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: ListOffsetsReque
 
 fn respond(
     version: i16,
-    epoch: i32,
     index: i32,
-    found: Result<Option<TimedOffset>, KafkaError>,
+    found: Result<Option<(TimedOffset, LeaderEpoch)>, KafkaError>,
 ) -> ListOffsetsPartitionResponse {
     let response = ListOffsetsPartitionResponse::default()
         .with_partition_index(index)
@@ -58,8 +54,8 @@ fn respond(
         .with_offset(-1)
         .with_leader_epoch(-1);
     match found {
-        Ok(Some(TimedOffset { offset, timestamp })) => {
-            let epoch = if version >= 4 { epoch } else { -1 };
+        Ok(Some((TimedOffset { offset, timestamp }, epoch))) => {
+            let epoch = if version >= 4 { epoch.0 } else { -1 };
             response.with_offset(offset.0).with_timestamp(timestamp.0).with_leader_epoch(epoch)
         }
         Ok(None) => response,
@@ -67,21 +63,33 @@ fn respond(
     }
 }
 
+/// What is asked for, and the epoch of the record at that offset.
 async fn find(
     ctx: &Context,
     state: &State,
     key: &TopicKey,
     asked: &ListOffsetsPartition,
     version: i16,
-) -> Result<Option<TimedOffset>, KafkaError> {
+) -> Result<Option<(TimedOffset, LeaderEpoch)>, KafkaError> {
     let slot = slot(state, key, PartitionIndex(asked.partition_index))?;
     if version >= 4 {
         check_epoch(state, asked.current_leader_epoch)?;
     }
     let partition = state.partition(slot).ok_or(KafkaError::UnknownTopicOrPartition)?;
+    let found = look(ctx, state, partition, asked.timestamp, version).await?;
+    Ok(found.map(|found| (found, RecordEpochs::of(state).at(slot, found.offset))))
+}
+
+async fn look(
+    ctx: &Context,
+    state: &State,
+    partition: &Partition,
+    timestamp: i64,
+    version: i16,
+) -> Result<Option<TimedOffset>, KafkaError> {
     let at = |offset: Offset| Ok(Some(TimedOffset { offset, timestamp: TimestampMs(-1) }));
     let supported = |min: i16| if version >= min { Ok(()) } else { Err(KafkaError::UnsupportedVersion) };
-    match asked.timestamp {
+    match timestamp {
         LATEST => at(partition.end),
         EARLIEST => at(partition.log_start),
         MAX_TIMESTAMP => {

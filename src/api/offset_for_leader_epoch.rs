@@ -1,5 +1,6 @@
 //! OffsetForLeaderEpoch (23): where an epoch ends. Records have the lowest epoch of their history generation (H11): every
-//! epoch of the present one ends at the high watermark, whoever led when, so no consumer ever sees truncation.
+//! epoch of the present one ends at the high watermark, whoever led when, so no consumer sees truncation without a fork.
+//! Those of an earlier one end where the fork was.
 use kafka_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
 use kafka_protocol::messages::{ApiKey, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 use std::sync::Arc;
@@ -7,9 +8,9 @@ use std::sync::Arc;
 use super::resolve::{check_epoch, slot};
 use super::table::Offered;
 use super::{Call, Context};
-use crate::cluster::epochs;
 use crate::fetch::TopicKey;
 use crate::planted::{Defect, planted};
+use crate::state::{epochs, generation_of};
 use crate::types::{KafkaError, PartitionIndex};
 
 pub(super) const OFFERED: Offered = Offered::new(ApiKey::OffsetForLeaderEpoch, 2, 4);
@@ -32,7 +33,11 @@ pub(super) async fn handle(
                 let partition = state.partition(slot).ok_or(KafkaError::UnknownTopicOrPartition)?;
                 // An epoch that never was has no end.
                 let (first, last) = epochs(state);
-                Ok((first.0..=last.0).contains(&asked.leader_epoch).then_some(partition.end))
+                Ok(match asked.leader_epoch {
+                    epoch if (first.0..=last.0).contains(&epoch) => Some(partition.end),
+                    epoch if epoch < 0 => None,
+                    epoch => state.forks().end(generation_of(epoch), slot),
+                })
             });
             let response = EpochEndOffset::default().with_partition(asked.partition);
             match found {

@@ -2,11 +2,10 @@
 use std::sync::Arc;
 
 use super::Context;
-use crate::cluster::epochs;
 use crate::fetch::TopicKey;
 use crate::metadata::Unavailable;
 use crate::planted::{Defect, planted};
-use crate::state::{OFFSETS_TOPIC, State, Topic};
+use crate::state::{OFFSETS_TOPIC, State, Topic, epochs, generation_of};
 use crate::types::{KafkaError, PartitionIndex, Slot};
 
 /// State in which all of `keys` are found, or, if some are not, State after a read barrier, in which a topic that is
@@ -44,12 +43,18 @@ pub(super) fn is_internal(name: &str) -> bool {
     matches!(name, OFFSETS_TOPIC | "__transaction_state" | "__share_group_state")
 }
 
-/// A client's idea of the leader epoch against the highest that there is (H11). An older one, or none, is served.
+/// A client's idea of the leader epoch against the highest that there is (H11). An older one of the same generation, or
+/// none, is served.
 ///
 /// # Errors
-/// `UNKNOWN_LEADER_EPOCH`, which is true only if `state` is one after a read barrier.
+/// `UNKNOWN_LEADER_EPOCH`, which is true only if `state` is one after a read barrier; `FENCED_LEADER_EPOCH` for one from
+/// before a fork, whose client has to see whether what it read is still there.
 pub(super) fn check_epoch(state: &State, current_leader_epoch: i32) -> Result<(), KafkaError> {
-    if current_leader_epoch > epochs(state).1.0 { Err(KafkaError::UnknownLeaderEpoch) } else { Ok(()) }
+    match current_leader_epoch {
+        epoch if epoch > epochs(state).1.0 => Err(KafkaError::UnknownLeaderEpoch),
+        epoch if epoch >= 0 && generation_of(epoch) < state.generation() => Err(KafkaError::FencedLeaderEpoch),
+        _ => Ok(()),
+    }
 }
 
 /// Whether Kafka takes `name` for a topic (`org.apache.kafka.common.internals.Topic.validate`), with its message.

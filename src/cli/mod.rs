@@ -1,15 +1,17 @@
 //! The command line: `serve`, `config check`, `config default`, `group list`, `group describe`, `broker list`, `broker drain`,
-//! `version`. Owns what the arguments are called and how errors look to the person who typed them: `strandline: FILE:LINE: key: what is wrong; what would be right`. Decides
+//! `fork show`, `fork resolve`, `version`. Owns what the arguments are called and how errors look to the person who typed them: `strandline: FILE:LINE: key: what is wrong; what would be right`. Decides
 //! nothing that the configuration decides. Tests: here, and `tests/cli.rs` on the real binary.
 mod broker;
 mod client;
+mod fork;
 mod group;
 
 use clap::{Parser, Subcommand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 pub use broker::BrokerCommand;
+pub use fork::{ForkCommand, Source};
 pub use group::GroupCommand;
 
 use crate::config::setting::Effect;
@@ -44,6 +46,9 @@ pub enum Command {
     /// Shows the brokers of a running cluster, and takes one out of it.
     #[command(subcommand)]
     Broker(BrokerCommand),
+    /// Looks at a forked history of the journal, and resolves it.
+    #[command(subcommand)]
+    Fork(ForkCommand),
     /// Prints the version.
     Version,
 }
@@ -76,10 +81,14 @@ impl Serve {
     /// # Errors
     /// Everything that is wrong.
     pub fn load(&self) -> Result<Config, ConfigError> {
-        let flags = Flags { data: self.data.clone(), listen: self.listen.clone() };
-        let named = || std::env::var_os(CONFIG_VARIABLE).filter(|name| !name.is_empty()).map(PathBuf::from);
-        Config::load(self.config.clone().or_else(named).as_deref(), environment(), &flags)
+        load(self.config.as_deref(), &Flags { data: self.data.clone(), listen: self.listen.clone() })
     }
+}
+
+/// The configuration of the file that is named here or by the environment, of the environment and of flags.
+fn load(file: Option<&Path>, flags: &Flags) -> Result<Config, ConfigError> {
+    let named = || std::env::var_os(CONFIG_VARIABLE).filter(|name| !name.is_empty()).map(PathBuf::from);
+    Config::load(file.map(Path::to_owned).or_else(named).as_deref(), environment(), flags)
 }
 
 impl ConfigCommand {

@@ -4,11 +4,8 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::HostPort;
-use crate::state::{Broker, BrokerProfile, State};
+use crate::state::{Broker, BrokerProfile, State, epoch};
 use crate::types::{BrokerId, LeaderEpoch, PartitionIndex, TopicId};
-
-/// The low bits of a leader epoch, which count changes of the membership; above them is the history's generation (H11).
-const COUNT_BITS: u32 = 24;
 
 /// The brokers, as this one sees them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,19 +153,6 @@ impl Members {
     fn epoch(&self, turn: u32) -> LeaderEpoch {
         epoch(self.generation, turn)
     }
-}
-
-/// The lowest and the highest leader epoch that any partition has in the present generation of the history. Records have
-/// the lowest, on every broker and day (H11).
-#[must_use]
-pub fn epochs(state: &State) -> (LeaderEpoch, LeaderEpoch) {
-    (epoch(state.generation(), 0), epoch(state.generation(), state.membership()))
-}
-
-fn epoch(generation: u16, turn: u32) -> LeaderEpoch {
-    let generation = u32::from(generation).min((1 << (31 - COUNT_BITS)) - 1);
-    let epoch = generation << COUNT_BITS | turn.min((1 << COUNT_BITS) - 1);
-    LeaderEpoch(i32::try_from(epoch).unwrap_or(i32::MAX))
 }
 
 /// The brokers as a client of one zone sees them.

@@ -8,7 +8,7 @@ mod membership;
 mod task;
 mod zone;
 
-pub use members::{Led, Members, Seen, epochs};
+pub use members::{Led, Members, Seen};
 pub use membership::Membership;
 pub use task::{Task, Timing};
 pub use zone::zone_of_client_id;

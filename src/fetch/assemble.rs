@@ -8,9 +8,6 @@ use crate::records::{BatchHeader, HEADER_BYTES, PREFIX_BYTES, patched_prefix};
 use crate::state::Run;
 use crate::types::{LeaderEpoch, Offset};
 
-/// Batches carry the lowest leader epoch of their history generation, on every broker and day (H11).
-pub(super) const BATCH_EPOCH: LeaderEpoch = LeaderEpoch(0);
-
 /// A batch in an object, and its place in the log.
 pub(super) struct Located {
     pub(super) header: BatchHeader,
@@ -33,6 +30,8 @@ pub(super) struct Target {
     /// The first record's; batches that end at or below it are left out.
     pub(super) offset: Offset,
     pub(super) bytes_max: usize,
+    /// What they get.
+    pub(super) epoch: LeaderEpoch,
 }
 
 impl Target {
@@ -140,21 +139,21 @@ pub(super) fn append(
         taken.push(batch);
     }
     if copied {
-        copy(out, object, &taken)?;
+        copy(out, object, &taken, target.epoch)?;
     } else {
-        splice(out, object, &taken)?;
+        splice(out, object, &taken, target.epoch)?;
     }
     Ok(room)
 }
 
-pub(super) fn prefix(batch: &Located) -> [u8; PREFIX_BYTES] {
-    patched_prefix(&batch.header, batch.base_offset, BATCH_EPOCH)
+pub(super) fn prefix(batch: &Located, epoch: LeaderEpoch) -> [u8; PREFIX_BYTES] {
+    patched_prefix(&batch.header, batch.base_offset, epoch)
 }
 
 /// The taken batches as buffers: fresh prefixes, of which all share one allocation, and slices of the object.
-fn splice(out: &mut Records, object: &CachedObject, taken: &[Located]) -> Result<(), Broken> {
+fn splice(out: &mut Records, object: &CachedObject, taken: &[Located], epoch: LeaderEpoch) -> Result<(), Broken> {
     let mut prefixes = BytesMut::with_capacity(taken.len() * PREFIX_BYTES);
-    taken.iter().for_each(|batch| prefixes.extend_from_slice(&prefix(batch)));
+    taken.iter().for_each(|batch| prefixes.extend_from_slice(&prefix(batch, epoch)));
     let prefixes: Bytes = prefixes.freeze();
     out.own_bytes += prefixes.len();
     for (i, batch) in taken.iter().enumerate() {
@@ -168,7 +167,7 @@ fn splice(out: &mut Records, object: &CachedObject, taken: &[Located]) -> Result
 }
 
 /// The taken batches in one buffer of their own.
-fn copy(out: &mut Records, object: &CachedObject, taken: &[Located]) -> Result<(), Broken> {
+fn copy(out: &mut Records, object: &CachedObject, taken: &[Located], epoch: LeaderEpoch) -> Result<(), Broken> {
     let mut buffer = vec![0; taken.iter().map(|b| b.bytes as usize).sum()];
     let mut at = 0;
     for batch in taken {
@@ -176,7 +175,7 @@ fn copy(out: &mut Records, object: &CachedObject, taken: &[Located]) -> Result<(
         if !object.copy_to(batch.position, place) {
             return Err(Broken::Contradiction);
         }
-        place[..PREFIX_BYTES].copy_from_slice(&prefix(batch));
+        place[..PREFIX_BYTES].copy_from_slice(&prefix(batch, epoch));
         if planted(Defect::EpochOfCopies) {
             place[..PREFIX_BYTES].copy_from_slice(&patched_prefix(&batch.header, batch.base_offset, LeaderEpoch(1)));
         }

@@ -14,7 +14,7 @@ use crate::cache::ObjectFile;
 use crate::memory::{Buffer, Buffers};
 use crate::records::{HEADER_BYTES, PREFIX_BYTES};
 use crate::state::Run;
-use crate::types::{FileRange, Offset, Piece};
+use crate::types::{FileRange, LeaderEpoch, Offset, Piece};
 
 /// Batches from this size on are sent from their file: two calls of the kernel a batch cost less than two copies of it.
 const SENT_BYTES_MIN: usize = 32 << 10;
@@ -73,7 +73,7 @@ impl Copies {
                             file.mark(run.position, at, next);
                             return Ok(false);
                         }
-                        self.send(out, file, &batch);
+                        self.send(out, file, &batch, target.epoch);
                     }
                     (at, next) = (at + batch.bytes, after);
                     continue;
@@ -90,10 +90,10 @@ impl Copies {
     }
 
     /// A batch that stays in its file.
-    fn send(&mut self, out: &mut Records, file: &Arc<ObjectFile>, batch: &Located) {
+    fn send(&mut self, out: &mut Records, file: &Arc<ObjectFile>, batch: &Located, epoch: LeaderEpoch) {
         let (at, bytes) = (u64::from(batch.position) + PREFIX_BYTES as u64, batch.bytes as usize - PREFIX_BYTES);
         make_resident(file, at, bytes);
-        out.chunks.push(Bytes::copy_from_slice(&prefix(batch)).into());
+        out.chunks.push(Bytes::copy_from_slice(&prefix(batch, epoch)).into());
         out.chunks.push(Piece::File(FileRange { file: file.clone(), at, bytes }));
         out.own_bytes += PREFIX_BYTES;
         out.count(batch);
@@ -145,7 +145,7 @@ impl Copies {
                         needed = Some(whole);
                         break;
                     }
-                    rest[..PREFIX_BYTES].copy_from_slice(&prefix(&batch));
+                    rest[..PREFIX_BYTES].copy_from_slice(&prefix(&batch, target.epoch));
                     out.count(&batch);
                     taken_from.get_or_insert(done);
                 } else if whole > rest.len() {

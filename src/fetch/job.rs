@@ -98,10 +98,10 @@ impl Job {
         first: bool,
     ) -> Result<Records, Failed> {
         let mut out = Records::default();
-        let target = Target { offset: part.offset, bytes_max: room };
         let expected = runs.iter().map(|run| run.bytes as usize).sum::<usize>().min(room);
         let mut copies = files.map(|files| Copies::new(files.cache.buffers.clone(), expected));
         for run in runs {
+            let target = Target { offset: part.offset, bytes_max: room, epoch: self.plan.epoch(part, run) };
             let more = match self.run_of(run, &mut out, target, files, copies.as_mut()) {
                 Ok(more) => more,
                 Err(_) if out.bytes > 0 => break,

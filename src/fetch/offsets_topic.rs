@@ -6,11 +6,10 @@
 use bytes::Bytes;
 
 use super::Records;
-use super::assemble::BATCH_EPOCH;
 use super::times::TimedOffset;
 use crate::records::{BatchBuilder, HEADER_BYTES, NewRecord};
-use crate::state::{CommittedOffset, Group, OffsetsRecord, Partition, State, Tombstone};
-use crate::types::{Offset, Slot, TimestampMs};
+use crate::state::{CommittedOffset, Group, OffsetsRecord, Partition, RecordEpochs, State, Tombstone};
+use crate::types::{LeaderEpoch, Offset, Slot, TimestampMs};
 
 /// Bytes of records in one batch, before the one that ends it.
 const BATCH_BYTES: usize = 64 << 10;
@@ -28,6 +27,8 @@ struct Made {
 pub(super) fn records(state: &State, partition: &Partition, from: Offset, bytes_max: usize) -> Records {
     let mut out = Records::default();
     let mut batch: Option<Building> = None;
+    let epochs = RecordEpochs::of(state);
+    let begin = |offset| Building::at(offset, epochs.at(partition.slot, offset));
     for made in all(state, partition.slot, from) {
         let size = made.size();
         let have = out.bytes + batch.as_ref().map_or(0, Building::bytes);
@@ -38,9 +39,9 @@ pub(super) fn records(state: &State, partition: &Partition, from: Offset, bytes_
         if batch.as_ref().is_some_and(|b| b.builder.body_bytes() + size > BATCH_BYTES || b.gap(made.offset).is_none()) {
             push(&mut out, batch.take());
         }
-        batch.get_or_insert_with(|| Building::at(made.offset)).add(&made);
+        batch.get_or_insert_with(|| begin(made.offset)).add(&made);
     }
-    let mut last = batch.unwrap_or_else(|| Building::at(from));
+    let mut last = batch.unwrap_or_else(|| begin(from));
     last.cover(partition.end);
     push(&mut out, Some(last));
     out
@@ -99,8 +100,8 @@ struct Building {
 }
 
 impl Building {
-    fn at(offset: Offset) -> Self {
-        let builder = BatchBuilder::new().base_offset(offset).leader_epoch(BATCH_EPOCH);
+    fn at(offset: Offset, epoch: LeaderEpoch) -> Self {
+        let builder = BatchBuilder::new().base_offset(offset).leader_epoch(epoch);
         Self { builder, next: offset }
     }
 

@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 
 use super::read::PartRead;
 use super::{Records, offsets_topic};
-use crate::state::{ObjectMeta, Partition, Run, State};
-use crate::types::{ObjectId, Offset};
+use crate::state::{ObjectMeta, Partition, RecordEpochs, Run, State};
+use crate::types::{LeaderEpoch, ObjectId, Offset};
 
 /// Runs that one partition's read uses at most: bounds the objects that one fetch may ask for.
 const RUNS_MAX: usize = 256;
@@ -19,6 +19,7 @@ pub struct Plan {
     reading: Reading,
     /// Memory of what was made.
     made_bytes: usize,
+    epochs: RecordEpochs,
 }
 
 /// What is read of one partition.
@@ -64,7 +65,7 @@ impl Plan {
         pinned_max: usize,
         reading: Reading,
     ) -> Self {
-        let mut plan = Self { reading, ..Self::default() };
+        let mut plan = Self { reading, epochs: RecordEpochs::of(state), ..Self::default() };
         let mut left = bytes_max;
         for part in parts {
             let read = state.partition(part.slot).map(|partition| {
@@ -90,6 +91,11 @@ impl Plan {
             plan.parts.push(read);
         }
         plan
+    }
+
+    /// The leader epoch that the batches of `run` get.
+    pub(super) fn epoch(&self, part: &PartRead, run: &Run) -> LeaderEpoch {
+        self.epochs.at(part.slot, run.base_offset)
     }
 
     fn is_empty(&self) -> bool {

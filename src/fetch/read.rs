@@ -100,7 +100,8 @@ impl Fetcher {
             if let (Err(Failed::Missing(run)), Some(part)) = (&found[i], parts.get(i)) {
                 let taken = taken(&found);
                 let room = part.bytes_max.min(bytes_max.saturating_sub(taken));
-                let again = self.before(Some(until), self.read_again(part, run, room, taken == 0)).await;
+                let target = Target { offset: part.offset, bytes_max: room, epoch: job.plan.epoch(part, run) };
+                let again = self.before(Some(until), self.read_again(part, run, target, taken == 0)).await;
                 found[i] = again.map_err(Failed::For);
             }
         }
@@ -144,12 +145,11 @@ impl Fetcher {
 
     /// Reads a run whose object was not there. What is found elsewhere is not held until the answer is sent, so it is
     /// copied.
-    async fn read_again(&self, part: &PartRead, run: &Run, room: usize, first: bool) -> Result<Records, FetchError> {
+    async fn read_again(&self, part: &PartRead, run: &Run, target: Target, first: bool) -> Result<Records, FetchError> {
         let object = self.look_again(part, run).await?;
         let mut out = Records::default();
-        let target = Target { offset: part.offset, bytes_max: room };
         append(&mut out, &object, run, target, true).map_err(|broken| broken_run(run, broken))?;
-        if !first && out.bytes > room { Ok(Records::default()) } else { Ok(out) }
+        if !first && out.bytes > target.bytes_max { Ok(Records::default()) } else { Ok(out) }
     }
 
     /// An object was not there: perhaps a newer State names another one for the same records.

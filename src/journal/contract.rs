@@ -54,6 +54,7 @@ macro_rules! suite {
             a_retry_after_a_trim_is_recognised
             an_old_counter_after_a_trim_is_never_added_again
             entries_go_on_after_a_trim_of_everything
+            a_restarted_journal_goes_on_from_its_one_entry
             changed_wakes_a_waiter
             changed_sees_what_came_before_it
             the_largest_entry_fits_and_a_larger_one_does_not
@@ -259,6 +260,32 @@ pub(crate) async fn after_with_another_token_is_a_fork(harness: &impl Harness) {
         assert!(matches!(&refused, JournalError::Forked { after: a, .. } if *a == after), "{refused}");
     }
     assert_eq!(journal.head().await.unwrap(), head);
+}
+
+/// Whatever it had before, and where it begins; a kind that can't says so and changes nothing.
+pub(crate) async fn a_restarted_journal_goes_on_from_its_one_entry(harness: &impl Harness) {
+    let journal = harness.open().await;
+    let head = fill(&journal, 5).await;
+    let only = Stored { position: Position(1000), proposal: entry(7, 1, b"") };
+    match journal.restart(only.clone()).await {
+        Ok(()) => {}
+        Err(JournalError::NotDone(_)) => return assert_eq!(journal.head().await.unwrap(), head),
+        Err(error) => panic!("{error}"),
+    }
+    let begun = at(1000, &only.proposal);
+    assert_eq!(journal.head().await.unwrap(), begun);
+    for lost in [Position(1), head.position, Position(999)] {
+        assert_eq!(journal.read(lost).await, Err(JournalError::Trimmed { first: only.position }));
+    }
+    let refused = journal.append(entry(1, 6, b"x"), head).await.unwrap_err();
+    assert!(matches!(refused, JournalError::Trimmed { .. } | JournalError::Forked { .. }), "{refused}");
+    let next = entry(8, 1, b"next");
+    assert_eq!(journal.append(next.clone(), begun).await.unwrap().position, Position(1001));
+    assert_eq!(read_all(&journal, 1000).await, [only, Stored { position: Position(1001), proposal: next.clone() }]);
+    drop(journal);
+    let journal = harness.open().await;
+    assert_eq!(journal.head().await.unwrap(), at(1001, &next));
+    assert_eq!(read_all(&journal, 1000).await.len(), 2);
 }
 
 pub(crate) async fn after_beyond_the_head_is_a_fork(harness: &impl Harness) {

@@ -90,6 +90,14 @@ impl Journal for MemoryJournal {
         self.log().trim(below);
         Ok(())
     }
+
+    async fn restart(&self, only: Stored) -> Result<(), JournalError> {
+        let mut log = self.log();
+        log.entries.clear();
+        log.newest.clear();
+        (log.bytes, log.trimmed) = (0, only.position.0.saturating_sub(1));
+        log.push(only.proposal)
+    }
 }
 
 struct Log {
@@ -110,7 +118,7 @@ impl Log {
             return Err(JournalError::NotDone("the journal in memory is full".into()));
         }
         self.bytes = bytes;
-        let position = self.head().position.next();
+        let position = Position(self.trimmed + self.entries.len() as u64).next();
         let known = Known { counter: proposal.counter, position, token: proposal.token };
         self.newest.insert(proposal.incarnation, known);
         self.entries.push_back(Stored { position, proposal });

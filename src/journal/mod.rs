@@ -112,4 +112,40 @@ pub trait Journal: Send + Sync + 'static {
     /// Gives up the entries below `below` (they answer `Trimmed` from then on, also after a restart). Never trims the
     /// last entry, whatever `below` says. A trimmed position never becomes writable again.
     async fn trim(&self, below: Position) -> Result<(), JournalError>;
+
+    /// Gives up every entry, and begins again with this one as the last and the only one. For the command that ends a
+    /// fork, while no broker appends: whoever has applied another history is told `Forked` from then on.
+    ///
+    /// # Errors
+    /// `NotDone` from a journal that can't; `Unknown` may be repeated.
+    async fn restart(&self, _only: Stored) -> Result<(), JournalError> {
+        Err(JournalError::NotDone("a journal of this kind can't begin again".to_owned()))
+    }
+}
+
+/// What is known of the journal's history from outside of it, where the loss of its store does not reach (H2).
+#[async_trait]
+pub trait Witnesses: Send + Sync {
+    /// Entries at `position` or later that some broker has applied; not all, but those of each broker's last minute.
+    async fn since(&self, position: Position) -> Result<Vec<Head>, WitnessError>;
+}
+
+/// Nobody has seen anything: for who looks at a fork itself.
+pub struct NoWitnesses;
+
+#[async_trait]
+impl Witnesses for NoWitnesses {
+    async fn since(&self, _: Position) -> Result<Vec<Head>, WitnessError> {
+        Ok(Vec::new())
+    }
+}
+
+/// Why a journal can't be held against what is known of it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WitnessError {
+    #[error("what other brokers have seen of the journal can't be read: {0}")]
+    Unavailable(String),
+    /// Somebody has found a fork, and nobody has resolved it.
+    #[error("{0}")]
+    Forked(String),
 }

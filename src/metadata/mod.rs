@@ -4,19 +4,27 @@
 //! as it was when it was asked (invariant 5). It never decides anything by itself: `state` does. Tests: `tests.rs`.
 mod barrier;
 mod expiry;
+mod fork;
+mod mend;
 mod owner;
+mod salvage;
 mod snapshots;
 mod start;
 mod watch;
+mod witness;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::{mpsc, oneshot};
 
+pub use fork::FORK_PREFIX;
+pub use mend::{Choice, Kept, MendError, Mended, Presence, Survey, mend, survey};
 pub use owner::{Fatal, Identity};
+pub use salvage::Salvaged;
 pub use snapshots::{SNAPSHOT_PREFIX, SnapshotPolicy};
 pub use start::{Parts, StartError, Started, start};
 pub use watch::Waiter;
+pub use witness::{BucketWitnesses, WITNESS_PREFIX};
 
 use crate::state::{Command, Outcome, State};
 use crate::types::{BrokerId, Head, Incarnation, Slot};

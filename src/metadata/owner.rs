@@ -47,6 +47,11 @@ pub enum Fatal {
     Replaced { broker: BrokerId },
     #[error("broker {} was fenced and can't register again: {reason}", broker.0)]
     Refused { broker: BrokerId, reason: String },
+    #[error(
+        "a fork of the journal's history was found, see {mark} in the bucket; `strandline fork show` tells what there is to go \
+         on from"
+    )]
+    ForkFound { mark: String },
     #[error("journal entry {position} {reason}")]
     Entry { position: Position, reason: String },
     #[error(
@@ -54,6 +59,14 @@ pub enum Fatal {
          stop both versions from running side by side, and report it"
     )]
     Diverged { at: Position, broker: BrokerId },
+}
+
+impl Fatal {
+    /// Whether the history forked, which all brokers have to know (H2).
+    #[must_use]
+    pub fn is_fork(&self) -> bool {
+        matches!(self, Self::Journal(JournalError::Forked { .. }) | Self::ForkFound { .. })
+    }
 }
 
 /// Positions whose outcome hashes are remembered, to compare with what entries say (H5).

@@ -7,13 +7,14 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::Replica;
+use super::witness::key;
 use crate::journal::Journal;
 use crate::planted::{Defect, planted};
 use crate::segment::ObjectName;
 use crate::state::{Outcome, SnapshotTaken, State};
 use crate::store::{Bucket, CreateOutcome, Listed, Purpose};
 use crate::telemetry::Metrics;
-use crate::types::{Head, Position, Token};
+use crate::types::{Head, Position};
 use crate::world::World;
 
 /// Where snapshots lie in the bucket; keys sort by position.
@@ -42,18 +43,6 @@ pub(super) struct Snapshotter {
     pub(super) world: World,
     pub(super) metrics: Arc<Metrics>,
     pub(super) policy: SnapshotPolicy,
-}
-
-pub(super) fn key(at: Head, nonce: u64) -> String {
-    format!("{SNAPSHOT_PREFIX}{:016x}-{:016x}-{nonce:016x}", at.position.0, at.token.0)
-}
-
-/// Position and token of a snapshot's key; `None` if it is not one.
-pub(super) fn parse_key(key: &str) -> Option<Head> {
-    let mut parts = key.strip_prefix(SNAPSHOT_PREFIX)?.split('-');
-    let position = u64::from_str_radix(parts.next()?, 16).ok()?;
-    let token = u64::from_str_radix(parts.next()?, 16).ok()?;
-    parts.next().map(|_| Head { position: Position(position), token: Token(token) })
 }
 
 impl Snapshotter {
@@ -122,7 +111,7 @@ impl Snapshotter {
                 move || state.encode_snapshot()
             })
             .await;
-        let (key, size) = (key(header.at, self.world.random_u64()), bytes.len() as u64);
+        let (key, size) = (key(SNAPSHOT_PREFIX, header.at, self.world.random_u64()), bytes.len() as u64);
         if planted(Defect::TrimTooEarly) {
             let _ = self.journal.trim(header.at.position).await;
         }

@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::future::try_join_all;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
@@ -11,15 +12,16 @@ use tracing::{info, warn};
 
 use super::barrier::{self, Barrier};
 use super::owner::{Fatal, OutcomeHashes, Owner, fold, new_incarnation};
-use super::snapshots::{SNAPSHOT_PREFIX, SnapshotPolicy, Snapshotter, parse_key};
-use super::{ProposeError, Proposed, QUEUE_MAX, Replica, Shared, expiry};
+use super::snapshots::{SNAPSHOT_PREFIX, SnapshotPolicy, Snapshotter};
+use super::witness::{WITNESS_PREFIX, Witness, list_since, moment, seen_since};
+use super::{ProposeError, Proposed, QUEUE_MAX, Replica, Shared, expiry, fork};
 use crate::journal::{Deadlined, Journal, JournalError};
 use crate::segment::ObjectName;
-use crate::state::{Bootstrap, BrokerProfile, Outcome, SetSettings, Settings, State};
+use crate::state::{Bootstrap, BrokerProfile, CommandKind, Entry, Outcome, SetSettings, Settings, State};
 use crate::store::marker::{Claim, MarkerError, claim, peek};
 use crate::store::{Bucket, Listed, Purpose, StoreError};
 use crate::telemetry::Metrics;
-use crate::types::{BrokerId, Head, KafkaError, Position};
+use crate::types::{BrokerId, Head, KafkaError, Position, Token};
 use crate::world::{JoinHandle, World};
 
 /// What a broker brings to its start.
@@ -36,6 +38,9 @@ pub struct Parts {
     /// From this broker's configuration: a new cluster gets them, an old one is brought to them.
     pub settings: Settings,
     pub snapshots: SnapshotPolicy,
+    /// How often the broker leaves a witness of the journal's history in the bucket, and looks for the mark of a fork;
+    /// `None` where the journal is in the bucket itself.
+    pub witness_interval: Option<Duration>,
     /// After this long without an answer a call to the journal is made again.
     pub append_deadline: Duration,
 }
@@ -75,15 +80,32 @@ pub enum StartError {
     JournalTooOld { what: String, head: Position },
     #[error(
         "the bucket holds {what}, which the journal's history does not have at that position: it was forked. Restore \
-         the journal that was used with this bucket"
+         the journal that was used with this bucket, or see `strandline fork show`"
     )]
     Forked { what: String },
+    #[error(
+        "a fork of the journal's history was found, see {mark} in the bucket; no broker starts before it is resolved: see \
+         `strandline fork show`"
+    )]
+    ForkFound { mark: String },
     #[error(
         "the journal begins at position {first}, and the bucket has no usable snapshot from there on; restore a snapshot below {SNAPSHOT_PREFIX} in the bucket"
     )]
     NoSnapshot { first: Position },
     #[error("the broker was not registered: {0}")]
     Refused(String),
+}
+
+impl StartError {
+    /// Whether the journal's history forked (H2).
+    #[must_use]
+    pub fn is_fork(&self) -> bool {
+        match self {
+            Self::Forked { .. } | Self::ForkFound { .. } | Self::Journal(JournalError::Forked { .. }) => true,
+            Self::Fatal(fatal) => fatal.is_fork(),
+            _ => false,
+        }
+    }
 }
 
 /// Builds State, checks that journal and bucket belong together, registers this broker, and starts the tasks.
@@ -101,11 +123,32 @@ pub async fn start(parts: Parts) -> Result<Started, StartError> {
             ) => first,
             // The one that they trimmed for was not there yet when we looked.
             Err(StartError::NoSnapshot { first }) if has_snapshot_from(&*parts.bucket, first).await? => first,
+            Err(error @ StartError::Forked { .. }) => {
+                mark_if_ours(&parts, &error).await;
+                return Err(error);
+            }
             ended => return ended,
         };
         info!(first = first.0, "the journal was trimmed by others during the start, beginning again");
     }
     begin(&parts).await
+}
+
+/// Leaves the mark of a fork for the others. Not where it may be the configuration that is wrong: a broker with another
+/// cluster's journal must not stop this one.
+async fn mark_if_ours(parts: &Parts, error: &StartError) {
+    let first = parts.journal.read(Position(1)).await;
+    let first = first.ok().and_then(|page| Entry::decode_framed(page.first()?.proposal.payload.clone()).ok());
+    let founded = first.as_ref().and_then(|entry| entry.commands.first()).and_then(|command| match &command.kind {
+        Some(CommandKind::Bootstrap(founded)) => Some(founded.cluster_id.clone()),
+        _ => None,
+    });
+    if founded.is_some() && peek(&*parts.bucket).await == Ok(founded) {
+        let marked = fork::mark(&*parts.bucket, &parts.world, Head::default(), &error.to_string()).await;
+        if let Err(error) = marked {
+            warn!(%error, "the mark of the fork was not left in the bucket");
+        }
+    }
 }
 
 async fn has_snapshot_from(bucket: &dyn Bucket, first: Position) -> Result<bool, StoreError> {
@@ -116,13 +159,16 @@ async fn has_snapshot_from(bucket: &dyn Bucket, first: Position) -> Result<bool,
 const OVERTAKEN_MAX: usize = 20;
 
 async fn begin(parts: &Parts) -> Result<Started, StartError> {
+    if let Some(mark) = fork::found(&*parts.bucket).await? {
+        return Err(StartError::ForkFound { mark });
+    }
     // Before the journal is read: a cluster is in its journal before it is in its bucket.
     let marked = peek(&*parts.bucket).await?;
     let head = refuse_newer_bucket(parts).await?;
     let (mut state, mut hashes) = (load_snapshot(parts, head).await?, OutcomeHashes::default());
     hashes.remember(&state);
-    replay(parts, &mut state, &mut hashes).await?;
-    refuse_forked_objects(parts, state.head()).await?;
+    let last = replay(parts, &mut state, &mut hashes).await?;
+    refuse_forked(parts, &last).await?;
     let cluster_id = match (state.cluster_id(), marked) {
         (Some(journal), Some(bucket)) if **journal != *bucket => {
             return Err(StartError::OtherCluster { bucket, journal: journal.to_string() });
@@ -148,7 +194,13 @@ async fn begin(parts: &Parts) -> Result<Started, StartError> {
         metrics: parts.metrics.clone(),
         policy: parts.snapshots,
     };
-    let owner = parts.world.spawn("metadata owner", owner.run(queue));
+    let around = Surroundings {
+        bucket: parts.bucket.clone(),
+        world: parts.world.clone(),
+        metrics: parts.metrics.clone(),
+        witness_interval: parts.witness_interval,
+    };
+    let owner = parts.world.spawn("metadata owner", own(owner, queue, started.clone(), around));
     parts.world.spawn("snapshotter", snapshotter.run());
     parts.world.spawn("expiry", expiry::run(started.clone(), parts.world.clone()));
     Ok(Started { replica: started, owner })
@@ -172,28 +224,41 @@ async fn newer(parts: &Parts, head: Head) -> Result<Option<(Position, String)>, 
     if let Some((at, key)) = newest.filter(|(at, _)| at.position > head.position) {
         return Ok(Some((at.position, format!("snapshot {key} of position {}", at.position))));
     }
-    let objects = objects_from(&*parts.bucket, head.position.next(), 1).await?;
+    let witness = list_since(&*parts.bucket, WITNESS_PREFIX, head.position.next()).await?.pop();
+    if let Some((at, key)) = witness.and_then(|o| Some((moment(WITNESS_PREFIX, &o.key)?, o.key))) {
+        return Ok(Some((at.position, format!("witness {key}"))));
+    }
+    let objects = first_objects(&*parts.bucket, head.position.next()).await?;
     let applied = |key: &str| ObjectName::parse(key).map_or(Position(u64::MAX), |name| name.applied.position);
     Ok(objects.first().map(|object| (applied(&object.key), format!("object {}", object.key))))
 }
 
-/// Objects whose writer had applied exactly our head must name its token.
-async fn refuse_forked_objects(parts: &Parts, head: Head) -> Result<(), StartError> {
-    for object in objects_from(&*parts.bucket, head.position, 1000).await? {
-        let forked = ObjectName::parse(&object.key)
-            .is_some_and(|n| n.applied.position == head.position && n.applied.token != head.token);
-        if forked {
-            return Err(StartError::Forked { what: format!("object {}", object.key) });
-        }
+/// Whoever has applied one of the journal's last entries names its token (H2).
+async fn refuse_forked(parts: &Parts, last: &Tokens) -> Result<(), StartError> {
+    let foreign = foreign_to(parts, last).await?;
+    if foreign.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    // A name that was damaged on its way is not there when asked for again.
+    match foreign_to(parts, last).await?.intersection(&foreign).next() {
+        Some(what) => Err(StartError::Forked { what: what.clone() }),
+        None => Ok(()),
+    }
 }
 
-/// Up to `limit` objects under each prefix whose writers had applied `position` or more; the prefixes are listed side by side.
-async fn objects_from(bucket: &dyn Bucket, position: Position, limit: usize) -> Result<Vec<Listed>, StoreError> {
+/// The keys that name an entry at the position of one of `last`, and are not of it.
+async fn foreign_to(parts: &Parts, last: &Tokens) -> Result<BTreeSet<String>, StoreError> {
+    let Some((first, _)) = last.first_key_value() else { return Ok(BTreeSet::new()) };
+    let seen = seen_since(&*parts.bucket, *first).await?.into_iter();
+    let foreign = seen.filter(|(at, _)| last.get(&at.position).is_some_and(|token| *token != at.token));
+    Ok(foreign.map(|(_, key)| key).collect())
+}
+
+/// The first object under each prefix whose writer had applied `position` or more; the prefixes are listed side by side.
+async fn first_objects(bucket: &dyn Bucket, position: Position) -> Result<Vec<Listed>, StoreError> {
     let lists = ObjectName::prefixes().map(|prefix| async move {
         let from = format!("{prefix}{:016x}", position.0);
-        bucket.list(&prefix, Some(&from), limit, Purpose::Control).await
+        bucket.list(&prefix, Some(&from), 1, Purpose::Control).await
     });
     Ok(try_join_all(lists).await?.into_iter().flatten().collect())
 }
@@ -205,7 +270,7 @@ async fn list_snapshots(bucket: &dyn Bucket) -> Result<Vec<(Head, String)>, Stor
         let page = bucket.list(SNAPSHOT_PREFIX, after.as_ref(), 1000, Purpose::Snapshot).await?;
         after = page.last().map(|o| o.key.clone());
         let full = page.len() == 1000;
-        found.extend(page.into_iter().filter_map(|o| parse_key(&o.key).map(|at| (at, o.key))));
+        found.extend(page.into_iter().filter_map(|o| moment(SNAPSHOT_PREFIX, &o.key).map(|at| (at, o.key))));
         if !full {
             return Ok(found);
         }
@@ -255,16 +320,67 @@ async fn is_of_history(parts: &Parts, at: Head, key: &str) -> Result<bool, Start
     }
 }
 
-async fn replay(parts: &Parts, state: &mut State, hashes: &mut OutcomeHashes) -> Result<(), StartError> {
+/// The tokens of the last entries, by position.
+type Tokens = BTreeMap<Position, Token>;
+
+/// How many of them are held against what the bucket has.
+const TOKENS_MAX: usize = 1000;
+
+/// Folds in what the journal has beyond `state`; gives the last entries.
+async fn replay(parts: &Parts, state: &mut State, hashes: &mut OutcomeHashes) -> Result<Tokens, StartError> {
+    let mut last = Tokens::from([(state.head().position, state.head().token)]);
     loop {
         let page = parts.journal.read(state.head().position.next()).await?;
         if page.is_empty() {
-            return Ok(());
+            return Ok(last);
         }
         for stored in page {
+            last.insert(stored.position, stored.proposal.token);
             fold(state, hashes, stored)?;
         }
+        while last.len() > TOKENS_MAX {
+            last.pop_first();
+        }
     }
+}
+
+/// What [`own`] needs of [`Parts`].
+struct Surroundings {
+    bucket: Arc<dyn Bucket>,
+    world: World,
+    metrics: Arc<Metrics>,
+    witness_interval: Option<Duration>,
+}
+
+/// The owner's work, and the witnesses that it leaves. Who stops because of a fork leaves what it knew for the others.
+async fn own(
+    owner: Owner,
+    queue: mpsc::Receiver<Proposed>,
+    replica: Replica,
+    around: Surroundings,
+) -> Result<(), Fatal> {
+    let Surroundings { bucket, world, metrics, witness_interval } = around;
+    let forked = async {
+        match witness_interval {
+            Some(interval) => {
+                let (replica, bucket, world) = (replica.clone(), bucket.clone(), world.clone());
+                Witness { replica, bucket, world, interval }.run().await
+            }
+            None => std::future::pending().await,
+        }
+    };
+    let ended = tokio::select! {
+        biased;
+        ended = Box::pin(owner.run(queue)) => ended,
+        fatal = Box::pin(forked) => Err(fatal),
+    };
+    if let Err(fatal) = ended.as_ref()
+        && fatal.is_fork()
+    {
+        metrics.journal.forked.set(1);
+        fork::tell(bucket, world, replica.state(), fatal).await;
+    }
+    ended
 }
 
 fn build(parts: &Parts, state: State, hashes: OutcomeHashes) -> (Replica, Owner, mpsc::Receiver<Proposed>) {

@@ -1,5 +1,6 @@
 //! The replica over a journal and a bucket in memory, in a seeded world on a paused clock.
 mod faults;
+mod forks;
 mod histories;
 mod snapshots;
 mod starts;
@@ -64,6 +65,7 @@ impl Site {
             broker: BrokerId(broker),
             settings: self.settings,
             snapshots: self.policy,
+            witness_interval: None,
             append_deadline: Duration::from_secs(10),
         }
     }

@@ -2,11 +2,10 @@
 //! ones; and makes the command that commits it. Pure.
 use bytes::{Bytes, BytesMut};
 
-use super::PartBatch;
 use super::open::Held;
 use crate::planted::{Defect, planted};
 use crate::segment::{ObjectHeader, ObjectName, ObjectWriter};
-use crate::state::{BatchSpec, CommitRuns, ProducerSpec, RunSpec, RunsWriter};
+use crate::state::{BatchSpec, CommitRuns, RunSpec, RunsWriter};
 use crate::types::{ObjectId, TimestampMs};
 
 /// Buffers below this are copied together: one write costs more than moving them.
@@ -44,7 +43,7 @@ pub(super) fn lay_out(header: &ObjectHeader, mut held: Vec<Held>) -> Layout {
     while let Some(mut one) = held.next() {
         let bytes = std::mem::replace(&mut one.batch.bytes, crate::records::BatchBytes::whole(Bytes::new()));
         let size = u32::try_from(bytes.len()).expect("a batch is bounded by the frame's limit");
-        let (spec, max_timestamp) = (spec(&one.batch, size), one.batch.header.max_timestamp);
+        let (spec, max_timestamp) = (BatchSpec::of(&one.batch.header, size), one.batch.header.max_timestamp);
         if one.keep_slices {
             pinned_bytes += one.pinned_bytes;
         }
@@ -75,17 +74,6 @@ fn flush_staged(writer: &mut ObjectWriter, staged: &mut BytesMut, pinned_bytes: 
         *pinned_bytes += staged.len();
         writer.push(staged.split().freeze());
     }
-}
-
-fn spec(batch: &PartBatch, bytes: u32) -> BatchSpec {
-    let header = &batch.header;
-    let producer = header.has_producer().then(|| ProducerSpec {
-        id: header.producer_id,
-        epoch: header.producer_epoch,
-        first_sequence: header.base_sequence,
-        transactional: header.is_transactional(),
-    });
-    BatchSpec { bytes, records: header.records(), producer }
 }
 
 /// The command for some of a flush's batches: neighbours of one partition make a run. `object` is the number that an

@@ -15,11 +15,11 @@ use crate::disk::make_durable;
 use crate::fetch::{AnswerBudget, Fetcher, Sessions};
 use crate::group::{GroupSettings, Groups};
 use crate::journal::{
-    BucketJournal, Journal, MemoryJournal, Observed as ObservedJournal, PollPolicy, PostgresJournal, PostgresSettings,
-    SqliteJournal,
+    BucketJournal, Journal, MemoryJournal, Observed as ObservedJournal, PollPolicy, PostgresJournal, SqliteJournal,
+    Witnesses,
 };
 use crate::memory::Buffers;
-use crate::metadata::{Fatal, Parts, SnapshotPolicy, Started, start};
+use crate::metadata::{BucketWitnesses, Fatal, Parts, SnapshotPolicy, Started, start};
 use crate::net::{Budget, Limits};
 use crate::produce::{Batcher, FlushRule, PutPolicy};
 use crate::state::{BrokerProfile, Endpoint, FEATURE_LEVEL_MAX, Settings};
@@ -47,18 +47,32 @@ pub(super) async fn broker(
     metrics: &Arc<Metrics>,
     entrances: &[Entrance],
 ) -> Result<Broker, ServerError> {
+    let (journal, bucket) = stores(config, world, metrics, |bucket| Arc::new(BucketWitnesses(bucket))).await?;
+    let journal = Arc::new(ObservedJournal::new(journal, world.clone(), metrics.clone()));
+    assemble(config, world, metrics, journal, bucket, entrances).await
+}
+
+/// The journal and the bucket that the configuration names; a journal that can change its server is held against
+/// `witnesses`.
+pub(super) async fn stores(
+    config: &Config,
+    world: &World,
+    metrics: &Arc<Metrics>,
+    witnesses: impl FnOnce(Arc<dyn Bucket>) -> Arc<dyn Witnesses>,
+) -> Result<(Arc<dyn Journal>, Arc<dyn Bucket>), ServerError> {
     create_data_dir(config)?;
-    let (journal, bucket) = match config.journal.kind {
+    Ok(match config.journal.kind {
         JournalKind::Sqlite => {
             // First the file that tells that another process runs on this directory.
             let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&config.journal_path()).await?);
             (journal, bucket(config, world, metrics).await?)
         }
         JournalKind::Postgres => {
-            let settings = PostgresSettings::from(&**config);
-            let journal: Arc<dyn Journal> =
-                Arc::new(PostgresJournal::open(settings, world.clone(), metrics.clone()).await?);
-            (journal, bucket(config, world, metrics).await?)
+            let bucket = bucket(config, world, metrics).await?;
+            let witnesses = witnesses(bucket.clone());
+            let opened = PostgresJournal::open(config.into(), world.clone(), metrics.clone(), witnesses);
+            let journal: Arc<dyn Journal> = Arc::new(opened.await?);
+            (journal, bucket)
         }
         JournalKind::Bucket => {
             let bucket = bucket(config, world, metrics).await?;
@@ -71,9 +85,7 @@ pub(super) async fn broker(
             let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::default());
             (journal, bucket(config, world, metrics).await?)
         }
-    };
-    let journal = Arc::new(ObservedJournal::new(journal, world.clone(), metrics.clone()));
-    assemble(config, world, metrics, journal, bucket, entrances).await
+    })
 }
 
 /// A broker over this journal and bucket, in this world, which clients reach by these `entrances`; of its configuration
@@ -105,6 +117,9 @@ pub async fn assemble(
             age_ms: i64::try_from(config.snapshot.age_ms_max).unwrap_or(i64::MAX),
             kept_ms: i64::try_from(config.snapshot.kept_hours.saturating_mul(3_600_000)).unwrap_or(i64::MAX),
         },
+        // A journal in the bucket loses nothing that the bucket has.
+        witness_interval: (config.journal.kind != JournalKind::Bucket)
+            .then(|| Duration::from_millis(config.cluster.witness_interval_ms)),
         append_deadline: Duration::from_millis(config.journal.append_deadline_ms),
     };
     let Started { replica, owner } = start(parts).await?;

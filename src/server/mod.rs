@@ -2,26 +2,28 @@
 //! room decides. Started from `main`; the tests of the whole are in `integration-tests/`, and `integration-tests/sim`
 //! runs clusters of it from a seed.
 mod build;
+mod fork;
 mod gauges;
 mod stop;
 
 pub use build::{Broker, assemble};
+pub use fork::{resolve as resolve_fork, show as show_fork};
 pub use stop::{finish, hand_over};
 
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::cli;
 use crate::config::{Config, Entrance, JournalKind};
-use crate::metadata::{Fatal, StartError};
-use crate::net::{self, ListenError};
+use crate::metadata::{Fatal, MendError, StartError};
+use crate::net::{self, Bound, ListenError};
 use crate::store::OpenError as BucketError;
 use crate::store::probe::ProbeError;
 use crate::telemetry::{Health, Metrics, admin};
 use crate::types::TimestampMs;
-use crate::world::World;
+use crate::world::{Instant, World};
 
 /// Why a broker could not be started, or stopped other than by being told to.
 #[derive(Debug, thiserror::Error)]
@@ -42,9 +44,22 @@ pub enum ServerError {
     Start(#[from] StartError),
     #[error("stopped, since going on could give offsets twice or lose records: {0}")]
     Fatal(#[from] Fatal),
+    #[error(transparent)]
+    Mend(#[from] MendError),
 }
 
-/// Runs a broker until it is told to stop (SIGTERM, SIGINT): then it stops accepting, flushes, answers, and returns.
+impl ServerError {
+    fn is_fork(&self) -> bool {
+        match self {
+            Self::Start(error) => error.is_fork(),
+            Self::Fatal(fatal) => fatal.is_fork(),
+            _ => false,
+        }
+    }
+}
+
+/// Runs a broker until it is told to stop (SIGTERM, SIGINT): then it stops accepting, flushes, answers, and returns. One
+/// that finds the journal's history forked lets its clients go and stays, to say so, until it is told to stop.
 ///
 /// # Errors
 /// Why it could not be started, or can't go on.
@@ -54,15 +69,38 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     let metrics = Arc::new(Metrics::new(TimestampMs(world.wall_ms().0)));
     let health = Health::starting();
     let told = stop::signals().map_err(|e| ServerError::System(format!("signals can't be received: {e}")))?;
+    let mut told = Box::pin(told);
     let config = Arc::new(config);
-    let (stop, stopping) = watch::channel(false);
     let mut bound = Vec::new();
     for listener in &config.listeners {
         bound.push(net::bind(listener).await?);
     }
-    serve_admin(&config, &world, &metrics, &health, stopping.clone()).await?;
+    let (_admin_stops_when_dropped, stopping) = watch::channel(false);
+    serve_admin(&config, &world, &metrics, &health, stopping).await?;
+    let ended = serve(&config, &world, &metrics, &health, bound, &mut told, begun).await;
+    if let Err(error) = &ended
+        && error.is_fork()
+    {
+        error!(%error, "this broker acknowledges nothing any more; it stays until it is told to stop");
+        health.object("journal", error.to_string());
+        metrics.journal.forked.set(1);
+        told.await;
+    }
+    ended
+}
+
+async fn serve(
+    config: &Arc<Config>,
+    world: &World,
+    metrics: &Arc<Metrics>,
+    health: &Health,
+    bound: Vec<Bound>,
+    told: &mut (impl Future<Output = &'static str> + Unpin),
+    begun: Instant,
+) -> Result<(), ServerError> {
+    let (stop, stopping) = watch::channel(false);
     let entrances: Vec<Entrance> = bound.iter().map(|b| b.entrance.clone()).collect();
-    let broker = build::broker(&config, &world, &metrics, &entrances).await?;
+    let broker = build::broker(config, world, metrics, &entrances).await?;
     gauges::show_lags(&broker.context);
     world.spawn("gauges", gauges::run(broker.context.clone(), broker.limits.budget.clone()));
     let addresses: Vec<_> = bound.iter().map(|b| (b.entrance.listener.clone(), b.address)).collect();
@@ -76,11 +114,14 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     }
     let millis = (world.now() - begun).as_millis();
     info!(broker = config.broker_id, millis, "broker is ready");
-    greet(&config, &addresses);
+    greet(config, &addresses);
     let (mut owner, mut told_to_go) = (broker.owner, broker.drained);
     let told = tokio::select! {
         biased;
-        ended = &mut owner => return Err(fatal(ended)),
+        ended = &mut owner => {
+            stop.send_replace(true);
+            return Err(fatal(ended));
+        }
         told = told => told,
         _ = told_to_go.wait_for(|told| *told) => "drain",
     };

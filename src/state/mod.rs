@@ -8,7 +8,9 @@ mod apply;
 mod broker;
 mod command;
 mod entry;
+mod epochs;
 mod fields;
+mod forks;
 mod group;
 mod offsets_topic;
 mod outcome;
@@ -30,6 +32,8 @@ pub use command::{
     UnregisterBroker,
 };
 pub use entry::{Entry, EntryError, FEATURE_LEVEL_MAX};
+pub use epochs::{RecordEpochs, epoch, epochs, generation_of};
+pub use forks::Forks;
 pub use group::{
     ChangeGroup, CommitOffsets, CommittedOffset, DeleteGroup, DeleteOffsets, Group, GroupHeader, GroupName,
     GroupOffsets, GroupProtocol, MemberProtocol, MemberRecord, OWN_VERSIONS_LEVEL, OffsetSpec, SeenOffset,

@@ -6,6 +6,7 @@
 //! then per batch: bytes; records << 2 | transactional << 1 | has producer; and with a producer its id minus the last
 //! one (signed), epoch (signed), first sequence (signed).
 use super::varint;
+use crate::records::BatchHeader;
 use crate::types::{ProducerEpoch, ProducerId, Sequence, Slot, TimestampMs};
 
 /// Who produced a batch.
@@ -25,6 +26,20 @@ pub struct BatchSpec {
     /// Offsets that it takes: last offset delta + 1.
     pub records: u32,
     pub producer: Option<ProducerSpec>,
+}
+
+impl BatchSpec {
+    /// What the header of a batch of `bytes` says.
+    #[must_use]
+    pub fn of(header: &BatchHeader, bytes: u32) -> Self {
+        let producer = header.has_producer().then(|| ProducerSpec {
+            id: header.producer_id,
+            epoch: header.producer_epoch,
+            first_sequence: header.base_sequence,
+            transactional: header.is_transactional(),
+        });
+        Self { bytes, records: header.records(), producer }
+    }
 }
 
 /// Consecutive batches of one partition inside one object.

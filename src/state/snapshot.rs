@@ -12,6 +12,7 @@ use super::apply::State;
 use super::command::ConfigChange;
 use super::entry::FEATURE_LEVEL_MAX;
 use super::fields;
+use super::forks::{Fork, Forks};
 use super::group::{Group, GroupBody};
 use super::offsets_topic::{Tombstone, TombstoneBody};
 use super::producer::{BatchSequence, Moment, ProducerState};
@@ -103,6 +104,18 @@ struct Body {
     membership: u32,
     #[prost(uint32, tag = "22")]
     membership_floor: u32,
+    /// The generations before the present one, oldest first. From level 3 on.
+    #[prost(message, repeated, tag = "23")]
+    forks: Vec<ForkBody>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ForkBody {
+    #[prost(uint32, tag = "1")]
+    generation: u32,
+    /// Per partition that had records, by slot: slot (difference), end.
+    #[prost(bytes = "vec", tag = "2")]
+    ends: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -256,6 +269,7 @@ impl State {
             offset_tombstones: self.tombstone_bodies(),
             membership: self.membership,
             membership_floor: self.membership_floor,
+            forks: self.forks.0.iter().map(fork_body).collect(),
         }
     }
 
@@ -281,6 +295,16 @@ impl State {
 fn group_configs_body(group: &str, configs: &std::collections::BTreeMap<String, String>) -> GroupConfigsBody {
     let config = |(name, value): (&String, &String)| ConfigChange { name: name.clone(), value: Some(value.clone()) };
     GroupConfigsBody { group: group.to_owned(), configs: configs.iter().map(config).collect() }
+}
+
+fn fork_body(fork: &Fork) -> ForkBody {
+    let (mut ends, mut before) = (Vec::new(), 0);
+    for (slot, end) in &fork.ends {
+        varint::put(&mut ends, u64::from(slot.0 - before));
+        varint::put(&mut ends, end.0.unsigned_abs());
+        before = slot.0;
+    }
+    ForkBody { generation: u32::from(fork.generation), ends }
 }
 
 fn partition_body(partition: &Partition) -> PartitionBody {
@@ -353,6 +377,7 @@ fn restore(body: Body, whole: &[u8]) -> Option<State> {
         outcomes: body.outcomes,
         feature_level: body.feature_level,
         generation: u16::try_from(body.generation).ok()?,
+        forks: Forks(body.forks.iter().map(restore_fork).collect::<Option<_>>()?),
         cluster_id: body.cluster_id.map(Arc::from),
         settings: body.settings,
         orphan_horizon: Position(body.orphan_horizon),
@@ -390,6 +415,15 @@ fn restore(body: Body, whole: &[u8]) -> Option<State> {
     state.log_all_offsets_with(body.offset_tombstones.into_iter().map(Tombstone::restore).collect());
     state.topics_changed = head.position;
     Some(state)
+}
+
+fn restore_fork(body: &ForkBody) -> Option<Fork> {
+    let (mut ends, mut input, mut slot) = (Vec::new(), body.ends.as_slice(), 0_u32);
+    while !input.is_empty() {
+        slot = slot.checked_add(varint::take_u32(&mut input)?)?;
+        ends.push((Slot(slot), Offset(i64::try_from(varint::take(&mut input)?).ok()?)));
+    }
+    Some(Fork { generation: u16::try_from(body.generation).ok()?, ends })
 }
 
 fn restore_topic(

@@ -137,6 +137,8 @@ room! {
         trimmed_position: Gauge,
         /// Commands that wait for the append in flight to end.
         queued_commands: Gauge,
+        /// 1 if a fork of the journal's history was found: this broker acknowledges nothing until it is resolved.
+        forked: Gauge,
         /// 1 while what the journal's server commits is on one machine only, as far as its settings say (`postgres`).
         unreplicated: Gauge,
     }

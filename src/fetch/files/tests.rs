@@ -8,7 +8,7 @@ use crate::records::{BatchBuilder, NewRecord};
 use crate::segment::{ObjectHeader, ObjectName, ObjectWriter};
 use crate::store::{Bucket, LocalBucket, Purpose};
 use crate::telemetry::Metrics;
-use crate::types::{Head, Incarnation, ObjectId, PartitionIndex, TimestampMs, TopicId};
+use crate::types::{Head, Incarnation, LeaderEpoch, ObjectId, PartitionIndex, TimestampMs, TopicId};
 use crate::world::World;
 
 /// A run of batches with these sizes (of the record's value), as an object in a directory.
@@ -72,6 +72,10 @@ fn joined(records: &Records) -> Vec<u8> {
     whole
 }
 
+fn target(offset: Offset, bytes_max: usize) -> Target {
+    Target { offset, bytes_max, epoch: LeaderEpoch(7) }
+}
+
 impl Stored {
     async fn by_file(&self, target: Target) -> (Result<bool, Broken>, Records) {
         let (name, run) = (self.name, self.run);
@@ -103,7 +107,7 @@ impl Stored {
 #[tokio::test]
 async fn large_batches_stay_in_their_file_and_small_ones_share_a_buffer() {
     let stored = stored(&[100_000, 100, 100, 100, 100_000, 40_000, 100]).await;
-    let (more, records) = stored.by_file(Target { offset: Offset(0), bytes_max: 1 << 20 }).await;
+    let (more, records) = stored.by_file(target(Offset(0), 1 << 20)).await;
     assert_eq!(more, Ok(true));
     let sizes: Vec<(bool, usize)> = records.chunks.iter().map(|p| (p.in_memory().is_some(), p.len())).collect();
     assert_eq!(sizes.iter().filter(|(memory, _)| !memory).count(), 3, "{sizes:?}");
@@ -115,7 +119,7 @@ async fn a_reader_that_comes_back_begins_where_it_ended() {
     let stored = stored(&[1000; 2000]).await;
     let mut offset = Offset(1500);
     for _ in 0..10 {
-        let target = Target { offset, bytes_max: 150_000 };
+        let target = target(offset, 150_000);
         stored.compare(target).await;
         offset = offset.plus(stored.by_memory(target).1.records);
     }
@@ -127,7 +131,7 @@ async fn a_reader_that_comes_back_begins_where_it_ended() {
 #[tokio::test]
 async fn a_file_that_is_not_what_state_says_is_noticed() {
     let mut stored = stored(&[1000, 1000, 100_000]).await;
-    let all = Target { offset: Offset(0), bytes_max: 1 << 20 };
+    let all = target(Offset(0), 1 << 20);
     stored.run.position = 0;
     assert_eq!(stored.by_file(all).await.0, Err(Broken::Contradiction));
     (stored.run.position, stored.run.bytes) = (64, 1500);
@@ -148,7 +152,7 @@ proptest! {
         runtime.block_on(async {
             let stored = stored(&values).await;
             for (offset, bytes_max) in reads {
-                stored.compare(Target { offset: Offset(990 + offset), bytes_max }).await;
+                stored.compare(target(Offset(990 + offset), bytes_max)).await;
             }
         });
     }

@@ -13,6 +13,7 @@ use super::failure::Failure;
 use super::news::News;
 use super::session::Session;
 use super::{OpenError, PostgresSettings, UnsafeServer, schema, tls};
+use crate::journal::{WitnessError, Witnesses};
 use crate::telemetry::Metrics;
 use crate::types::{Head, Position};
 use crate::world::{Instant, World};
@@ -22,6 +23,9 @@ use crate::world::{Instant, World};
 const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
+/// Entries that other brokers have seen, of which a server has to have each: the last ones.
+const COMPARED_MAX: usize = 16;
+
 pub(super) struct Connector {
     hosts: Vec<Target>,
     tls: MakeRustlsConnect,
@@ -29,6 +33,7 @@ pub(super) struct Connector {
     pub world: World,
     pub metrics: Arc<Metrics>,
     pub news: Arc<News>,
+    witnesses: Arc<dyn Witnesses>,
     /// A mutex and not an owner task: nothing blocks while it is held, and connecting is anybody's.
     known: Mutex<Known>,
 }
@@ -65,7 +70,12 @@ pub(super) enum Unfit {
 pub(super) struct Unconnected(pub Vec<(String, Unfit)>);
 
 impl Connector {
-    pub(super) fn new(settings: PostgresSettings, world: World, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
+    pub(super) fn new(
+        settings: PostgresSettings,
+        world: World,
+        metrics: Arc<Metrics>,
+        witnesses: Arc<dyn Witnesses>,
+    ) -> Result<Self, OpenError> {
         let address = address::parse(&settings.url, settings.password.as_deref(), settings.root_certificates.clone())?;
         let tls = tls::connector(address.verify, address.root_certificates.as_deref())?;
         for host in address.hosts.iter().filter(|host| host.is_remote && address.verify == address::Verify::Nothing) {
@@ -76,7 +86,8 @@ impl Connector {
             );
         }
         let known = Mutex::new(Known::default());
-        Ok(Self { hosts: address.hosts, tls, settings, world, metrics, news: Arc::new(News::new()), known })
+        let news = Arc::new(News::new());
+        Ok(Self { hosts: address.hosts, tls, settings, world, metrics, news, witnesses, known })
     }
 
     /// A session with a server that is fit. Waits first if attempts failed just before.
@@ -125,17 +136,17 @@ impl Connector {
         session.engine = engine;
         let wanted = checks::session_settings(engine, &self.settings.schema, &server);
         session.client.batch_execute(&wanted).await.map_err(unreachable)?;
-        if engine == Engine::Postgres {
-            self.recognise(&mut session).await?;
-        }
-        self.compare(&mut session).await?;
+        let recognised = if engine == Engine::Postgres { self.recognise(&mut session).await? } else { None };
+        let is_another = recognised.is_none() || self.known().server != recognised;
+        self.compare(&mut session, is_another).await?;
+        self.known().server = recognised;
         self.tell(target, engine, &server, &found);
         Ok(session)
     }
 
-    /// Refuses a server that was left behind by a fail-over, and notes one that took over. Not every service lets one ask;
-    /// then what [`Connector::compare`] finds has to do.
-    async fn recognise(&self, session: &mut Session) -> Result<(), Unfit> {
+    /// Refuses a server that was left behind by a fail-over, and tells of one that took over. Not every service lets one
+    /// ask; then what [`Connector::compare`] finds has to do.
+    async fn recognise(&self, session: &mut Session) -> Result<Option<Server>, Unfit> {
         let asked = session
             .client
             .query_one(
@@ -143,15 +154,14 @@ impl Connector {
                 &[],
             )
             .await;
-        let Ok(row) = asked else { return Ok(()) };
+        let Ok(row) = asked else { return Ok(None) };
         let (Ok(system), Ok(Ok(timeline))) =
             (row.try_get(0), row.try_get(1).map(|hex: String| u32::from_str_radix(&hex, 16)))
         else {
-            return Ok(());
+            return Ok(None);
         };
         let server = Server { system, timeline };
-        let mut known = self.known();
-        if let Some(old) = known.server.as_ref().filter(|old| **old != server) {
+        if let Some(old) = self.known().server.as_ref().filter(|old| **old != server) {
             if old.system == server.system && old.timeline > timeline {
                 let what = format!("it was left behind: it is on timeline {timeline}, and {} has begun", old.timeline);
                 return Err(Unfit::Unreachable(what));
@@ -161,16 +171,40 @@ impl Connector {
             self.news.renew();
         }
         session.generation = self.news.generation();
-        known.server = Some(server);
+        Ok(Some(server))
+    }
+
+    /// H2: refuses a server that lacks an entry which was there before, or one that some other broker has seen: this one may
+    /// lag. Nothing is compared before this process has read anything, since its start does that.
+    async fn compare(&self, session: &mut Session, is_another: bool) -> Result<(), Unfit> {
+        let own = self.known().witness;
+        if own.position == Position(0) {
+            return Ok(());
+        }
+        self.has(session, own).await?;
+        let mut seen = match self.witnesses.since(own.position).await {
+            Ok(seen) => seen,
+            Err(WitnessError::Forked(reason)) => return Err(Unfit::Forked { after: own, reason }),
+            // The same server as before has lost something only if somebody has put another disk below it.
+            Err(WitnessError::Unavailable(_)) if !is_another => Vec::new(),
+            Err(unavailable) => return Err(Unfit::Unreachable(unavailable.to_string())),
+        };
+        seen.sort_unstable_by(|a, b| b.cmp(a));
+        seen.dedup();
+        // Who has the last entry of a history has all of it.
+        for witness in seen.into_iter().take(COMPARED_MAX) {
+            let Err(lacks) = self.has(session, witness).await else { continue };
+            // A name that was damaged on its way is not there when asked for again.
+            let again = self.witnesses.since(witness.position).await;
+            if again.is_ok_and(|again| !again.contains(&witness)) {
+                continue;
+            }
+            return Err(lacks);
+        }
         Ok(())
     }
 
-    /// H2: refuses a server that lacks an entry which was there before.
-    async fn compare(&self, session: &mut Session) -> Result<(), Unfit> {
-        let witness = self.known().witness;
-        if witness.position == Position(0) {
-            return Ok(());
-        }
+    async fn has(&self, session: &mut Session, witness: Head) -> Result<(), Unfit> {
         let there = session.token_at(witness.position).await.map_err(|failure| match failure {
             Failure::NotSent(reason) | Failure::Undone(reason) | Failure::Open(reason) => Unfit::Unreachable(reason),
             Failure::Forked { after, reason } => Unfit::Forked { after, reason },

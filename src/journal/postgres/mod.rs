@@ -28,7 +28,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::rules::{self, Verdict};
-use super::{Appended, Journal, JournalError, PAYLOAD_BYTES_MAX, Proposal, Stored};
+use super::{Appended, Journal, JournalError, PAYLOAD_BYTES_MAX, Proposal, Stored, Witnesses};
 use crate::config::{Config, PostgresDurability};
 use crate::telemetry::Metrics;
 use crate::types::{Head, Position};
@@ -142,12 +142,18 @@ pub struct PostgresJournal {
 }
 
 impl PostgresJournal {
-    /// Opens the journal, or makes an empty one.
+    /// Opens the journal, or makes an empty one. A server that takes another one's place later is held against
+    /// `witnesses` before anything is taken from it.
     ///
     /// # Errors
     /// See [`OpenError`]; each says what to do.
-    pub async fn open(settings: PostgresSettings, world: World, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
-        let connector = Arc::new(Connector::new(settings, world.clone(), metrics)?);
+    pub async fn open(
+        settings: PostgresSettings,
+        world: World,
+        metrics: Arc<Metrics>,
+        witnesses: Arc<dyn Witnesses>,
+    ) -> Result<Self, OpenError> {
+        let connector = Arc::new(Connector::new(settings, world.clone(), metrics, witnesses)?);
         let mut session = connector.connect().await?;
         schema::migrate(&session.client, session.engine, &connector.settings.schema, &world).await?;
         check_last(&mut session, &connector.settings.schema).await?;
@@ -241,6 +247,13 @@ impl Journal for PostgresJournal {
     async fn trim(&self, below: Position) -> Result<(), JournalError> {
         self.reads.with(async |session| session.trim(below).await).await?;
         self.trimmed.notify_one();
+        Ok(())
+    }
+
+    async fn restart(&self, only: Stored) -> Result<(), JournalError> {
+        self.appends.with(async |session| session.restart(&only).await).await?;
+        self.connector.rely_on(Head { position: only.position, token: only.proposal.token });
+        self.connector.news.saw(only.position);
         Ok(())
     }
 }

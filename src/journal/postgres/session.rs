@@ -51,6 +51,11 @@ const SWEEP: &str = "WITH gone AS (
     )
     SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM kept)";
 
+/// In one transaction, in place of everything: the one entry.
+const ONLY_ENTRY: &str =
+    "INSERT INTO entries (position, incarnation, counter, token, checksum, payload) VALUES ($1, $2, $3, $4, $5, $6)";
+const ONLY_HEAD: &str = "UPDATE journal SET first = $1, position = $1, token = $2 WHERE id = 1";
+
 /// Rows that one read looks at; of entries that are small and many, a page holds no more than this.
 const PAGE_ROWS_MAX: i64 = 8192;
 
@@ -232,6 +237,21 @@ impl Session {
         let trim = self.statement(TRIM).await?;
         let below = i64::try_from(below.0).unwrap_or(i64::MAX);
         self.client.execute(&trim, &[&below]).await?;
+        self.no_doubt()
+    }
+
+    /// Puts one entry in the place of all. An error leaves a transaction that ends with the connection.
+    pub(super) async fn restart(&mut self, only: &Stored) -> Result<(), Failure> {
+        let Stored { position, proposal } = only;
+        let transaction = self.client.transaction().await?;
+        transaction.execute("SELECT 1 FROM journal WHERE id = 1 FOR UPDATE", &[]).await?;
+        transaction.batch_execute("DELETE FROM entries; DELETE FROM retired").await?;
+        let (at, token) = (signed(position.0), signed(proposal.token.0));
+        let (incarnation, counter) = (signed(proposal.incarnation.0), signed(proposal.counter));
+        let sum = i64::from(checksum(proposal));
+        transaction.execute(ONLY_ENTRY, &[&at, &incarnation, &counter, &token, &sum, &&proposal.payload[..]]).await?;
+        transaction.execute(ONLY_HEAD, &[&at, &token]).await?;
+        transaction.commit().await?;
         self.no_doubt()
     }
 

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::journal::Deadlined;
 use crate::journal::contract::{self, Harness, entry};
+use crate::journal::{Deadlined, WitnessError};
 use crate::types::TimestampMs;
 use server::Server;
 
@@ -27,9 +27,24 @@ fn settings(url: String, schema: &str) -> PostgresSettings {
     }
 }
 
+/// What was seen elsewhere.
+#[derive(Default)]
+struct Seen(Vec<Head>);
+
+#[async_trait]
+impl Witnesses for Seen {
+    async fn since(&self, position: Position) -> Result<Vec<Head>, WitnessError> {
+        Ok(self.0.iter().copied().filter(|head| head.position >= position).collect())
+    }
+}
+
 async fn open(settings: PostgresSettings) -> Result<PostgresJournal, OpenError> {
+    open_beside(settings, Seen::default()).await
+}
+
+async fn open_beside(settings: PostgresSettings, seen: Seen) -> Result<PostgresJournal, OpenError> {
     let metrics = Arc::new(Metrics::new(TimestampMs(0)));
-    PostgresJournal::open(settings, World::real().unwrap(), metrics).await
+    PostgresJournal::open(settings, World::real().unwrap(), metrics, Arc::new(seen)).await
 }
 
 /// A handle as a broker has it: each call has a time limit.

@@ -150,6 +150,12 @@ impl Journal for SqliteJournal {
         self.send(Job::Trim { below, reply }).await?;
         answer.await.unwrap_or_else(|_| Err(JournalError::Unknown("the journal's writer has ended".into())))
     }
+
+    async fn restart(&self, only: Stored) -> Result<(), JournalError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Restart { only, reply }).await?;
+        answer.await.unwrap_or_else(|_| Err(JournalError::Unknown("the journal's writer has ended".into())))
+    }
 }
 
 impl Drop for SqliteJournal {

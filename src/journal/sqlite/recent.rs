@@ -47,6 +47,12 @@ impl Recent {
         self.head.send_replace(head);
     }
 
+    /// Shows `only` in place of everything.
+    pub(super) fn restart(&self, only: Stored) {
+        *self.tail() = Tail { first: only.position, entries: VecDeque::new(), bytes: 0 };
+        self.publish(vec![only]);
+    }
+
     pub(super) fn set_first(&self, first: Position) {
         self.tail().first = first;
     }

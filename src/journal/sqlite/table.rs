@@ -143,6 +143,11 @@ pub(super) fn next_to_delete(db: &Connection, first: Position, rows: u32, bytes:
     Ok(last)
 }
 
+/// Deletes every entry, and what is remembered of deleted ones.
+pub(super) fn forget_all(db: &Connection) -> Result<()> {
+    db.execute_batch("DELETE FROM entries; DELETE FROM retired;")
+}
+
 /// Deletes the entries up to `last`, and remembers the newest of each incarnation among them.
 pub(super) fn delete_up_to(db: &Connection, last: Position) -> Result<()> {
     // In ascending order, so that an incarnation's newest comes last and stays.

@@ -34,6 +34,10 @@ pub(super) enum Job {
         below: Position,
         reply: oneshot::Sender<Result<(), JournalError>>,
     },
+    Restart {
+        only: Stored,
+        reply: oneshot::Sender<Result<(), JournalError>>,
+    },
     /// Changes a setting of the connection in a test.
     #[cfg(test)]
     Touch(Box<dyn FnOnce(&Connection) + Send>),
@@ -113,6 +117,7 @@ impl Writer {
         self.append(appends);
         match other {
             Some(Job::Trim { below, reply }) => drop(reply.send(self.trim(below))),
+            Some(Job::Restart { only, reply }) => drop(reply.send(self.restart(only))),
             #[cfg(test)]
             Some(Job::Touch(touch)) => touch(&self.db),
             Some(Job::Append(_)) | None => {}
@@ -164,6 +169,20 @@ impl Writer {
         self.first = first;
         self.deleting = true;
         self.recent.set_first(first);
+        Ok(())
+    }
+
+    fn restart(&mut self, only: Stored) -> Result<(), JournalError> {
+        let before_commit = |e: rusqlite::Error| failure::before_commit(&e);
+        let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(before_commit)?;
+        table::forget_all(&transaction).map_err(before_commit)?;
+        table::insert(&transaction, only.position, &only.proposal).map_err(before_commit)?;
+        table::set_first(&transaction, only.position).map_err(before_commit)?;
+        transaction.commit().map_err(|e| failure::at_commit(&e))?;
+        self.pages_at_most = i64::MAX;
+        self.first = only.position;
+        self.head = Head { position: only.position, token: only.proposal.token };
+        self.recent.restart(only);
         Ok(())
     }
 

@@ -95,8 +95,11 @@ async fn h2_a_fork_stops_the_broker() {
     let fatal = broker.owner.await.unwrap().unwrap_err();
     assert!(matches!(&fatal, Fatal::Journal(JournalError::Forked { .. })), "{fatal}");
     assert_eq!(broker.replica.propose(ids(5)).await, Err(ProposeError::Stopped));
+    assert!(matches!(start(site.parts(2)).await.err(), Some(StartError::ForkFound { .. })));
+    // Where the journal goes on nevertheless:
+    mend(&site.journal, &site.bucket, &site.world, Choice::Journal).await.unwrap();
     site.start(2).await.replica.propose(ids(5)).await.unwrap();
-    assert!(broker.replica.barrier().await.is_err(), "and answers nothing that could be wrong");
+    assert!(broker.replica.barrier().await.is_err(), "it answers nothing that could be wrong");
 }
 
 #[tokio::test(start_paused = true)]

@@ -69,7 +69,7 @@ async fn a_restart_gives_the_state_of_a_whole_replay() {
 }
 
 fn snapshots_position(key: &str) -> Position {
-    crate::metadata::snapshots::parse_key(key).unwrap().position
+    crate::metadata::witness::moment(SNAPSHOT_PREFIX, key).unwrap().position
 }
 
 #[tokio::test(start_paused = true)]

@@ -231,7 +231,7 @@ async fn h11_leader_epochs_are_served_up_to_the_newest() {
     let epoch = told.topics[0].partitions[0].leader_epoch;
     assert!(epoch > 0);
     use offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
-    let newest = crate::cluster::epochs(&a.replica.state()).1.0;
+    let newest = crate::state::epochs(&a.replica.state()).1.0;
     for (asked, current, expected) in [
         (0, -1, (0, 0, 1)),
         (0, epoch, (0, 0, 1)),

@@ -17,6 +17,7 @@ use offsets_topic::OffsetsLog;
 use super::broker::Broker;
 use super::command::{Command, CommandKind};
 use super::entry::Entry;
+use super::forks::Forks;
 use super::group::{Group, GroupName};
 use super::outcome::Outcome;
 use super::producer::{Moment, ProducerState};
@@ -36,6 +37,7 @@ pub struct State {
     pub(super) feature_level: u32,
     /// Rises only when a forked history is resolved (H11).
     pub(super) generation: u16,
+    pub(super) forks: Forks,
     pub(super) cluster_id: Option<Arc<str>>,
     pub(super) settings: Settings,
     /// Objects whose writer had applied less than this when it named them are refused (H4).
@@ -78,6 +80,7 @@ impl Default for State {
             outcomes: 0,
             feature_level: 1,
             generation: 0,
+            forks: Forks::default(),
             cluster_id: None,
             settings: Settings::default(),
             orphan_horizon: Position(0),

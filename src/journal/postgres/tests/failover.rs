@@ -74,6 +74,34 @@ async fn a_promoted_standby_that_lagged_is_a_fork() {
     panic!("{last:?}");
 }
 
+/// H2: the broker itself lags as much as the standby did. It may not go on there, since others had seen more.
+#[tokio::test]
+#[ignore = "starts PostgreSQL servers"]
+async fn a_broker_that_lagged_too_is_told_by_what_others_have_seen() {
+    let mut primary = Server::new().await;
+    let mut standby = primary.standby().await;
+    let urls = server::url(&[primary.port(), standby.port()]);
+    let journal = deadlined(urls.clone(), Duration::from_secs(3)).await;
+    let head = fill(&journal, 1..=10, Head::default()).await;
+    caught_up(&primary).await;
+    // The last of these is what other brokers will have seen; its token is known already.
+    let seen = head_of(&Appended { position: Position(12), missed: Vec::new() }, &entry(1, 12, b"x"));
+    let lagging = open_beside(settings(urls, "strandline"), Seen(vec![seen])).await.unwrap();
+    assert_eq!(lagging.read(Position(1)).await.unwrap().len(), 10);
+    standby.stop();
+    assert_eq!(fill(&journal, 11..=12, head).await, seen);
+    primary.kill9();
+    standby.start().await;
+    standby.promote();
+    let forked = loop {
+        match lagging.append(entry(2, 1, b"x"), head).await {
+            Err(JournalError::Unknown(_) | JournalError::NotDone(_)) => {}
+            other => break other,
+        }
+    };
+    assert!(matches!(&forked, Err(JournalError::Forked { after, .. }) if *after == seen), "{forked:?}");
+}
+
 #[tokio::test]
 #[ignore = "starts PostgreSQL servers"]
 async fn an_entry_that_only_another_broker_had_seen_is_guarded_by_after() {

@@ -1,0 +1,311 @@
+//! What there is to go on from after a fork, and the operator's choice among it (H2). A history that goes on from another
+//! State than the journal's last is a new generation (H11): it begins behind everything that was ever seen of the old
+//! ones, with a snapshot of the chosen State and a journal whose one entry is that moment. So nothing of the lost entries
+//! in the bucket can be taken for a part of it, and whoever held on to them is refused.
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::fmt;
+use tracing::info;
+
+use super::fork::{FORK_PREFIX, STATE_PREFIX};
+use super::owner::{Fatal, OutcomeHashes, fold, new_incarnation};
+use super::salvage::{Salvaged, salvage};
+use super::snapshots::SNAPSHOT_PREFIX;
+use super::witness::{key, list_since, moment, seen_since};
+use crate::journal::{Journal, JournalError, Proposal, Stored};
+use crate::state::State;
+use crate::store::marker::{MarkerError, peek};
+use crate::store::{Bucket, CreateOutcome, Purpose, StoreError};
+use crate::types::{Head, Incarnation, Position, Token};
+use crate::world::World;
+
+/// Entries before the journal's last that are held against what the bucket has.
+const COMPARED: u64 = 1000;
+
+/// What to go on from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// The journal as it is. What brokers had seen beyond it is given up.
+    Journal,
+    /// The furthest State in the bucket: a snapshot, or what a broker left when it stopped.
+    Bucket,
+}
+
+/// Why a fork can't be looked at or resolved. Nothing was changed, unless it says so.
+#[derive(Debug, thiserror::Error)]
+pub enum MendError {
+    #[error("the bucket does not answer: {0}")]
+    Bucket(#[from] StoreError),
+    #[error(transparent)]
+    Marker(#[from] MarkerError),
+    #[error("the journal can't be read: {0}")]
+    Journal(#[from] JournalError),
+    #[error("the journal can't be read: {0}")]
+    Entry(#[from] Fatal),
+    #[error("the bucket belongs to no cluster yet: there is nothing to go on from")]
+    Unclaimed,
+    #[error("the journal is of cluster {journal}, and the bucket of cluster {bucket}: it is the wrong one")]
+    OtherCluster { journal: String, bucket: String },
+    #[error("no State can be had from the {0}")]
+    NoState(&'static str),
+    #[error("snapshot {key} does not read back as it was written; the journal is as before")]
+    Unwritten { key: String },
+    #[error("the journal was not begun anew, it may be as before ({0}): run the same command again when it answers")]
+    NotBegun(JournalError),
+}
+
+/// A State that the bucket has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    pub at: Head,
+    pub key: String,
+    pub in_journal: Presence,
+}
+
+/// Whether the journal's history has an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    Has,
+    Lacks,
+    /// It was trimmed, so it can't be told from one of another history.
+    Trimmed,
+}
+
+/// What is known of a history.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    pub cluster_id: String,
+    /// The journal's last entry.
+    pub journal: Head,
+    /// What brokers found, in their words.
+    pub marks: Vec<String>,
+    /// What the bucket has seen and the journal lacks, by key.
+    pub lost: Vec<(Head, String)>,
+    /// The States in the bucket, oldest first.
+    pub kept: Vec<Kept>,
+    /// The last position that anybody has seen.
+    last: Position,
+}
+
+/// What was done.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Mended {
+    /// The journal has everything that was ever seen: only the marks were removed.
+    NothingLost { marks: usize },
+    /// A new generation of the history.
+    Begun {
+        generation: u16,
+        at: Head,
+        /// The last entry whose effects are in the State that it began with.
+        from: Head,
+        /// Entries that were seen beyond it, at most. Of what was acknowledged in them the records are in `salvaged`; the
+        /// rest is gone.
+        lost_entries: u64,
+        salvaged: Salvaged,
+    },
+}
+
+/// Looks at everything, changes nothing.
+///
+/// # Errors
+/// See [`MendError`].
+pub async fn survey(journal: &dyn Journal, bucket: &dyn Bucket) -> Result<Survey, MendError> {
+    let cluster_id = peek(bucket).await?.ok_or(MendError::Unclaimed)?;
+    let head = journal.head().await?;
+    let mut tokens = Tokens { journal, known: BTreeMap::from([(head.position, Some(head.token))]), head };
+    let mut lost = Vec::new();
+    let compared = Position(head.position.0.saturating_sub(COMPARED));
+    let seen = seen_since(bucket, compared).await?;
+    let last = seen.iter().map(|(seen, _)| seen.position).fold(head.position, Position::max);
+    for (moment, key) in seen {
+        // A mark of somebody who had nothing names no entry.
+        if moment.position > Position(0) && tokens.presence(moment).await? == Presence::Lacks {
+            lost.push((moment, key));
+        }
+    }
+    let mut kept = Vec::new();
+    for prefix in [SNAPSHOT_PREFIX, STATE_PREFIX] {
+        for listed in list_since(bucket, prefix, Position(0)).await? {
+            let Some(at) = moment(prefix, &listed.key) else { continue };
+            kept.push(Kept { at, key: listed.key, in_journal: tokens.presence(at).await? });
+        }
+    }
+    kept.sort_by_key(|kept| kept.at);
+    let mut marks = Vec::new();
+    for mark in list_since(bucket, FORK_PREFIX, Position(0)).await? {
+        if !mark.key.starts_with(STATE_PREFIX) {
+            let words = bucket.read(&mark.key, None, Purpose::Control).await?;
+            marks.push(String::from_utf8_lossy(&words).trim().to_owned());
+        }
+    }
+    Ok(Survey { cluster_id, journal: head, marks, lost, kept, last })
+}
+
+/// Resolves a fork: no broker may run. May be repeated after any error.
+///
+/// # Errors
+/// See [`MendError`].
+pub async fn mend(
+    journal: &dyn Journal,
+    bucket: &dyn Bucket,
+    world: &World,
+    choice: Choice,
+) -> Result<Mended, MendError> {
+    let survey = survey(journal, bucket).await?;
+    if survey.lost.is_empty() {
+        return Ok(Mended::NothingLost { marks: remove_marks(bucket).await? });
+    }
+    let base = match choice {
+        Choice::Journal => of_journal(journal, bucket, &survey).await?.ok_or(MendError::NoState("journal"))?,
+        Choice::Bucket => of_bucket(bucket, &survey).await?.ok_or(MendError::NoState("bucket"))?,
+    };
+    if let Some(other) = base.cluster_id().filter(|id| ***id != *survey.cluster_id) {
+        return Err(MendError::OtherCluster { journal: other.to_string(), bucket: survey.cluster_id });
+    }
+    let at = Head { position: survey.last.next(), token: Token(world.random_u64()) };
+    let mut begun = base.begin_generation(at);
+    let salvaged = salvage(bucket, world, &mut begun, base.head().position).await?;
+    let at = begun.head();
+    write(bucket, world, &begun).await?;
+    let (incarnation, token) = (Incarnation(new_incarnation(world)), at.token);
+    let proposal = Proposal { incarnation, counter: 1, token, payload: Bytes::new() };
+    journal.restart(Stored { position: at.position, proposal }).await.map_err(MendError::NotBegun)?;
+    info!(position = at.position.0, generation = begun.generation(), "the journal begins anew");
+    remove_marks(bucket).await?;
+    Ok(Mended::Begun {
+        generation: begun.generation(),
+        at,
+        from: base.head(),
+        lost_entries: survey.last.0.saturating_sub(base.head().position.0),
+        salvaged,
+    })
+}
+
+/// Tokens of the journal's entries, read once each.
+struct Tokens<'a> {
+    journal: &'a dyn Journal,
+    head: Head,
+    known: BTreeMap<Position, Option<Token>>,
+}
+
+impl Tokens<'_> {
+    async fn presence(&mut self, entry: Head) -> Result<Presence, JournalError> {
+        if entry.position > self.head.position {
+            return Ok(Presence::Lacks);
+        }
+        let token = match self.known.get(&entry.position) {
+            Some(token) => *token,
+            None => match self.journal.read(entry.position).await {
+                Ok(page) => {
+                    self.known.extend(page.iter().map(|stored| (stored.position, Some(stored.proposal.token))));
+                    page.first().map(|stored| stored.proposal.token)
+                }
+                Err(JournalError::Trimmed { .. }) => None,
+                Err(error) => return Err(error),
+            },
+        };
+        self.known.insert(entry.position, token);
+        Ok(match token {
+            None => Presence::Trimmed,
+            Some(token) if token == entry.token => Presence::Has,
+            Some(_) => Presence::Lacks,
+        })
+    }
+}
+
+/// The journal's last State.
+async fn of_journal(journal: &dyn Journal, bucket: &dyn Bucket, survey: &Survey) -> Result<Option<State>, MendError> {
+    let mut state = None;
+    for kept in survey.kept.iter().rev().filter(|kept| kept.in_journal == Presence::Has) {
+        state = read_state(bucket, kept).await?;
+        if state.is_some() {
+            break;
+        }
+    }
+    let mut state = match (state, journal.read(Position(1)).await) {
+        (Some(state), _) => state,
+        (None, Ok(_)) => State::default(),
+        (None, Err(JournalError::Trimmed { .. })) => return Ok(None),
+        (None, Err(error)) => return Err(error.into()),
+    };
+    let mut hashes = OutcomeHashes::default();
+    loop {
+        let page = journal.read(state.head().position.next()).await?;
+        if page.is_empty() {
+            return Ok(state.cluster_id().is_some().then_some(state));
+        }
+        for stored in page {
+            fold(&mut state, &mut hashes, stored)?;
+        }
+    }
+}
+
+/// The furthest State in the bucket that is whole.
+async fn of_bucket(bucket: &dyn Bucket, survey: &Survey) -> Result<Option<State>, MendError> {
+    for kept in survey.kept.iter().rev() {
+        if let Some(state) = read_state(bucket, kept).await? {
+            return Ok(Some(state));
+        }
+    }
+    Ok(None)
+}
+
+async fn read_state(bucket: &dyn Bucket, kept: &Kept) -> Result<Option<State>, MendError> {
+    let bytes = match bucket.read(&kept.key, None, Purpose::Snapshot).await {
+        Ok(bytes) => bytes,
+        Err(StoreError::NotFound { .. } | StoreError::Damaged { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(State::decode_snapshot(&bytes).ok().filter(|(header, _)| header.at == kept.at).map(|(_, state)| state))
+}
+
+async fn write(bucket: &dyn Bucket, world: &World, state: &State) -> Result<(), MendError> {
+    let (header, bytes) = state.encode_snapshot();
+    let key = key(SNAPSHOT_PREFIX, header.at, world.random_u64());
+    let written = bucket.create(&key, vec![bytes], Purpose::Snapshot).await?;
+    let read = bucket.read(&key, None, Purpose::Snapshot).await?;
+    let same = State::decode_snapshot(&read).is_ok_and(|(read, _)| read == header);
+    if written == CreateOutcome::Created && same { Ok(()) } else { Err(MendError::Unwritten { key }) }
+}
+
+/// Removes every mark; how many there were.
+async fn remove_marks(bucket: &dyn Bucket) -> Result<usize, StoreError> {
+    let marks = list_since(bucket, FORK_PREFIX, Position(0)).await?;
+    for mark in &marks {
+        bucket.delete(&mark.key, Purpose::Control).await?;
+    }
+    Ok(marks.len())
+}
+
+impl fmt::Display for Survey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "cluster            {}", self.cluster_id)?;
+        writeln!(f, "journal's last     {}", self.journal.position)?;
+        writeln!(f, "last that was seen {}", self.last)?;
+        for mark in &self.marks {
+            writeln!(f, "mark               {mark}")?;
+        }
+        for kept in &self.kept {
+            let whose = match kept.in_journal {
+                Presence::Has => "in the journal's history",
+                Presence::Lacks => "NOT in the journal's history",
+                Presence::Trimmed => "older than the journal's first entry",
+            };
+            writeln!(f, "State at {:<9} {whose}: {}", kept.at.position, kept.key)?;
+        }
+        if self.lost.is_empty() {
+            return writeln!(f, "\nThe journal has everything that was seen of its history.");
+        }
+        writeln!(f, "\nThe journal lacks what was seen at these positions:")?;
+        for (at, key) in self.lost.iter().take(SHOWN_MAX) {
+            writeln!(f, "  {:<9} {key}", at.position)?;
+        }
+        match self.lost.len().saturating_sub(SHOWN_MAX) {
+            0 => Ok(()),
+            more => writeln!(f, "  and {more} more"),
+        }
+    }
+}
+
+/// Rows of what was lost that a person is shown.
+const SHOWN_MAX: usize = 20;
