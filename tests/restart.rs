@@ -92,6 +92,7 @@ async fn broker(site: &Path, snapshots: bool) -> Started {
         broker: BrokerId(1),
         settings: SETTINGS,
         snapshots: SnapshotPolicy { entries, bytes: u64::MAX, age_ms: i64::MAX, kept_ms: i64::MAX },
+        witness_interval: None,
         append_deadline: Duration::from_secs(10),
     };
     start(parts).await.unwrap()

@@ -32,6 +32,24 @@ impl MemoryJournal {
         Self { log: Arc::new(Mutex::new(log)), moved: Arc::default() }
     }
 
+    /// Forgets the last `count` entries, as a store does that fails over to a replica which had lagged; at least one is
+    /// left.
+    pub fn lose(&self, count: usize) {
+        let mut log = self.log();
+        for _ in 0..count.min(log.entries.len().saturating_sub(1)) {
+            if let Some(lost) = log.entries.pop_back() {
+                log.bytes = log.bytes.saturating_sub(weight(&lost.proposal));
+            }
+        }
+        log.newest = BTreeMap::new();
+        let log = &mut *log;
+        for Stored { position, proposal } in &log.entries {
+            let known = Known { counter: proposal.counter, position: *position, token: proposal.token };
+            log.newest.insert(proposal.incarnation, known);
+        }
+        self.moved.notify_waiters();
+    }
+
     fn log(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }

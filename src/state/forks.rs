@@ -93,9 +93,8 @@ mod tests {
 
     #[test]
     fn a_new_generation_outlives_a_snapshot() {
-        let mut state = State::default();
-        state.forks = Forks([fork(0, &[(1, 10)])].into());
-        state.generation = 1;
+        let forks = Forks([fork(0, &[(1, 10)])].into());
+        let state = State { forks, generation: 1, ..State::default() };
         let at = Head { position: Position(77), token: Token(5) };
         let begun = state.begin_generation(at);
         assert_eq!((begun.head(), begun.generation(), begun.forks().0.len()), (at, 2, 2));

@@ -74,6 +74,12 @@ impl Host {
         parked.into_iter().for_each(Waker::wake);
     }
 
+    /// Whether its tasks stand still.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.inner().paused
+    }
+
     /// Sets its wall clock this far from the true time, in ms.
     pub fn set_wall_offset_ms(&self, offset_ms: i64) {
         self.inner().wall_offset_ms = offset_ms;

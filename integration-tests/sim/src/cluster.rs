@@ -1,17 +1,17 @@
 //! The brokers of one run, and the journal and bucket that they share. Each broker has a keeper that starts it again
 //! when it has died, as a supervisor does.
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use strandline::api::Context;
 use strandline::config::{Config, Entrance, HostPort};
-use strandline::journal::{JournalError, MemoryJournal};
-use strandline::metadata::{Fatal, Replica};
+use strandline::journal::{Journal, JournalError, MemoryJournal, Witnesses};
+use strandline::metadata::{BucketWitnesses, Choice, Fatal, Mended, Replica, mend};
 use strandline::server::{self, Broker, assemble};
 use strandline::store::object::ObjectBucket;
 use strandline::telemetry::Metrics;
-use strandline::types::TimestampMs;
+use strandline::types::{Head, Position, TimestampMs};
 use strandline::world::{Host, Instant, Pace, World};
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -38,6 +38,10 @@ struct Inner {
     troubles: Mutex<Vec<String>>,
     /// Nothing is down any more on purpose.
     healed: (AtomicBool, Notify),
+    /// How often the journal has lost entries, whether that was not resolved yet, and who tells that it was.
+    losses: Arc<AtomicU64>,
+    forked: AtomicBool,
+    resolved: Notify,
 }
 
 /// What the others know of a broker's keeper.
@@ -68,6 +72,15 @@ pub enum Order {
     Replace { after: Duration },
 }
 
+/// Entries that a journal loses at most.
+const LOST_MAX: u64 = 60;
+
+/// How often it is looked whether a fork can begin.
+const FORK_LOOKS: u32 = 100;
+
+/// How long brokers may take to notice that the journal lost entries: partitions end, and nobody stands still for longer.
+const FORK_PATIENCE: Duration = Duration::from_secs(150);
+
 /// How long an orderly stop may take.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -97,6 +110,9 @@ impl Cluster {
             brokers,
             troubles: Mutex::default(),
             healed: (AtomicBool::new(false), Notify::new()),
+            losses: Arc::default(),
+            forked: AtomicBool::new(false),
+            resolved: Notify::new(),
         }));
         for (id, orders) in orders {
             world.spawn("keeper", cluster.clone().keep(id, orders));
@@ -117,6 +133,10 @@ impl Cluster {
 
     /// Tells a broker's keeper what to do, unless it has much to do already.
     pub fn order(&self, id: i32, order: Order) {
+        // What a broker knows has to get into the bucket: this is no run in which a journal and a broker are lost at once.
+        if self.is_forked() {
+            return;
+        }
         if let Some(keeper) = self.0.brokers.get(&id) {
             // A keeper that has no room is in the middle of the same.
             let _ = keeper.orders.try_send(order);
@@ -159,6 +179,9 @@ impl Cluster {
         let (healed, told) = &self.0.healed;
         healed.store(true, Ordering::Relaxed);
         told.notify_waiters();
+        while self.is_forked() {
+            self.0.world.sleep(Duration::from_millis(100)).await;
+        }
         for id in self.ids() {
             if let Some(host) = self.host(id) {
                 host.resume();
@@ -185,6 +208,80 @@ impl Cluster {
         if !healed.load(Ordering::Relaxed) {
             self.0.world.timeout(time, told).await;
         }
+    }
+
+    /// Whether the journal has lost entries, and nobody has decided how to go on.
+    #[must_use]
+    pub fn is_forked(&self) -> bool {
+        self.0.forked.load(Ordering::Relaxed)
+    }
+
+    /// Makes the journal lose its last entries, among them one that somebody has left word of; waits until every broker has
+    /// noticed, and resolves it as an operator does. It waits for a moment at which all brokers run, since what nobody
+    /// knows any more is lost; nothing if none comes.
+    pub async fn fork(&self) {
+        let Inner { world, journal, faults, losses, forked, resolved, .. } = &*self.0;
+        let bucket = self.operators_bucket();
+        let (mut seen, mut head);
+        let mut looks = 0;
+        loop {
+            let oldest = Position(journal.head().await.map_or(0, |head| head.position.0).saturating_sub(LOST_MAX));
+            let since = BucketWitnesses(bucket.clone()).since(oldest).await.unwrap_or_default();
+            seen = since.into_iter().map(|seen| seen.position.0).filter(|at| *at > oldest.0).collect::<Vec<_>>();
+            head = journal.head().await.unwrap_or_default();
+            if !seen.is_empty() && self.all_run_and_one_knows(head) {
+                break;
+            }
+            looks += 1;
+            if looks == FORK_LOOKS || self.is_forked() {
+                return;
+            }
+            world.sleep(Duration::from_millis(100)).await;
+        }
+        tracing::debug!(%head.position, ?seen, "the journal loses entries");
+        faults.fired(Fault::Fork);
+        seen.sort_unstable();
+        let first_lost = seen[world.random_below(seen.len() as u64) as usize];
+        forked.store(true, Ordering::Relaxed);
+        losses.fetch_add(1, Ordering::Relaxed);
+        journal.lose(usize::try_from(head.position.0 + 1 - first_lost).unwrap_or(0));
+        let noticed = async {
+            while !self.replicas().is_empty() {
+                world.sleep(Duration::from_millis(50)).await;
+            }
+        };
+        if world.timeout(FORK_PATIENCE, noticed).await.is_none() {
+            let on: Vec<i32> = self.replicas().into_iter().map(|(id, _)| id).collect();
+            self.trouble(format!("brokers {on:?} went on with a journal that had lost entries"));
+        }
+        match mend(journal, &*bucket, world, Choice::Bucket).await {
+            Ok(Mended::Begun { lost_entries: 0, .. }) => {}
+            other => self.trouble(format!("the fork was not resolved with everything: {other:?}")),
+        }
+        forked.store(false, Ordering::Relaxed);
+        resolved.notify_waiters();
+    }
+
+    fn all_run_and_one_knows(&self, head: Head) -> bool {
+        let runs = |id: i32| self.host(id).is_some_and(|host| !host.is_paused());
+        let replicas = self.replicas();
+        let all = replicas.len() == self.0.brokers.len() && replicas.iter().all(|(id, _)| runs(*id));
+        all && replicas.iter().any(|(_, replica)| replica.applied() == head)
+    }
+
+    /// The bucket as somebody has it whom no fault befalls.
+    fn operators_bucket(&self) -> Arc<ObjectBucket> {
+        let Inner { world, network, objects, .. } = &*self.0;
+        let faults = self.0.faults.none();
+        let access = bucket::Access {
+            objects: objects.clone(),
+            world: world.clone(),
+            faults,
+            network: network.clone(),
+            broker: 0,
+            delay_ms: 1,
+        };
+        Arc::new(ObjectBucket::s3_over(access, world.clone()).expect("its settings are the simulation's own"))
     }
 
     /// What brokers did that none should do.
@@ -230,6 +327,10 @@ impl Cluster {
                         // It lagged further behind than the journal is kept, and begins again from a snapshot.
                         Ok(Err(Fatal::Journal(JournalError::Trimmed { .. }))) => {}
                         Ok(Err(Fatal::Replaced { .. })) if life.contested => {}
+                        Ok(Err(fatal)) if fatal.is_fork() && self.is_forked() => {
+                            self.bury(id, &life, false);
+                            return self.0.resolved.notified().await;
+                        }
                         Ok(Err(fatal)) => self.trouble(format!("broker {id} stopped itself: {fatal}")),
                         Ok(Ok(())) | Err(_) => {}
                     }
@@ -241,6 +342,8 @@ impl Cluster {
             };
             tracing::debug!(id, ?order, "order");
             match order {
+                // It was given before.
+                Some(_) if self.is_forked() => {}
                 None => return std::future::pending().await,
                 Some(Order::Kill { dark, down }) => {
                     self.bury(id, &life, dark);
@@ -267,6 +370,7 @@ impl Cluster {
                         let noticed = cluster.0.world.timeout(ZOMBIE_TIME, zombie.owner).await;
                         if let Some(Ok(Err(fatal))) = noticed
                             && !matches!(fatal, Fatal::Replaced { .. } | Fatal::Journal(JournalError::Trimmed { .. }))
+                            && !(fatal.is_fork() && cluster.0.losses.load(Ordering::Relaxed) > 0)
                         {
                             cluster.trouble(format!("broker {id}, which was replaced, stopped itself: {fatal}"));
                         }
@@ -325,7 +429,14 @@ impl Cluster {
             broker: id,
             delay_ms: plan.bucket_delay_ms,
         };
+        let seen_by_others = bucket.clone();
+        let seen_by_others = ObjectBucket::s3_over(seen_by_others, inside.clone()).ok()?;
+        let losses = self.0.losses.clone();
+        let line =
+            journal::Line::new(losses.load(Ordering::Relaxed), Arc::new(BucketWitnesses(Arc::new(seen_by_others))));
         let journal = journal::Access {
+            losses,
+            line: Arc::new(line),
             journal: journal.clone(),
             world: world.clone(),
             faults: faults.clone(),

@@ -89,6 +89,8 @@ faults! {
     Pause = "pause",
     /// A broker stands still, another takes its place, and it goes on.
     Replaced = "replaced while paused",
+    /// The journal's store loses its last entries.
+    Fork = "fork",
     ClockSkew = "clock skew",
     ClockJump = "clock jump",
 }
@@ -117,6 +119,12 @@ impl Faults {
     #[must_use]
     pub fn new(world: World, recorder: Recorder) -> Self {
         Self(Arc::new(Inner { world, recorder, state: Mutex::default() }))
+    }
+
+    /// The faults of somebody whom none befalls.
+    #[must_use]
+    pub fn none(&self) -> Self {
+        Self::new(self.0.world.clone(), self.0.recorder.clone())
     }
 
     /// From now on each opportunity for `fault` is taken with a chance of `rate` in 10,000.

@@ -42,9 +42,13 @@ impl Nemesis {
         let ids = self.cluster.ids();
         let id = ids[self.world.random_below(ids.len() as u64) as usize];
         let time = self.duration();
+        tracing::debug!(id, ?event, ?time, "strike");
         self.network.note("event", event.name(), &[]);
-        self.faults.fired(event);
+        if event != Fault::Fork {
+            self.faults.fired(event);
+        }
         match event {
+            Fault::Fork => self.fork(),
             Fault::Crash => self.cluster.order(id, Order::Kill { dark: false, down: time }),
             Fault::PowerLoss => self.cluster.order(id, Order::Kill { dark: true, down: time }),
             Fault::Stop => self.cluster.order(id, Order::Stop { down: time }),
@@ -70,8 +74,14 @@ impl Nemesis {
         Duration::from_millis(50 + self.world.random_below(most))
     }
 
+    fn fork(&self) {
+        let cluster = self.cluster.clone();
+        self.world.spawn("fork", async move { cluster.fork().await });
+    }
+
     fn pause(&self, id: i32, time: Duration) {
-        let Some(host) = self.cluster.host(id) else { return };
+        // What brokers know has to get into the bucket.
+        let Some(host) = self.cluster.host(id).filter(|_| !self.cluster.is_forked()) else { return };
         host.pause();
         let world = self.world.clone();
         self.world.spawn("pause", async move {

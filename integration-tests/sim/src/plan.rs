@@ -128,7 +128,7 @@ impl Plan {
         if draw(3) == 0 {
             events.push(Fault::ClockSkew);
         }
-        Self {
+        let mut plan = Self {
             brokers: pick(&[1, 2, 2, 3, 3]) as i32,
             length: Duration::from_secs(62 + draw(20)),
             network_delay_ms: pick(&[1, 2, 10, 40]),
@@ -142,7 +142,12 @@ impl Plan {
                 _ => pick(&[4_000, 8_000, 14_000]),
             }),
             yaml: yaml(&pick, &draw, storm),
+        };
+        if draw(6) == 0 {
+            plan.events.push(Fault::Fork);
+            plan.yaml = plan.yaml.replace("cluster:\n", "cluster:\n  witness_interval_ms: 500\n");
         }
+        plan
     }
 
     /// A plan in which nothing goes wrong.

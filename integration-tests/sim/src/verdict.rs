@@ -38,7 +38,10 @@ impl Verdict {
         // A broker that is cut off from the journal serves what it knows for as long as that lasts. Who has read all of it
         // is sent away, unless the broker is the only one as far as it knows.
         let end_lag_us = if replaced || ran.alone { LAG_US } else { STALENESS_US };
-        let options = Options { final_reads: true, poll_lag_us: LAG_US, end_lag_us, own_lag_us, ..Options::default() };
+        // Each fork begins a generation of the history, which has epochs of its own.
+        let one_epoch = !ran.faults.contains_key(&Fault::Fork);
+        let lags = Options { poll_lag_us: LAG_US, end_lag_us, own_lag_us, ..Options::default() };
+        let options = Options { final_reads: true, one_epoch, ..lags };
         let report = check_with(&ran.history, ran.inventory.as_ref(), &options);
         let processes: BTreeSet<u32> = ran.history.operations.iter().map(|operation| operation.process).collect();
         let mut troubles = ran.troubles;
