@@ -168,7 +168,7 @@ section! {
         fencing_timeout_ms: u64 = 15_000, { min: 500, max: 3_600_000, metric: "strandline_cluster_fenced_brokers" };
         /// How often a broker leaves word of the journal's history in the bucket, where the loss of the journal's store does not
         /// reach, and looks whether another one has found a fork. What a store that lost its tail gives out in this time is
-        /// perhaps noticed too late. A tenth of it costs ten times as much: 30 s are 0.9 dollars a broker and month on S3.
+        /// perhaps noticed too late. A tenth of it costs ten times as much: 30 s are 1.7 dollars a broker and month on S3.
         witness_interval_ms: u64 = 30_000, { min: 100, max: 3_600_000, metric: "strandline_journal_forked" };
         /// A broker that has not heard of the journal for this long sends its clients to the others, if there are any. Must be
         /// less than `fencing_timeout_ms`, and than a third of the session time-out of consumers.

@@ -267,7 +267,10 @@ pub(crate) async fn a_restarted_journal_goes_on_from_its_one_entry(harness: &imp
     let journal = harness.open().await;
     let head = fill(&journal, 5).await;
     let only = Stored { position: Position(1000), proposal: entry(7, 1, b"") };
-    match journal.restart(only.clone()).await {
+    let stale = Head { position: Position(4), ..head };
+    assert!(matches!(journal.restart(only.clone(), stale).await, Err(JournalError::NotDone(_))));
+    assert_eq!(read_all(&journal, 1).await.len(), 5);
+    match journal.restart(only.clone(), head).await {
         Ok(()) => {}
         Err(JournalError::NotDone(_)) => return assert_eq!(journal.head().await.unwrap(), head),
         Err(error) => panic!("{error}"),

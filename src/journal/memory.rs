@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::rules::{self, Known, Lookup, Verdict};
-use super::{Appended, ENTRY_OVERHEAD_BYTES, Journal, JournalError, Proposal, Stored};
+use super::{Appended, ENTRY_OVERHEAD_BYTES, Journal, JournalError, Proposal, Stored, went_on};
 use crate::types::{Head, Incarnation, Position, Token};
 
 /// A handle to a log in memory; a clone is another handle to the same log.
@@ -109,8 +109,11 @@ impl Journal for MemoryJournal {
         Ok(())
     }
 
-    async fn restart(&self, only: Stored) -> Result<(), JournalError> {
+    async fn restart(&self, only: Stored, expected: Head) -> Result<(), JournalError> {
         let mut log = self.log();
+        if log.head() != expected {
+            return Err(went_on(log.head()));
+        }
         log.entries.clear();
         log.newest.clear();
         (log.bytes, log.trimmed) = (0, only.position.0.saturating_sub(1));

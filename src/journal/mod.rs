@@ -113,12 +113,13 @@ pub trait Journal: Send + Sync + 'static {
     /// last entry, whatever `below` says. A trimmed position never becomes writable again.
     async fn trim(&self, below: Position) -> Result<(), JournalError>;
 
-    /// Gives up every entry, and begins again with this one as the last and the only one. For the command that ends a
-    /// fork, while no broker appends: whoever has applied another history is told `Forked` from then on.
+    /// Gives up every entry, and begins again with this one as the last and the only one, if the last one is `expected`
+    /// still. For the command that ends a fork: whoever has applied another history is told `Trimmed` or `Forked` from
+    /// then on.
     ///
     /// # Errors
-    /// `NotDone` from a journal that can't; `Unknown` may be repeated.
-    async fn restart(&self, _only: Stored) -> Result<(), JournalError> {
+    /// `NotDone` from a journal that can't, or that has another last entry; `Unknown` leaves open whether it happened.
+    async fn restart(&self, _only: Stored, _expected: Head) -> Result<(), JournalError> {
         Err(JournalError::NotDone("a journal of this kind can't begin again".to_owned()))
     }
 }
@@ -138,6 +139,11 @@ impl Witnesses for NoWitnesses {
     async fn since(&self, _: Position) -> Result<Vec<Head>, WitnessError> {
         Ok(Vec::new())
     }
+}
+
+/// A journal that is not begun anew, since it went on.
+fn went_on(head: Head) -> JournalError {
+    JournalError::NotDone(format!("somebody has appended to it meanwhile, it ends at position {}", head.position))
 }
 
 /// Why a journal can't be held against what is known of it.

@@ -19,6 +19,8 @@ pub const FORK_PREFIX: &str = "fork/";
 pub(super) const FOUND_PREFIX: &str = "fork/found/";
 /// The States of those that ran, as snapshots.
 pub(super) const STATE_PREFIX: &str = "fork/state/";
+/// What an operator's command is about to go on from.
+pub(super) const NEXT_PREFIX: &str = "fork/next/";
 
 /// How long a broker that stops tries to leave its mark.
 const TRIED_FOR: Duration = Duration::from_secs(60);

@@ -7,15 +7,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use tracing::info;
 
-use super::fork::{FORK_PREFIX, STATE_PREFIX};
+use super::fork::{FORK_PREFIX, FOUND_PREFIX, NEXT_PREFIX, STATE_PREFIX, mark};
 use super::owner::{Fatal, OutcomeHashes, fold, new_incarnation};
 use super::salvage::{Salvaged, salvage};
 use super::snapshots::SNAPSHOT_PREFIX;
-use super::witness::{key, list_since, moment, seen_since};
+use super::witness::{few_since, key, list_since, moment, objects_since};
 use crate::journal::{Journal, JournalError, Proposal, Stored};
 use crate::state::State;
 use crate::store::marker::{MarkerError, peek};
-use crate::store::{Bucket, CreateOutcome, Purpose, StoreError};
+use crate::store::{Bucket, Purpose, StoreError};
 use crate::types::{Head, Incarnation, Position, Token};
 use crate::world::World;
 
@@ -85,6 +85,8 @@ pub struct Survey {
     pub kept: Vec<Kept>,
     /// The last position that anybody has seen.
     last: Position,
+    /// Where the journal went on in another way: the last entry before it that was seen and is there.
+    diverged: Option<Position>,
 }
 
 /// What was done.
@@ -92,6 +94,8 @@ pub struct Survey {
 pub enum Mended {
     /// The journal has everything that was ever seen: only the marks were removed.
     NothingLost { marks: usize },
+    /// The new generation of the history that an earlier call had begun.
+    Finished { generation: u16, at: Head },
     /// A new generation of the history.
     Begun {
         generation: u16,
@@ -111,37 +115,43 @@ pub enum Mended {
 /// See [`MendError`].
 pub async fn survey(journal: &dyn Journal, bucket: &dyn Bucket) -> Result<Survey, MendError> {
     let cluster_id = peek(bucket).await?.ok_or(MendError::Unclaimed)?;
+    let mut seen = few_since(bucket, Position(0)).await?;
+    // Of objects there may be millions: those from a while before the journal's end and before whatever stopped a broker.
+    let stopped = seen.iter().filter(|(at, key)| key.starts_with(FORK_PREFIX) && at.position > Position(0));
+    let stopped = stopped.map(|(at, _)| at.position).min().unwrap_or(Position(u64::MAX));
+    let around = journal.head().await?.position.min(stopped);
+    seen.extend(objects_since(bucket, Position(around.0.saturating_sub(COMPARED))).await?);
+    // After what was listed: brokers that run write keys of later entries all the time.
     let head = journal.head().await?;
     let mut tokens = Tokens { journal, known: BTreeMap::from([(head.position, Some(head.token))]), head };
-    let mut lost = Vec::new();
-    let compared = Position(head.position.0.saturating_sub(COMPARED));
-    let seen = seen_since(bucket, compared).await?;
     let last = seen.iter().map(|(seen, _)| seen.position).fold(head.position, Position::max);
-    for (moment, key) in seen {
+    let (mut lost, mut kept, mut common) = (Vec::new(), Vec::new(), Head::default());
+    for (at, key) in seen {
+        let in_journal = tokens.presence(at).await?;
         // A mark of somebody who had nothing names no entry.
-        if moment.position > Position(0) && tokens.presence(moment).await? == Presence::Lacks {
-            lost.push((moment, key));
+        match in_journal {
+            Presence::Lacks if at.position > Position(0) => lost.push((at, key.clone())),
+            Presence::Has => common = common.max(at),
+            _ => {}
         }
-    }
-    let mut kept = Vec::new();
-    for prefix in [SNAPSHOT_PREFIX, STATE_PREFIX] {
-        for listed in list_since(bucket, prefix, Position(0)).await? {
-            let Some(at) = moment(prefix, &listed.key) else { continue };
-            kept.push(Kept { at, key: listed.key, in_journal: tokens.presence(at).await? });
+        if key.starts_with(SNAPSHOT_PREFIX) || key.starts_with(STATE_PREFIX) {
+            kept.push(Kept { at, key, in_journal });
         }
     }
     kept.sort_by_key(|kept| kept.at);
+    // Entries that stand in the place of lost ones were never seen before the loss.
+    let first_lost = lost.iter().map(|(at, _)| at.position).min().unwrap_or(Position(u64::MAX));
+    let diverged = (first_lost <= head.position).then_some(common.position);
     let mut marks = Vec::new();
-    for mark in list_since(bucket, FORK_PREFIX, Position(0)).await? {
-        if !mark.key.starts_with(STATE_PREFIX) {
-            let words = bucket.read(&mark.key, None, Purpose::Control).await?;
-            marks.push(String::from_utf8_lossy(&words).trim().to_owned());
-        }
+    for mark in list_since(bucket, FOUND_PREFIX, Position(0)).await? {
+        let words = bucket.read(&mark.key, None, Purpose::Control).await?;
+        marks.push(String::from_utf8_lossy(&words).trim().to_owned());
     }
-    Ok(Survey { cluster_id, journal: head, marks, lost, kept, last })
+    Ok(Survey { cluster_id, journal: head, marks, lost, kept, last, diverged })
 }
 
-/// Resolves a fork: no broker may run. May be repeated after any error.
+/// Resolves a fork: no broker may run, and one that does stops by the mark that this leaves first. May be repeated after any
+/// error, also with the other choice.
 ///
 /// # Errors
 /// See [`MendError`].
@@ -151,34 +161,77 @@ pub async fn mend(
     world: &World,
     choice: Choice,
 ) -> Result<Mended, MendError> {
+    if let Some((generation, at)) = finish_earlier(journal, bucket).await? {
+        return Ok(Mended::Finished { generation, at });
+    }
     let survey = survey(journal, bucket).await?;
     if survey.lost.is_empty() {
         return Ok(Mended::NothingLost { marks: remove_marks(bucket).await? });
     }
+    mark(bucket, world, Head::default(), "an operator has begun to resolve a fork").await?;
+    let furthest_is_in_journal = survey.kept.last().is_none_or(|kept| kept.in_journal != Presence::Lacks);
     let base = match choice {
-        Choice::Journal => of_journal(journal, bucket, &survey).await?.ok_or(MendError::NoState("journal"))?,
-        Choice::Bucket => of_bucket(bucket, &survey).await?.ok_or(MendError::NoState("bucket"))?,
+        Choice::Journal => of_journal(journal, bucket, &survey, Position(u64::MAX)).await?,
+        // The journal has that one, and what came after it.
+        Choice::Bucket if furthest_is_in_journal && survey.journal.position > Position(0) => {
+            of_journal(journal, bucket, &survey, Position(u64::MAX)).await?
+        }
+        Choice::Bucket => of_bucket(bucket, &survey).await?,
     };
+    let base = base.ok_or(MendError::NoState(if choice == Choice::Journal { "journal" } else { "bucket" }))?;
     if let Some(other) = base.cluster_id().filter(|id| ***id != *survey.cluster_id) {
         return Err(MendError::OtherCluster { journal: other.to_string(), bucket: survey.cluster_id });
     }
+    // Where both histories went on, what either gave out after they parted is told from what comes now.
+    let parted = match survey.diverged {
+        Some(common) => of_journal(journal, bucket, &survey, common).await?,
+        None => None,
+    };
+    let generation = newest_generation(bucket, &survey).await?.max(base.generation());
     let at = Head { position: survey.last.next(), token: Token(world.random_u64()) };
-    let mut begun = base.begin_generation(at);
+    let mut begun = base.begin_generation(at, generation, parted.as_ref().unwrap_or(&base));
     let salvaged = salvage(bucket, world, &mut begun, base.head().position).await?;
     let at = begun.head();
-    write(bucket, world, &begun).await?;
+    write(bucket, &key(NEXT_PREFIX, at, world.random_u64()), &begun).await?;
     let (incarnation, token) = (Incarnation(new_incarnation(world)), at.token);
     let proposal = Proposal { incarnation, counter: 1, token, payload: Bytes::new() };
-    journal.restart(Stored { position: at.position, proposal }).await.map_err(MendError::NotBegun)?;
+    let only = Stored { position: at.position, proposal };
+    journal.restart(only, survey.journal).await.map_err(MendError::NotBegun)?;
     info!(position = at.position.0, generation = begun.generation(), "the journal begins anew");
-    remove_marks(bucket).await?;
+    finish_earlier(journal, bucket).await?;
+    let beyond = survey.last.0.saturating_sub(base.head().position.0);
+    let other_branch = survey.diverged.map_or(0, |common| survey.last.0.saturating_sub(common.0));
     Ok(Mended::Begun {
         generation: begun.generation(),
         at,
         from: base.head(),
-        lost_entries: survey.last.0.saturating_sub(base.head().position.0),
+        lost_entries: beyond.max(other_branch),
         salvaged,
     })
+}
+
+/// Ends what an earlier call has begun, if the journal begins with it already; else nothing of it counts.
+async fn finish_earlier(journal: &dyn Journal, bucket: &dyn Bucket) -> Result<Option<(u16, Head)>, MendError> {
+    let head = journal.head().await?;
+    for begun in list_since(bucket, NEXT_PREFIX, Position(0)).await? {
+        if moment(NEXT_PREFIX, &begun.key) != Some(head) {
+            bucket.delete(&begun.key, Purpose::Control).await?;
+            continue;
+        }
+        let bytes = bucket.read(&begun.key, None, Purpose::Snapshot).await?;
+        let (_, state) = State::decode_snapshot(&bytes).map_err(|_| MendError::Unwritten { key: begun.key.clone() })?;
+        write(bucket, &begun.key.replacen(NEXT_PREFIX, SNAPSHOT_PREFIX, 1), &state).await?;
+        remove_marks(bucket).await?;
+        return Ok(Some((state.generation(), head)));
+    }
+    Ok(None)
+}
+
+/// The cluster that a journal is of, as far as it or a snapshot of its history says.
+pub(super) async fn cluster_of(journal: &dyn Journal, bucket: &dyn Bucket) -> Option<String> {
+    let survey = survey(journal, bucket).await.ok()?;
+    let state = of_journal(journal, bucket, &survey, Position(u64::MAX)).await.ok()??;
+    state.cluster_id().map(ToString::to_string)
 }
 
 /// Tokens of the journal's entries, read once each.
@@ -213,10 +266,16 @@ impl Tokens<'_> {
     }
 }
 
-/// The journal's last State.
-async fn of_journal(journal: &dyn Journal, bucket: &dyn Bucket, survey: &Survey) -> Result<Option<State>, MendError> {
+/// The journal's State as of `until`, or its last.
+async fn of_journal(
+    journal: &dyn Journal,
+    bucket: &dyn Bucket,
+    survey: &Survey,
+    until: Position,
+) -> Result<Option<State>, MendError> {
     let mut state = None;
-    for kept in survey.kept.iter().rev().filter(|kept| kept.in_journal == Presence::Has) {
+    let usable = |kept: &&Kept| kept.in_journal == Presence::Has && kept.at.position <= until;
+    for kept in survey.kept.iter().rev().filter(usable) {
         state = read_state(bucket, kept).await?;
         if state.is_some() {
             break;
@@ -231,10 +290,10 @@ async fn of_journal(journal: &dyn Journal, bucket: &dyn Bucket, survey: &Survey)
     let mut hashes = OutcomeHashes::default();
     loop {
         let page = journal.read(state.head().position.next()).await?;
-        if page.is_empty() {
+        if page.is_empty() || state.head().position >= until {
             return Ok(state.cluster_id().is_some().then_some(state));
         }
-        for stored in page {
+        for stored in page.into_iter().take_while(|stored| stored.position <= until) {
             fold(&mut state, &mut hashes, stored)?;
         }
     }
@@ -259,13 +318,22 @@ async fn read_state(bucket: &dyn Bucket, kept: &Kept) -> Result<Option<State>, M
     Ok(State::decode_snapshot(&bytes).ok().filter(|(header, _)| header.at == kept.at).map(|(_, state)| state))
 }
 
-async fn write(bucket: &dyn Bucket, world: &World, state: &State) -> Result<(), MendError> {
+/// The highest generation that any State in the bucket is of: one that was restored may know less.
+async fn newest_generation(bucket: &dyn Bucket, survey: &Survey) -> Result<u16, MendError> {
+    let mut newest = 0;
+    for kept in &survey.kept {
+        newest = newest.max(read_state(bucket, kept).await?.map_or(0, |state| state.generation()));
+    }
+    Ok(newest)
+}
+
+async fn write(bucket: &dyn Bucket, key: &str, state: &State) -> Result<(), MendError> {
     let (header, bytes) = state.encode_snapshot();
-    let key = key(SNAPSHOT_PREFIX, header.at, world.random_u64());
-    let written = bucket.create(&key, vec![bytes], Purpose::Snapshot).await?;
-    let read = bucket.read(&key, None, Purpose::Snapshot).await?;
+    // Perhaps it is there by an earlier call.
+    let _ = bucket.create(&key.to_owned(), vec![bytes], Purpose::Snapshot).await?;
+    let read = bucket.read(&key.to_owned(), None, Purpose::Snapshot).await?;
     let same = State::decode_snapshot(&read).is_ok_and(|(read, _)| read == header);
-    if written == CreateOutcome::Created && same { Ok(()) } else { Err(MendError::Unwritten { key }) }
+    if same { Ok(()) } else { Err(MendError::Unwritten { key: key.to_owned() }) }
 }
 
 /// Removes every mark; how many there were.
@@ -292,6 +360,9 @@ impl fmt::Display for Survey {
                 Presence::Trimmed => "older than the journal's first entry",
             };
             writeln!(f, "State at {:<9} {whose}: {}", kept.at.position, kept.key)?;
+        }
+        if let Some(common) = self.diverged {
+            writeln!(f, "\nThe journal went on after the loss: up to position {common} all have the same entries.")?;
         }
         if self.lost.is_empty() {
             return writeln!(f, "\nThe journal has everything that was seen of its history.");

@@ -11,16 +11,18 @@ use super::witness::list_since;
 use crate::records::Batches;
 use crate::segment::{FooterRun, HEADER_BYTES, ObjectName, read_footer};
 use crate::state::{
-    BatchOutcome, BatchSpec, Command, CommitRuns, Entry, Outcome, RegisterBroker, RunSpec, RunsReader, RunsWriter,
-    State,
+    BatchOutcome, BatchSpec, Command, CommitRuns, Entry, Outcome, RegisterBroker, RunSpec, RunsWriter, State,
 };
 use crate::store::{Bucket, Purpose, StoreError};
-use crate::types::{BrokerId, Position, Slot, TimestampMs};
+use crate::types::{BrokerId, Head, KafkaError, ObjectId, Offset, Position, Slot, TimestampMs};
 use crate::world::World;
 
 /// An object's name says what its writer had applied when its first batch came; it was committed at most so many entries
-/// later.
-const ENTRIES_ON_THE_WAY: u64 = 1000;
+/// later, while its PUT and its append were tried again and again.
+const ENTRIES_ON_THE_WAY: u64 = 10_000;
+
+/// Of objects that State names, those of as many entries are looked at for what it does not have of them.
+const PARTLY_COMMITTED: u64 = 1_000;
 
 /// Under which the records are committed; no broker has it.
 const BROKER: i32 = i32::MAX;
@@ -32,7 +34,8 @@ pub struct Salvaged {
     pub objects: u64,
     /// Records that are in the log again.
     pub records: u64,
-    /// Objects that can't be read, or of which the State knows no partition.
+    /// Objects of which something could not be had: they are damaged, their topics are not known, or batches before theirs
+    /// are missing.
     pub left: Vec<String>,
 }
 
@@ -43,26 +46,31 @@ pub(super) async fn salvage(
     state: &mut State,
     base: Position,
 ) -> Result<Salvaged, StoreError> {
-    let named: BTreeMap<ObjectName, u32> = state.objects().map(|(_, meta)| (meta.name, meta.bytes)).collect();
-    let mut unnamed = Vec::new();
+    let since = Position(base.0.saturating_sub(ENTRIES_ON_THE_WAY));
+    let known: BTreeMap<ObjectName, (ObjectId, u32)> = state
+        .objects()
+        .filter(|(_, meta)| meta.name.applied.position >= since)
+        .map(|(id, meta)| (meta.name, (id, meta.bytes)))
+        .collect();
+    let mut found: Vec<(ObjectName, u64)> = Vec::new();
     for prefix in ObjectName::prefixes() {
-        let since = Position(base.0.saturating_sub(ENTRIES_ON_THE_WAY));
-        let found = list_since(bucket, &prefix, since).await?;
-        let names = found.into_iter().filter_map(|listed| Some((ObjectName::parse(&listed.key)?, listed.bytes)));
-        unnamed.extend(names.filter(|(name, _)| !named.contains_key(name)));
+        let listed = list_since(bucket, &prefix, since).await?;
+        found.extend(listed.into_iter().filter_map(|listed| Some((ObjectName::parse(&listed.key)?, listed.bytes))));
     }
     // As they were written.
-    unnamed.sort_unstable_by_key(|(name, _)| (name.applied.position, name.ulid));
+    found.sort_unstable_by_key(|(name, _)| (name.applied.position, name.ulid));
     let mut salvaged = Salvaged::default();
-    let mut contents = Contents { bucket, named, hashed: BTreeSet::new(), sizes: BTreeSet::new() };
-    let mut writer = Writer { world, incarnation: new_incarnation(world), counter: 0 };
-    if unnamed.is_empty() {
+    if found.is_empty() {
         return Ok(salvaged);
     }
-    let level = state.feature_level();
-    let incarnation = writer.incarnation;
-    writer.write(state, RegisterBroker { broker: BROKER, incarnation, feature_level_max: level });
-    for (name, bytes) in unnamed {
+    let committed = committed_runs(state, &known);
+    let (mut pieces, mut twins) = (Vec::new(), BTreeSet::new());
+    // Named ones first: what equals them is a second copy.
+    let (mut named, unnamed): (Vec<_>, Vec<_>) = found.into_iter().partition(|(name, _)| known.contains_key(name));
+    let doubtful: BTreeSet<(Head, u64)> = unnamed.iter().map(|(name, bytes)| (name.applied, *bytes)).collect();
+    let partly = Position(base.0.saturating_sub(PARTLY_COMMITTED));
+    named.retain(|(name, bytes)| name.applied.position >= partly || doubtful.contains(&(name.applied, *bytes)));
+    for (name, _) in named.into_iter().chain(unnamed) {
         let object = match bucket.read(&name.key(), None, Purpose::Snapshot).await {
             Ok(object) => object,
             Err(StoreError::NotFound { .. } | StoreError::Damaged { .. }) => {
@@ -71,45 +79,135 @@ pub(super) async fn salvage(
             }
             Err(error) => return Err(error),
         };
-        // A second copy, of a PUT that took long.
-        if contents.has(&object, bytes).await? {
+        let id = known.get(&name).map(|(id, _)| *id);
+        // A PUT that takes long has a second copy, by the same writer under the same last entry.
+        if !twins.insert((name.applied, hash(&object))) && id.is_none() {
             continue;
         }
-        let Some(commit) = commit(state, name, &object) else {
-            warn!(key = name.key(), "nothing can be had from this object");
-            salvaged.left.push(name.key());
-            continue;
-        };
-        let records = committed(&commit, &writer.write(state, commit.clone()));
-        salvaged.records += records;
-        salvaged.objects += u64::from(records > 0);
+        match pieces_of(state, name, id, &object, &committed) {
+            Some(of_object) => pieces.extend(of_object),
+            None => {
+                warn!(key = name.key(), "nothing can be had from this object");
+                salvaged.left.push(name.key());
+            }
+        }
     }
-    state.forget_broker(BrokerId(BROKER));
+    commit_all(world, state, pieces, &mut salvaged);
     Ok(salvaged)
 }
 
-/// What objects hold, whatever they are called.
-struct Contents<'a> {
-    bucket: &'a dyn Bucket,
-    named: BTreeMap<ObjectName, u32>,
-    hashed: BTreeSet<u128>,
-    /// Sizes of which every named object was looked at.
-    sizes: BTreeSet<u64>,
+/// Where in each of these objects a run begins that the State has.
+fn committed_runs(state: &State, known: &BTreeMap<ObjectName, (ObjectId, u32)>) -> BTreeSet<(ObjectId, Slot)> {
+    let ids: BTreeSet<ObjectId> = known.values().map(|(id, _)| *id).collect();
+    let slots = state.topics().flat_map(|topic| topic.slots.iter().copied());
+    let runs = slots.filter_map(|slot| state.partition(slot)).flat_map(|partition| {
+        let runs = partition.tail.iter().filter(|run| ids.contains(&run.object));
+        runs.map(|run| (run.object, partition.slot)).collect::<Vec<_>>()
+    });
+    runs.collect()
 }
 
-impl Contents<'_> {
-    /// Whether another object has the same content; it is known from now on.
-    async fn has(&mut self, object: &Bytes, bytes: u64) -> Result<bool, StoreError> {
-        if self.sizes.insert(bytes) {
-            for (name, _) in self.named.iter().filter(|(_, size)| u64::from(**size) == bytes) {
-                match self.bucket.read(&name.key(), None, Purpose::Snapshot).await {
-                    Ok(other) => drop(self.hashed.insert(hash(&other))),
-                    Err(StoreError::NotFound { .. } | StoreError::Damaged { .. }) => {}
-                    Err(error) => return Err(error),
-                }
-            }
+/// One partition's batches in an object that State may not have.
+struct Piece {
+    name: ObjectName,
+    object_bytes: u32,
+    /// What State calls the object, if it has anything of it.
+    id: Option<ObjectId>,
+    run: RunSpec,
+}
+
+/// The runs of an object of which State has nothing; `None` if it is none, or of topics that are not known alone. Of an
+/// object that was committed in part, those of partitions from which records were deleted may have been there before.
+fn pieces_of(
+    state: &State,
+    name: ObjectName,
+    id: Option<ObjectId>,
+    object: &Bytes,
+    committed: &BTreeSet<(ObjectId, Slot)>,
+) -> Option<Vec<Piece>> {
+    let (header, runs) = read_footer(object).ok()?;
+    if header.name != name {
+        return None;
+    }
+    let object_bytes = u32::try_from(object.len()).ok()?;
+    let (mut pieces, mut known) = (Vec::new(), false);
+    for run in &runs {
+        let topic = state.topic(run.topic);
+        let slot = topic.and_then(|topic| topic.slots.get(usize::try_from(run.partition.0).ok()?).copied());
+        let Some(partition) = slot.and_then(|slot| state.partition(slot)) else { continue };
+        known = true;
+        let has = |id: ObjectId| committed.contains(&(id, partition.slot)) || partition.log_start > Offset(0);
+        if id.is_some_and(has) {
+            continue;
         }
-        Ok(!self.hashed.insert(hash(object)))
+        let run = run_of(partition.slot, run, object)?;
+        pieces.push(Piece { name, object_bytes, id, run });
+    }
+    known.then_some(pieces)
+}
+
+/// Commits the pieces in turn, and those that were out of order again and again, until nothing more is taken: the order of
+/// names is not always that in which producers sent.
+fn commit_all(world: &World, state: &mut State, mut pieces: Vec<Piece>, salvaged: &mut Salvaged) {
+    let mut writer = Writer { world, incarnation: new_incarnation(world), counter: 0 };
+    let (incarnation, level) = (writer.incarnation, state.feature_level());
+    writer.write(state, RegisterBroker { broker: BROKER, incarnation, feature_level_max: level });
+    let mut ids: BTreeMap<ObjectName, ObjectId> = BTreeMap::new();
+    loop {
+        let (mut again, mut taken) = (Vec::new(), 0);
+        for mut piece in pieces {
+            piece.id = piece.id.or_else(|| ids.get(&piece.name).copied());
+            let outcomes = writer.write(state, command(&piece));
+            let Some(Outcome::Batches { object, batches }) = outcomes.into_iter().next() else { continue };
+            if let Some(id) = object {
+                salvaged.objects += u64::from(ids.insert(piece.name, id).is_none() && piece.id.is_none());
+            }
+            let (records, refused) = judged(piece, &batches);
+            taken += records;
+            again.extend(refused);
+        }
+        salvaged.records += taken;
+        pieces = again;
+        if taken == 0 || pieces.is_empty() {
+            break;
+        }
+    }
+    salvaged.left.extend(pieces.into_iter().map(|piece| piece.name.key()));
+    salvaged.left.sort();
+    salvaged.left.dedup();
+    state.forget_broker(BrokerId(BROKER));
+}
+
+/// Records of a piece that were taken, and its batches that may be taken later, each as a piece of its own.
+fn judged(piece: Piece, outcomes: &[BatchOutcome]) -> (u64, Vec<Piece>) {
+    let Piece { name, object_bytes, id, run } = piece;
+    let (mut records, mut refused, mut position) = (0, Vec::new(), run.position);
+    for (batch, outcome) in run.batches.iter().zip(outcomes) {
+        match outcome {
+            BatchOutcome::Accepted { .. } => records += u64::from(batch.records),
+            BatchOutcome::Refused { error: KafkaError::OutOfOrderSequenceNumber } => {
+                let run = RunSpec { position, batches: vec![*batch], ..run };
+                refused.push(Piece { name, object_bytes, id, run });
+            }
+            BatchOutcome::Duplicate { .. } | BatchOutcome::Refused { .. } => {}
+        }
+        position += batch.bytes;
+    }
+    (records, refused)
+}
+
+fn command(piece: &Piece) -> CommitRuns {
+    let mut writer = RunsWriter::default();
+    writer.push(&piece.run);
+    let (base_timestamp, runs) = writer.finish();
+    CommitRuns {
+        ulid: Bytes::copy_from_slice(&piece.name.ulid.to_be_bytes()),
+        applied_position: piece.name.applied.position.0,
+        applied_token: piece.name.applied.token.0,
+        object_bytes: piece.object_bytes,
+        object: piece.id.map(|id| id.0),
+        base_timestamp,
+        runs: runs.into(),
     }
 }
 
@@ -144,34 +242,6 @@ impl Writer<'_> {
     }
 }
 
-/// The command that commits what the object has for partitions that there are; `None` if that is nothing.
-pub(super) fn commit(state: &State, name: ObjectName, object: &Bytes) -> Option<CommitRuns> {
-    let (header, runs) = read_footer(object).ok()?;
-    if header.name != name {
-        return None;
-    }
-    let mut writer = RunsWriter::default();
-    for run in &runs {
-        let slot = state.topic(run.topic).and_then(|topic| topic.slots.get(usize::try_from(run.partition.0).ok()?));
-        if let Some(spec) = slot.and_then(|slot| run_of(*slot, run, object)) {
-            writer.push(&spec);
-        }
-    }
-    if writer.is_empty() {
-        return None;
-    }
-    let (base_timestamp, runs) = writer.finish();
-    Some(CommitRuns {
-        ulid: Bytes::copy_from_slice(&name.ulid.to_be_bytes()),
-        applied_position: name.applied.position.0,
-        applied_token: name.applied.token.0,
-        object_bytes: u32::try_from(object.len()).ok()?,
-        object: None,
-        base_timestamp,
-        runs: runs.into(),
-    })
-}
-
 fn run_of(slot: Slot, run: &FooterRun, object: &Bytes) -> Option<RunSpec> {
     let (start, end) = (run.position as usize, (run.position as usize).checked_add(run.bytes as usize)?);
     let bytes = object.get(start..end).map(|part| object.slice_ref(part))?;
@@ -182,17 +252,4 @@ fn run_of(slot: Slot, run: &FooterRun, object: &Bytes) -> Option<RunSpec> {
         batches.push(BatchSpec::of(&batch.header, u32::try_from(batch.range.len()).ok()?));
     }
     (!batches.is_empty()).then_some(RunSpec { slot, position: run.position, max_timestamp, batches })
-}
-
-/// Records that were accepted.
-fn committed(commit: &CommitRuns, outcomes: &[Outcome]) -> u64 {
-    let Some(Outcome::Batches { batches, .. }) = outcomes.first() else { return 0 };
-    let (mut reader, mut run) = (RunsReader::new(commit.base_timestamp, &commit.runs), RunSpec::empty());
-    let (mut outcomes, mut records) = (batches.iter(), 0);
-    while let Ok(true) = reader.next_into(&mut run) {
-        let accepted = run.batches.iter().zip(outcomes.by_ref());
-        let accepted = accepted.filter(|(_, outcome)| matches!(outcome, BatchOutcome::Accepted { .. }));
-        records += accepted.map(|(batch, _)| u64::from(batch.records)).sum::<u64>();
-    }
-    records
 }

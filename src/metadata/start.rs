@@ -11,13 +11,14 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::barrier::{self, Barrier};
+use super::mend::cluster_of;
 use super::owner::{Fatal, OutcomeHashes, Owner, fold, new_incarnation};
 use super::snapshots::{SNAPSHOT_PREFIX, SnapshotPolicy, Snapshotter};
 use super::witness::{WITNESS_PREFIX, Witness, list_since, moment, seen_since};
 use super::{ProposeError, Proposed, QUEUE_MAX, Replica, Shared, expiry, fork};
 use crate::journal::{Deadlined, Journal, JournalError};
 use crate::segment::ObjectName;
-use crate::state::{Bootstrap, BrokerProfile, CommandKind, Entry, Outcome, SetSettings, Settings, State};
+use crate::state::{Bootstrap, BrokerProfile, Outcome, SetSettings, Settings, State};
 use crate::store::marker::{Claim, MarkerError, claim, peek};
 use crate::store::{Bucket, Listed, Purpose, StoreError};
 use crate::telemetry::Metrics;
@@ -69,13 +70,13 @@ pub enum StartError {
     OtherCluster { bucket: String, journal: String },
     #[error(
         "the bucket belongs to cluster {bucket}, and the journal is empty: going on would give offsets twice. Restore the \
-         journal that was used with this bucket, or use an empty bucket or prefix"
+         journal that was used with this bucket, or use an empty bucket or prefix. If it is lost: `strandline fork show`"
     )]
     JournalOfNobody { bucket: String },
     #[error(
         "the bucket holds {what}, but the journal ends at position {head}: it is empty, or older than the bucket, and \
          going on would give offsets twice. Restore the newest journal that was used with this bucket, or use an empty \
-         bucket or prefix"
+         bucket or prefix. If it is lost: `strandline fork show`"
     )]
     JournalTooOld { what: String, head: Position },
     #[error(
@@ -137,13 +138,8 @@ pub async fn start(parts: Parts) -> Result<Started, StartError> {
 /// Leaves the mark of a fork for the others. Not where it may be the configuration that is wrong: a broker with another
 /// cluster's journal must not stop this one.
 async fn mark_if_ours(parts: &Parts, error: &StartError) {
-    let first = parts.journal.read(Position(1)).await;
-    let first = first.ok().and_then(|page| Entry::decode_framed(page.first()?.proposal.payload.clone()).ok());
-    let founded = first.as_ref().and_then(|entry| entry.commands.first()).and_then(|command| match &command.kind {
-        Some(CommandKind::Bootstrap(founded)) => Some(founded.cluster_id.clone()),
-        _ => None,
-    });
-    if founded.is_some() && peek(&*parts.bucket).await == Ok(founded) {
+    let journals = cluster_of(&*parts.journal, &*parts.bucket).await;
+    if journals.is_some() && peek(&*parts.bucket).await == Ok(journals) {
         let marked = fork::mark(&*parts.bucket, &parts.world, Head::default(), &error.to_string()).await;
         if let Err(error) = marked {
             warn!(%error, "the mark of the fork was not left in the bucket");
@@ -194,15 +190,19 @@ async fn begin(parts: &Parts) -> Result<Started, StartError> {
         metrics: parts.metrics.clone(),
         policy: parts.snapshots,
     };
+    let helpers = [
+        parts.world.spawn("snapshotter", snapshotter.run()),
+        parts.world.spawn("expiry", expiry::run(started.clone(), parts.world.clone())),
+    ];
     let around = Surroundings {
+        helpers,
+        journal: parts.journal.clone(),
         bucket: parts.bucket.clone(),
         world: parts.world.clone(),
         metrics: parts.metrics.clone(),
         witness_interval: parts.witness_interval,
     };
     let owner = parts.world.spawn("metadata owner", own(owner, queue, started.clone(), around));
-    parts.world.spawn("snapshotter", snapshotter.run());
-    parts.world.spawn("expiry", expiry::run(started.clone(), parts.world.clone()));
     Ok(Started { replica: started, owner })
 }
 
@@ -346,6 +346,9 @@ async fn replay(parts: &Parts, state: &mut State, hashes: &mut OutcomeHashes) ->
 
 /// What [`own`] needs of [`Parts`].
 struct Surroundings {
+    /// They have nothing to do any more when the owner has ended.
+    helpers: [JoinHandle<()>; 2],
+    journal: Arc<dyn Journal>,
     bucket: Arc<dyn Bucket>,
     world: World,
     metrics: Arc<Metrics>,
@@ -359,12 +362,12 @@ async fn own(
     replica: Replica,
     around: Surroundings,
 ) -> Result<(), Fatal> {
-    let Surroundings { bucket, world, metrics, witness_interval } = around;
+    let Surroundings { helpers, journal, bucket, world, metrics, witness_interval } = around;
     let forked = async {
         match witness_interval {
             Some(interval) => {
                 let (replica, bucket, world) = (replica.clone(), bucket.clone(), world.clone());
-                Witness { replica, bucket, world, interval }.run().await
+                Witness { replica, journal, bucket, world, interval }.run().await
             }
             None => std::future::pending().await,
         }
@@ -374,6 +377,7 @@ async fn own(
         ended = Box::pin(owner.run(queue)) => ended,
         fatal = Box::pin(forked) => Err(fatal),
     };
+    helpers.iter().for_each(JoinHandle::abort);
     if let Err(fatal) = ended.as_ref()
         && fatal.is_fork()
     {

@@ -11,7 +11,7 @@ use super::fork;
 use super::owner::Fatal;
 use super::snapshots::SNAPSHOT_PREFIX;
 use super::{Replica, Shared};
-use crate::journal::{WitnessError, Witnesses};
+use crate::journal::{Journal, JournalError, WitnessError, Witnesses};
 use crate::segment::ObjectName;
 use crate::store::{Bucket, Listed, Purpose, StoreError};
 use crate::types::{Head, Position, Token};
@@ -56,17 +56,30 @@ pub(super) async fn list_since(
 
 /// Every entry from `position` on that a key in the bucket names, with such a key.
 pub(super) async fn seen_since(bucket: &dyn Bucket, position: Position) -> Result<Vec<(Head, String)>, StoreError> {
-    let small = [SNAPSHOT_PREFIX, WITNESS_PREFIX, fork::STATE_PREFIX, fork::FOUND_PREFIX];
-    let small = small.map(|prefix| async move {
+    let (mut few, many) =
+        futures::future::try_join(few_since(bucket, position), objects_since(bucket, position)).await?;
+    few.extend(many);
+    Ok(few)
+}
+
+/// Of snapshots, witnesses and marks, of which there are never many.
+pub(super) async fn few_since(bucket: &dyn Bucket, position: Position) -> Result<Vec<(Head, String)>, StoreError> {
+    let prefixes = [SNAPSHOT_PREFIX, WITNESS_PREFIX, fork::STATE_PREFIX, fork::FOUND_PREFIX];
+    let lists = prefixes.map(|prefix| async move {
         let listed = list_since(bucket, prefix, position).await?;
         Ok(listed.into_iter().filter_map(|o| Some((moment(prefix, &o.key)?, o.key))).collect::<Vec<_>>())
     });
-    let objects = ObjectName::prefixes().map(|prefix| async move {
+    Ok(try_join_all(lists).await?.into_iter().flatten().collect())
+}
+
+/// Of objects of records.
+pub(super) async fn objects_since(bucket: &dyn Bucket, position: Position) -> Result<Vec<(Head, String)>, StoreError> {
+    let lists = ObjectName::prefixes().map(|prefix| async move {
         let listed = list_since(bucket, &prefix, position).await?;
-        Ok(listed.into_iter().filter_map(|o| Some((ObjectName::parse(&o.key)?.applied, o.key))).collect())
+        let applied = |o: Listed| Some((ObjectName::parse(&o.key)?.applied, o.key));
+        Ok(listed.into_iter().filter_map(applied).collect::<Vec<_>>())
     });
-    let (small, objects) = futures::future::try_join(try_join_all(small), try_join_all(objects)).await?;
-    Ok(small.into_iter().chain(objects).flatten().collect())
+    Ok(try_join_all(lists).await?.into_iter().flatten().collect())
 }
 
 /// The witnesses that lie in a bucket.
@@ -87,6 +100,7 @@ impl Witnesses for BucketWitnesses {
 /// Leaves witnesses of what a replica has applied, and sees those of forks that others found.
 pub(super) struct Witness {
     pub(super) replica: Replica,
+    pub(super) journal: Arc<dyn Journal>,
     pub(super) bucket: Arc<dyn Bucket>,
     pub(super) world: World,
     pub(super) interval: Duration,
@@ -105,6 +119,9 @@ impl Witness {
                 Ok(None) => {}
                 // The next look is soon.
                 Err(_) => continue,
+            }
+            if let Some(fatal) = self.compare(last).await {
+                return fatal;
             }
             let head = self.replica.applied();
             if head == last {
@@ -125,6 +142,25 @@ impl Witness {
                 Err(_) => {}
             }
         }
+    }
+
+    /// Holds the last witness of the others that is not ahead of us against the journal: a fork that nobody noticed when it
+    /// happened is noticed here.
+    async fn compare(&self, last: Head) -> Option<Fatal> {
+        let others = async || {
+            let listed = list_since(&*self.bucket, WITNESS_PREFIX, last.position).await.unwrap_or_default();
+            listed.into_iter().filter_map(|o| moment(WITNESS_PREFIX, &o.key)).collect::<Vec<_>>()
+        };
+        let applied = self.replica.applied().position;
+        let newest = others().await.into_iter().filter(|seen| seen.position <= applied).max()?;
+        let page = self.journal.read(newest.position).await.ok()?;
+        let found = page.first()?.proposal.token;
+        // A name that was damaged on its way is not there when asked for again.
+        if found == newest.token || !others().await.contains(&newest) {
+            return None;
+        }
+        let reason = format!("another broker has seen it, and the journal has {:016x} there", found.0);
+        Some(Fatal::Journal(JournalError::Forked { after: newest, reason }))
     }
 
     async fn leave(&self, shared: &Shared, head: Head) -> Result<String, StoreError> {

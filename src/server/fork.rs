@@ -64,6 +64,11 @@ fn told(mended: &Mended) -> String {
         Mended::NothingLost { .. } => {
             "The journal has everything that was seen: the mark is removed. Start the brokers again.\n".into()
         }
+        Mended::Finished { generation, at } => format!(
+            "What an earlier call had begun is finished: generation {generation} of the history begins at position {}.\n\
+             Start the brokers again.\n",
+            at.position
+        ),
         Mended::Begun { generation, at, from, lost_entries, salvaged } => {
             let mut text = format!(
                 "Generation {generation} of the history begins at position {}, with the State of position {}.\n",

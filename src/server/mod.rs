@@ -68,8 +68,11 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     let begun = world.now();
     let metrics = Arc::new(Metrics::new(TimestampMs(world.wall_ms().0)));
     let health = Health::starting();
-    let told = stop::signals().map_err(|e| ServerError::System(format!("signals can't be received: {e}")))?;
-    let mut told = Box::pin(told);
+    let told_by = stop::signals().map_err(|e| ServerError::System(format!("signals can't be received: {e}")))?;
+    let (tell, mut told) = watch::channel(None);
+    world.spawn("signals", async move {
+        tell.send_replace(Some(told_by.await));
+    });
     let config = Arc::new(config);
     let mut bound = Vec::new();
     for listener in &config.listeners {
@@ -84,7 +87,8 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
         error!(%error, "this broker acknowledges nothing any more; it stays until it is told to stop");
         health.object("journal", error.to_string());
         metrics.journal.forked.set(1);
-        told.await;
+        // An error would mean that the task that waits for signals is gone.
+        let _ = told.wait_for(Option::is_some).await;
     }
     ended
 }
@@ -95,7 +99,7 @@ async fn serve(
     metrics: &Arc<Metrics>,
     health: &Health,
     bound: Vec<Bound>,
-    told: &mut (impl Future<Output = &'static str> + Unpin),
+    told: &mut watch::Receiver<Option<&'static str>>,
     begun: Instant,
 ) -> Result<(), ServerError> {
     let (stop, stopping) = watch::channel(false);
@@ -122,7 +126,7 @@ async fn serve(
             stop.send_replace(true);
             return Err(fatal(ended));
         }
-        told = told => told,
+        told = told.wait_for(Option::is_some) => told.map_or("SIGTERM", |told| told.unwrap_or("SIGTERM")),
         _ = told_to_go.wait_for(|told| *told) => "drain",
     };
     health.object("stop", "the broker is stopping");

@@ -32,10 +32,11 @@ impl Forks {
         self.0.iter().find(|fork| offset < fork.end(slot)).map_or(present, |fork| fork.generation)
     }
 
-    /// The offset at which an earlier generation of a partition ended; `None` for one that was not.
+    /// The offset at which an earlier generation of a partition ended; `None` for one that is none of them. Of one that
+    /// this history has not known, since it went another way before, that is where the next one that it knows ended.
     #[must_use]
     pub fn end(&self, generation: u16, slot: Slot) -> Option<Offset> {
-        self.0.iter().find(|fork| fork.generation == generation).map(|fork| fork.end(slot))
+        self.0.iter().find(|fork| fork.generation >= generation).map(|fork| fork.end(slot))
     }
 }
 
@@ -46,17 +47,18 @@ impl State {
         &self.forks
     }
 
-    /// The same State as the beginning of a new generation of the history, whose last entry is `at`. What the journal or
-    /// some broker had beyond it never happened: consumers that saw it are told where it ends here, and take their place
-    /// by the rules for a log that was truncated (KIP-320).
+    /// The same State as the beginning of a new generation of the history, whose last entry is `at`, after those up to
+    /// `newest`. What the journal or some broker had beyond `parted`, this State or an earlier one, is none of an older
+    /// generation: consumers that saw it are told where those end, and take their place by the rules for a log that was
+    /// truncated (KIP-320).
     #[must_use]
-    pub fn begin_generation(&self, at: Head) -> Self {
+    pub fn begin_generation(&self, at: Head, newest: u16, parted: &Self) -> Self {
         let mut state = self.clone();
-        let written = self.partitions.iter().flatten().filter(|partition| partition.end > Offset(0));
+        let written = parted.partitions.iter().flatten().filter(|partition| partition.end > Offset(0));
         let ends = written.map(|partition| (partition.slot, partition.end)).collect();
-        let ended = Fork { generation: self.generation, ends };
+        let ended = Fork { generation: newest, ends };
         state.forks = Forks(self.forks.0.iter().cloned().chain([ended]).collect());
-        state.generation = self.generation.saturating_add(1);
+        state.generation = newest.saturating_add(1);
         state.feature_level = self.feature_level.max(FORKS_LEVEL);
         state.head = at;
         state.topics_changed = at.position;
@@ -96,7 +98,7 @@ mod tests {
         let forks = Forks([fork(0, &[(1, 10)])].into());
         let state = State { forks, generation: 1, ..State::default() };
         let at = Head { position: Position(77), token: Token(5) };
-        let begun = state.begin_generation(at);
+        let begun = state.begin_generation(at, 1, &state);
         assert_eq!((begun.head(), begun.generation(), begun.forks().0.len()), (at, 2, 2));
         let (header, bytes) = begun.encode_snapshot();
         let (read, restored) = State::decode_snapshot(&bytes).unwrap();

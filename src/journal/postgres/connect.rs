@@ -182,7 +182,11 @@ impl Connector {
             return Ok(());
         }
         self.has(session, own).await?;
-        let mut seen = match self.witnesses.since(own.position).await {
+        // A bucket that is silent must not cost the connection to a server that is the same as before.
+        let limit = self.settings.connect_timeout / 2;
+        let seen = self.world.timeout(limit, self.witnesses.since(own.position)).await;
+        let slow = || Err(WitnessError::Unavailable(format!("no answer within {limit:?}")));
+        let mut seen = match seen.unwrap_or_else(slow) {
             Ok(seen) => seen,
             Err(WitnessError::Forked(reason)) => return Err(Unfit::Forked { after: own, reason }),
             // The same server as before has lost something only if somebody has put another disk below it.
@@ -204,20 +208,29 @@ impl Connector {
         Ok(())
     }
 
+    /// Refuses a server that lacks the entry. One that was cut off from its standbys lacks what another one has committed
+    /// since, and is no fork: only who can commit is believed.
     async fn has(&self, session: &mut Session, witness: Head) -> Result<(), Unfit> {
-        let there = session.token_at(witness.position).await.map_err(|failure| match failure {
-            Failure::NotSent(reason) | Failure::Undone(reason) | Failure::Open(reason) => Unfit::Unreachable(reason),
-            Failure::Forked { after, reason } => Unfit::Forked { after, reason },
-            Failure::Journal(error) => Unfit::Unreachable(error.to_string()),
-        })?;
-        if there.token == Some(witness.token) || witness.position < there.first {
+        if self.lacks(session, witness).await?.is_none() {
             return Ok(());
         }
-        let reason = match there.token {
+        session.confirmed_head().await.map_err(of_looking)?;
+        match self.lacks(session, witness).await? {
+            Some(reason) => Err(Unfit::Forked { after: witness, reason }),
+            None => Ok(()),
+        }
+    }
+
+    /// What the server has in the place of the entry, if it is not that.
+    async fn lacks(&self, session: &mut Session, witness: Head) -> Result<Option<String>, Unfit> {
+        let there = session.token_at(witness.position).await.map_err(of_looking)?;
+        if there.token == Some(witness.token) || witness.position < there.first {
+            return Ok(None);
+        }
+        Ok(Some(match there.token {
             Some(token) => format!("its token is {:016x}", token.0),
             None => format!("it ends at position {}", there.end),
-        };
-        Err(Unfit::Forked { after: witness, reason })
+        }))
     }
 
     fn tell(&self, target: &Target, engine: Engine, server: &ServerSettings, found: &Found) {
@@ -266,6 +279,14 @@ impl Connector {
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn of_looking(failure: Failure) -> Unfit {
+    match failure {
+        Failure::NotSent(reason) | Failure::Undone(reason) | Failure::Open(reason) => Unfit::Unreachable(reason),
+        Failure::Forked { after, reason } => Unfit::Forked { after, reason },
+        Failure::Journal(error) => Unfit::Unreachable(error.to_string()),
     }
 }
 

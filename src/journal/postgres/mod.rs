@@ -28,7 +28,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::rules::{self, Verdict};
-use super::{Appended, Journal, JournalError, PAYLOAD_BYTES_MAX, Proposal, Stored, Witnesses};
+use super::{Appended, Journal, JournalError, PAYLOAD_BYTES_MAX, Proposal, Stored, Witnesses, went_on};
 use crate::config::{Config, PostgresDurability};
 use crate::telemetry::Metrics;
 use crate::types::{Head, Position};
@@ -250,8 +250,11 @@ impl Journal for PostgresJournal {
         Ok(())
     }
 
-    async fn restart(&self, only: Stored) -> Result<(), JournalError> {
-        self.appends.with(async |session| session.restart(&only).await).await?;
+    async fn restart(&self, only: Stored, expected: Head) -> Result<(), JournalError> {
+        let found = self.appends.with(async |session| session.restart(&only, expected).await).await?;
+        if found != expected {
+            return Err(went_on(found));
+        }
         self.connector.rely_on(Head { position: only.position, token: only.proposal.token });
         self.connector.news.saw(only.position);
         Ok(())

@@ -51,6 +51,7 @@ const SWEEP: &str = "WITH gone AS (
     )
     SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM kept)";
 
+const LOCKED_HEAD: &str = "SELECT position, token FROM journal WHERE id = 1 FOR UPDATE";
 /// In one transaction, in place of everything: the one entry.
 const ONLY_ENTRY: &str =
     "INSERT INTO entries (position, incarnation, counter, token, checksum, payload) VALUES ($1, $2, $3, $4, $5, $6)";
@@ -240,11 +241,16 @@ impl Session {
         self.no_doubt()
     }
 
-    /// Puts one entry in the place of all. An error leaves a transaction that ends with the connection.
-    pub(super) async fn restart(&mut self, only: &Stored) -> Result<(), Failure> {
+    /// Puts one entry in the place of all if the last one is `expected`; gives the last one. An error leaves a transaction
+    /// that ends with the connection.
+    pub(super) async fn restart(&mut self, only: &Stored, expected: Head) -> Result<Head, Failure> {
         let Stored { position, proposal } = only;
         let transaction = self.client.transaction().await?;
-        transaction.execute("SELECT 1 FROM journal WHERE id = 1 FOR UPDATE", &[]).await?;
+        let found = head_of(&transaction.query_one(LOCKED_HEAD, &[]).await?)?;
+        if found != expected {
+            transaction.rollback().await?;
+            return Ok(found);
+        }
         transaction.batch_execute("DELETE FROM entries; DELETE FROM retired").await?;
         let (at, token) = (signed(position.0), signed(proposal.token.0));
         let (incarnation, counter) = (signed(proposal.incarnation.0), signed(proposal.counter));
@@ -252,7 +258,8 @@ impl Session {
         transaction.execute(ONLY_ENTRY, &[&at, &incarnation, &counter, &token, &sum, &&proposal.payload[..]]).await?;
         transaction.execute(ONLY_HEAD, &[&at, &token]).await?;
         transaction.commit().await?;
-        self.no_doubt()
+        self.no_doubt()?;
+        Ok(found)
     }
 
     /// Deletes up to `rows` entries below the boundary; how many they were.

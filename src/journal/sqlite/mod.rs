@@ -151,9 +151,9 @@ impl Journal for SqliteJournal {
         answer.await.unwrap_or_else(|_| Err(JournalError::Unknown("the journal's writer has ended".into())))
     }
 
-    async fn restart(&self, only: Stored) -> Result<(), JournalError> {
+    async fn restart(&self, only: Stored, expected: Head) -> Result<(), JournalError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Job::Restart { only, reply }).await?;
+        self.send(Job::Restart { only, expected, reply }).await?;
         answer.await.unwrap_or_else(|_| Err(JournalError::Unknown("the journal's writer has ended".into())))
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::recent::Recent;
 use super::{failure, table};
 use crate::journal::rules::{self, Verdict};
-use crate::journal::{Appended, JournalError, Proposal, Stored};
+use crate::journal::{Appended, JournalError, Proposal, Stored, went_on};
 use crate::types::{Head, Position};
 
 /// Payload bytes after which a group takes no more appends: more would only make those who wait wait longer.
@@ -36,6 +36,7 @@ pub(super) enum Job {
     },
     Restart {
         only: Stored,
+        expected: Head,
         reply: oneshot::Sender<Result<(), JournalError>>,
     },
     /// Changes a setting of the connection in a test.
@@ -117,7 +118,7 @@ impl Writer {
         self.append(appends);
         match other {
             Some(Job::Trim { below, reply }) => drop(reply.send(self.trim(below))),
-            Some(Job::Restart { only, reply }) => drop(reply.send(self.restart(only))),
+            Some(Job::Restart { only, expected, reply }) => drop(reply.send(self.restart(only, expected))),
             #[cfg(test)]
             Some(Job::Touch(touch)) => touch(&self.db),
             Some(Job::Append(_)) | None => {}
@@ -172,7 +173,10 @@ impl Writer {
         Ok(())
     }
 
-    fn restart(&mut self, only: Stored) -> Result<(), JournalError> {
+    fn restart(&mut self, only: Stored, expected: Head) -> Result<(), JournalError> {
+        if self.head != expected {
+            return Err(went_on(self.head));
+        }
         let before_commit = |e: rusqlite::Error| failure::before_commit(&e);
         let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(before_commit)?;
         table::forget_all(&transaction).map_err(before_commit)?;

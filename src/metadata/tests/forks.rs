@@ -2,6 +2,7 @@
 use super::*;
 use crate::records::{BatchBuilder, NewRecord};
 use crate::segment::{ObjectHeader, ObjectName, ObjectWriter};
+use crate::state::{BatchSpec, RunSpec, RunsWriter};
 use crate::store::Purpose;
 use crate::types::{Head, Offset, PartitionIndex, Token};
 
@@ -249,7 +250,7 @@ async fn generations_pile_up() {
     // The journal's backup of before the record comes back.
     let only: Vec<_> = site.journal.read(site.journal_first().await).await.unwrap();
     let fresh = MemoryJournal::new();
-    fresh.restart(only[0].clone()).await.unwrap();
+    fresh.restart(only[0].clone(), Head::default()).await.unwrap();
     site.journal = fresh;
     let mended = site.mend(Choice::Journal).await.unwrap();
     assert!(matches!(mended, Mended::Begun { generation: 2, lost_entries, .. } if lost_entries > 0), "{mended:?}");
@@ -288,10 +289,24 @@ async fn stored(site: &Site, state: &State, ulid: u128, of_record: u8, records: 
     let mut object = ObjectWriter::new(&header);
     let position = object.position();
     object.push(batch.build().unwrap());
+    let bytes = object.position();
     object.end_run(state.topic_by_name("t").unwrap().id, PartitionIndex(0), position, 1);
     let (body, _) = object.finish();
     site.bucket.create(&name.key(), body.clone(), Purpose::Ingest).await.unwrap();
-    crate::metadata::salvage::commit(state, name, &body.concat().into()).unwrap()
+    let slot = state.topic_by_name("t").unwrap().slots[0];
+    let batch = BatchSpec { bytes: bytes - position, records: records as u32, producer: None };
+    let mut runs = RunsWriter::default();
+    runs.push(&RunSpec { slot, position, max_timestamp: TimestampMs(1), batches: vec![batch] });
+    let (base_timestamp, runs) = runs.finish();
+    CommitRuns {
+        ulid: ulid.to_be_bytes().to_vec().into(),
+        applied_position: name.applied.position.0,
+        applied_token: name.applied.token.0,
+        object_bytes: body.iter().map(Bytes::len).sum::<usize>() as u32,
+        object: None,
+        base_timestamp,
+        runs: runs.into(),
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -306,9 +321,10 @@ async fn records_of_lost_entries_are_had_from_their_objects_once() {
     // Second copies of both, as a slow PUT leaves them.
     stored(&site, &state, 2, b'a', 5).await;
     let kept = site.journal.read(Position(1)).await.unwrap().len();
-    let lost = stored(&site, &broker.replica.state(), 3, b'b', 7).await;
+    let before = broker.replica.state();
+    let lost = stored(&site, &before, 3, b'b', 7).await;
     broker.replica.propose(lost).await.unwrap();
-    stored(&site, &broker.replica.state(), 4, b'b', 7).await;
+    stored(&site, &before, 4, b'b', 7).await;
     // And one of which nothing is left, and one of a topic that went with the journal.
     let gone = ObjectName { applied: broker.replica.applied(), ulid: 5 };
     site.bucket.create(&gone.key(), vec![Bytes::from_static(b"cut")], Purpose::Ingest).await.unwrap();
@@ -341,4 +357,96 @@ async fn a_journal_that_is_gone_is_made_from_the_bucket() {
     let mended = site.mend(Choice::Bucket).await.unwrap();
     assert!(matches!(mended, Mended::Begun { generation: 1, .. }), "{mended:?}");
     assert_eq!(end(&site.start(1).await.replica.state()), Offset(10));
+}
+
+/// The journal lost its tail, nobody had left word of it, and a broker that lagged went on: two histories, and a State of each.
+async fn diverged(seed: u64, more: usize) -> (Site, Arc<State>) {
+    let (site, seen) = forked(seed).await;
+    // As if the one that lagged had not come by the mark yet.
+    for mark in site.below("fork/found/") {
+        site.bucket.delete(&mark, Purpose::Control).await.unwrap();
+    }
+    let kept = site.below("fork/state/").pop().unwrap();
+    let bytes = site.bucket.contents()[&kept].clone();
+    site.bucket.delete(&kept, Purpose::Control).await.unwrap();
+    let lagging = site.start(1).await;
+    for _ in 0..more {
+        lagging.replica.propose(ids(1)).await.unwrap();
+    }
+    lagging.owner.abort();
+    site.bucket.overwrite(&kept, bytes);
+    (site, seen)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_of_long_ago_is_not_taken_for_nothing_lost() {
+    let (site, seen) = diverged(17, 1500).await;
+    let survey = site.survey().await;
+    assert!(survey.lost.iter().any(|(at, _)| *at == seen.head()), "{survey}");
+    assert!(survey.to_string().contains("went on after the loss"), "{survey}");
+    let mended = site.mend(Choice::Journal).await.unwrap();
+    let Mended::Begun { lost_entries, .. } = mended else { panic!("{mended:?}") };
+    assert!(lost_entries > 0);
+    // What readers of the lost history had beyond the common part is of no generation that is theirs.
+    let state = site.start(1).await.replica.state();
+    let slot = state.topic_by_name("t").unwrap().slots[0];
+    assert!(state.forks().end(0, slot).unwrap() <= end(&state));
+    assert!(state.forks().end(0, slot).unwrap() < end(&seen));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_running_broker_notices_later_that_others_had_seen_more() {
+    let (site, seen) = diverged(18, 100).await;
+    for mark in site.below("fork/") {
+        site.bucket.delete(&mark, Purpose::Control).await.unwrap();
+    }
+    let running = site.start_with_witnesses(1).await;
+    running.replica.propose(ids(1)).await.unwrap();
+    // Somebody's word of the lost history comes late.
+    let late = crate::metadata::witness::key(WITNESS_PREFIX, seen.head(), 7);
+    site.bucket.create(&late, vec![Bytes::from_static(b"broker 2")], Purpose::Control).await.unwrap();
+    let fatal = running.owner.await.unwrap().unwrap_err();
+    assert!(fatal.is_fork(), "{fatal}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_interrupted_call_began_is_finished_or_forgotten() {
+    let (site, seen) = forked(19).await;
+    let begun = seen.begin_generation(Head { position: Position(900), token: Token(9) }, 0, &seen);
+    let (header, bytes) = begun.encode_snapshot();
+    let next = crate::metadata::witness::key("fork/next/", header.at, 1);
+    site.bucket.create(&next, vec![bytes], Purpose::Control).await.unwrap();
+    // The journal does not begin with it: it counts for nothing.
+    let mended = site.mend(Choice::Journal).await.unwrap();
+    assert!(matches!(&mended, Mended::Begun { at, .. } if at.position < Position(900)), "{mended:?}");
+    // And here it does.
+    let (site, seen) = forked(20).await;
+    let begun = seen.begin_generation(Head { position: Position(900), token: Token(9) }, 0, &seen);
+    let (header, bytes) = begun.encode_snapshot();
+    site.bucket.create(&next, vec![bytes], Purpose::Control).await.unwrap();
+    let only =
+        crate::journal::Proposal { incarnation: Incarnation(5), counter: 1, token: Token(9), payload: Bytes::new() };
+    let only = crate::journal::Stored { position: Position(900), proposal: only };
+    site.journal.restart(only, site.journal.head().await.unwrap()).await.unwrap();
+    let mended = site.mend(Choice::Bucket).await.unwrap();
+    assert_eq!(mended, Mended::Finished { generation: 1, at: header.at });
+    assert_eq!(end(&site.start(1).await.replica.state()), end(&seen));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_generation_is_never_begun_twice() {
+    let (mut site, _) = forked(21).await;
+    let before = site.journal.read(Position(1)).await.unwrap();
+    site.mend(Choice::Bucket).await.unwrap();
+    // A backup from before comes back.
+    site.journal = MemoryJournal::new();
+    for stored in before {
+        let head = site.journal.head().await.unwrap();
+        site.journal.append(stored.proposal, head).await.unwrap();
+    }
+    let mended = site.mend(Choice::Journal).await.unwrap();
+    assert!(matches!(mended, Mended::Begun { generation: 2, .. }), "{mended:?}");
+    let state = site.start(1).await.replica.state();
+    let slot = state.topic_by_name("t").unwrap().slots[0];
+    assert_eq!([state.forks().end(0, slot), state.forks().end(1, slot)], [Some(end(&state)); 2]);
 }
