@@ -30,7 +30,7 @@ def over_postgres(launch, postgres):
 
 
 def test_contract_and_failures():
-    run_suite("journal::postgres::", "--test-threads=2", environment={}, at_least=21)
+    run_suite("journal::postgres::", "--test-threads=2", environment={}, passing=21)
 
 
 def test_a_client_writes_and_another_reads(over_postgres, postgres, topic, tmp_path):

@@ -29,7 +29,7 @@ def test_minio(minio):
         "AWS_ACCESS_KEY_ID": USER,
         "AWS_SECRET_ACCESS_KEY": PASSWORD,
     }
-    run_suite("store::contract::store_contract_s3", "--exact", environment=env, at_least=1)
+    run_suite("store::contract::store_contract_s3", "--exact", environment=env, passing=1)
 
 
 def test_fake_gcs_server(directory):
@@ -45,7 +45,7 @@ def test_fake_gcs_server(directory):
         make = lambda: status("POST", f"{url}/storage/v1/b?project=x", body=body) in (200, 409)  # noqa: E731
         wait_until(make, 20, "fake-gcs-server", every_s=0.1)
         env = {"STORE_TEST_GCS_ENDPOINT": url, "STORE_TEST_GCS_BUCKET": BUCKET}
-        run_suite("store::object::gcs_emulator::store_contract_gcs", "--exact", environment=env, at_least=1)
+        run_suite("store::object::gcs_emulator::store_contract_gcs", "--exact", environment=env, passing=1)
     finally:
         server.kill9()
 
@@ -67,7 +67,7 @@ def test_azurite(directory):
             "AZURE_STORAGE_ACCOUNT_NAME": ACCOUNT,
             "AZURE_STORAGE_ACCOUNT_KEY": ACCOUNT_KEY,
         }
-        run_suite("store::contract::store_contract_azure", "--exact", environment=env, at_least=1)
+        run_suite("store::contract::store_contract_azure", "--exact", environment=env, passing=1)
     finally:
         server.kill9()
 

@@ -8,9 +8,10 @@ use std::fmt;
 use tracing::info;
 
 use super::fork::{FORK_PREFIX, FOUND_PREFIX, NEXT_PREFIX, STATE_PREFIX, mark};
-use super::owner::{Fatal, OutcomeHashes, fold, new_incarnation};
+use super::owner::{Fatal, OutcomeHashes, new_incarnation};
 use super::salvage::{Salvaged, salvage};
 use super::snapshots::SNAPSHOT_PREFIX;
+use super::start::replay;
 use super::witness::{few_since, key, list_since, moment, objects_since};
 use crate::journal::{Journal, JournalError, Proposal, Stored};
 use crate::state::State;
@@ -287,16 +288,8 @@ async fn of_journal(
         (None, Err(JournalError::Trimmed { .. })) => return Ok(None),
         (None, Err(error)) => return Err(error.into()),
     };
-    let mut hashes = OutcomeHashes::default();
-    loop {
-        let page = journal.read(state.head().position.next()).await?;
-        if page.is_empty() || state.head().position >= until {
-            return Ok(state.cluster_id().is_some().then_some(state));
-        }
-        for stored in page.into_iter().take_while(|stored| stored.position <= until) {
-            fold(&mut state, &mut hashes, stored)?;
-        }
-    }
+    replay::<MendError>(journal, &mut state, &mut OutcomeHashes::default(), until).await?;
+    Ok(state.cluster_id().is_some().then_some(state))
 }
 
 /// The furthest State in the bucket that is whole.

@@ -47,11 +47,8 @@ pub(super) async fn salvage(
     base: Position,
 ) -> Result<Salvaged, StoreError> {
     let since = Position(base.0.saturating_sub(ENTRIES_ON_THE_WAY));
-    let known: BTreeMap<ObjectName, (ObjectId, u32)> = state
-        .objects()
-        .filter(|(_, meta)| meta.name.applied.position >= since)
-        .map(|(id, meta)| (meta.name, (id, meta.bytes)))
-        .collect();
+    let recent = state.objects().filter(|(_, meta)| meta.name.applied.position >= since);
+    let known: BTreeMap<ObjectName, ObjectId> = recent.map(|(id, meta)| (meta.name, id)).collect();
     let mut found: Vec<(ObjectName, u64)> = Vec::new();
     for prefix in ObjectName::prefixes() {
         let listed = list_since(bucket, &prefix, since).await?;
@@ -79,7 +76,7 @@ pub(super) async fn salvage(
             }
             Err(error) => return Err(error),
         };
-        let id = known.get(&name).map(|(id, _)| *id);
+        let id = known.get(&name).copied();
         // A PUT that takes long has a second copy, by the same writer under the same last entry.
         if !twins.insert((name.applied, hash(&object))) && id.is_none() {
             continue;
@@ -96,9 +93,9 @@ pub(super) async fn salvage(
     Ok(salvaged)
 }
 
-/// Where in each of these objects a run begins that the State has.
-fn committed_runs(state: &State, known: &BTreeMap<ObjectName, (ObjectId, u32)>) -> BTreeSet<(ObjectId, Slot)> {
-    let ids: BTreeSet<ObjectId> = known.values().map(|(id, _)| *id).collect();
+/// Of which partitions the State has records in each of these objects.
+fn committed_runs(state: &State, known: &BTreeMap<ObjectName, ObjectId>) -> BTreeSet<(ObjectId, Slot)> {
+    let ids: BTreeSet<ObjectId> = known.values().copied().collect();
     let slots = state.topics().flat_map(|topic| topic.slots.iter().copied());
     let runs = slots.filter_map(|slot| state.partition(slot)).flat_map(|partition| {
         let runs = partition.tail.iter().filter(|run| ids.contains(&run.object));
@@ -199,16 +196,7 @@ fn judged(piece: Piece, outcomes: &[BatchOutcome]) -> (u64, Vec<Piece>) {
 fn command(piece: &Piece) -> CommitRuns {
     let mut writer = RunsWriter::default();
     writer.push(&piece.run);
-    let (base_timestamp, runs) = writer.finish();
-    CommitRuns {
-        ulid: Bytes::copy_from_slice(&piece.name.ulid.to_be_bytes()),
-        applied_position: piece.name.applied.position.0,
-        applied_token: piece.name.applied.token.0,
-        object_bytes: piece.object_bytes,
-        object: piece.id.map(|id| id.0),
-        base_timestamp,
-        runs: runs.into(),
-    }
+    CommitRuns::new(piece.name, piece.object_bytes, piece.id, writer)
 }
 
 /// Of all but the header, which is each copy's own.

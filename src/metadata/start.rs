@@ -14,7 +14,7 @@ use super::barrier::{self, Barrier};
 use super::mend::cluster_of;
 use super::owner::{Fatal, OutcomeHashes, Owner, fold, new_incarnation};
 use super::snapshots::{SNAPSHOT_PREFIX, SnapshotPolicy, Snapshotter};
-use super::witness::{WITNESS_PREFIX, Witness, list_since, moment, seen_since};
+use super::witness::{WITNESS_PREFIX, Witness, list_for, list_since, moment, seen_since};
 use super::{ProposeError, Proposed, QUEUE_MAX, Replica, Shared, expiry, fork};
 use crate::journal::{Deadlined, Journal, JournalError};
 use crate::segment::ObjectName;
@@ -163,7 +163,7 @@ async fn begin(parts: &Parts) -> Result<Started, StartError> {
     let head = refuse_newer_bucket(parts).await?;
     let (mut state, mut hashes) = (load_snapshot(parts, head).await?, OutcomeHashes::default());
     hashes.remember(&state);
-    let last = replay(parts, &mut state, &mut hashes).await?;
+    let last = replay::<StartError>(&*parts.journal, &mut state, &mut hashes, Position(u64::MAX)).await?;
     refuse_forked(parts, &last).await?;
     let cluster_id = match (state.cluster_id(), marked) {
         (Some(journal), Some(bucket)) if **journal != *bucket => {
@@ -265,16 +265,8 @@ async fn first_objects(bucket: &dyn Bucket, position: Position) -> Result<Vec<Li
 
 /// The snapshots in the bucket, oldest first.
 async fn list_snapshots(bucket: &dyn Bucket) -> Result<Vec<(Head, String)>, StoreError> {
-    let (mut found, mut after) = (Vec::new(), None);
-    loop {
-        let page = bucket.list(SNAPSHOT_PREFIX, after.as_ref(), 1000, Purpose::Snapshot).await?;
-        after = page.last().map(|o| o.key.clone());
-        let full = page.len() == 1000;
-        found.extend(page.into_iter().filter_map(|o| moment(SNAPSHOT_PREFIX, &o.key).map(|at| (at, o.key))));
-        if !full {
-            return Ok(found);
-        }
-    }
+    let listed = list_for(bucket, SNAPSHOT_PREFIX, Position(0), Purpose::Snapshot).await?;
+    Ok(listed.into_iter().filter_map(|o| moment(SNAPSHOT_PREFIX, &o.key).map(|at| (at, o.key))).collect())
 }
 
 /// State as of the newest snapshot that is whole and of this history; the beginning if there is none and none is needed.
@@ -321,20 +313,25 @@ async fn is_of_history(parts: &Parts, at: Head, key: &str) -> Result<bool, Start
 }
 
 /// The tokens of the last entries, by position.
-type Tokens = BTreeMap<Position, Token>;
+pub(super) type Tokens = BTreeMap<Position, Token>;
 
 /// How many of them are held against what the bucket has.
 const TOKENS_MAX: usize = 1000;
 
-/// Folds in what the journal has beyond `state`; gives the last entries.
-async fn replay(parts: &Parts, state: &mut State, hashes: &mut OutcomeHashes) -> Result<Tokens, StartError> {
+/// Folds in what the journal has beyond `state` up to `until`; gives the last entries.
+pub(super) async fn replay<E: From<JournalError> + From<Fatal>>(
+    journal: &dyn Journal,
+    state: &mut State,
+    hashes: &mut OutcomeHashes,
+    until: Position,
+) -> Result<Tokens, E> {
     let mut last = Tokens::from([(state.head().position, state.head().token)]);
     loop {
-        let page = parts.journal.read(state.head().position.next()).await?;
-        if page.is_empty() {
+        let page = journal.read(state.head().position.next()).await?;
+        if page.is_empty() || state.head().position >= until {
             return Ok(last);
         }
-        for stored in page {
+        for stored in page.into_iter().take_while(|stored| stored.position <= until) {
             last.insert(stored.position, stored.proposal.token);
             fold(state, hashes, stored)?;
         }

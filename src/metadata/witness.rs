@@ -42,9 +42,19 @@ pub(super) async fn list_since(
     prefix: &str,
     position: Position,
 ) -> Result<Vec<Listed>, StoreError> {
+    list_for(bucket, prefix, position, Purpose::Control).await
+}
+
+/// The same, for a purpose of the caller's.
+pub(super) async fn list_for(
+    bucket: &dyn Bucket,
+    prefix: &str,
+    position: Position,
+    purpose: Purpose,
+) -> Result<Vec<Listed>, StoreError> {
     let (mut found, mut after) = (Vec::new(), Some(format!("{prefix}{:016x}", position.0)));
     loop {
-        let page = bucket.list(prefix, after.as_ref(), PAGE, Purpose::Control).await?;
+        let page = bucket.list(prefix, after.as_ref(), PAGE, purpose).await?;
         after = page.last().map(|last| last.key.clone());
         let full = page.len() == PAGE;
         found.extend(page);

@@ -112,14 +112,5 @@ pub(super) fn commit_runs(
     if let Some(last) = run {
         writer.push(&last);
     }
-    let (base_timestamp, runs) = writer.finish();
-    CommitRuns {
-        ulid: Bytes::copy_from_slice(&name.ulid.to_be_bytes()),
-        applied_position: name.applied.position.0,
-        applied_token: name.applied.token.0,
-        object_bytes,
-        object: object.map(|o| o.0),
-        base_timestamp,
-        runs: runs.into(),
-    }
+    CommitRuns::new(name, object_bytes, object, writer)
 }

@@ -3,7 +3,10 @@
 use bytes::Bytes;
 
 use super::group::{ChangeGroup, CommitOffsets, DeleteGroup, DeleteOffsets, OWN_VERSIONS_LEVEL};
+use super::runs::RunsWriter;
 use super::settings::Settings;
+use crate::segment::ObjectName;
+use crate::types::ObjectId;
 
 macro_rules! commands {
     ($($tag:literal $name:ident),* $(,)?) => {
@@ -227,6 +230,23 @@ pub struct CommitRuns {
     /// See [`super::RunsWriter`].
     #[prost(bytes = "bytes", tag = "7")]
     pub runs: Bytes,
+}
+
+impl CommitRuns {
+    /// Commits `runs` of an object; `object` is the number that an earlier command for it was given.
+    #[must_use]
+    pub fn new(name: ObjectName, object_bytes: u32, object: Option<ObjectId>, runs: RunsWriter) -> Self {
+        let (base_timestamp, runs) = runs.finish();
+        Self {
+            ulid: Bytes::copy_from_slice(&name.ulid.to_be_bytes()),
+            applied_position: name.applied.position.0,
+            applied_token: name.applied.token.0,
+            object_bytes,
+            object: object.map(|object| object.0),
+            base_timestamp,
+            runs: runs.into(),
+        }
+    }
 }
 
 /// Takes a block of producer ids, so that a broker answers many InitProducerId from one entry.

@@ -297,16 +297,7 @@ async fn stored(site: &Site, state: &State, ulid: u128, of_record: u8, records: 
     let batch = BatchSpec { bytes: bytes - position, records: records as u32, producer: None };
     let mut runs = RunsWriter::default();
     runs.push(&RunSpec { slot, position, max_timestamp: TimestampMs(1), batches: vec![batch] });
-    let (base_timestamp, runs) = runs.finish();
-    CommitRuns {
-        ulid: ulid.to_be_bytes().to_vec().into(),
-        applied_position: name.applied.position.0,
-        applied_token: name.applied.token.0,
-        object_bytes: body.iter().map(Bytes::len).sum::<usize>() as u32,
-        object: None,
-        base_timestamp,
-        runs: runs.into(),
-    }
+    CommitRuns::new(name, body.iter().map(Bytes::len).sum::<usize>() as u32, None, runs)
 }
 
 #[tokio::test(start_paused = true)]

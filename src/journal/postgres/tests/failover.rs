@@ -18,6 +18,16 @@ async fn caught_up(primary: &Server) {
     }
 }
 
+/// Entries 11 and 12 are acknowledged while the standby is away, which then takes over without them; the last one.
+async fn lose_two(primary: &mut Server, standby: &mut Server, journal: &Arc<dyn Journal>, head: Head) -> Head {
+    standby.stop();
+    let head = fill(journal, 11..=12, head).await;
+    primary.kill9();
+    standby.start().await;
+    standby.promote();
+    head
+}
+
 #[tokio::test]
 #[ignore = "starts PostgreSQL servers"]
 async fn a_promoted_standby_with_everything_goes_on() {
@@ -53,11 +63,7 @@ async fn a_promoted_standby_that_lagged_is_a_fork() {
     let journal = deadlined(server::url(&[primary.port(), standby.port()]), Duration::from_secs(3)).await;
     let head = fill(&journal, 1..=10, Head::default()).await;
     caught_up(&primary).await;
-    standby.stop();
-    let head = fill(&journal, 11..=12, head).await;
-    primary.kill9();
-    standby.start().await;
-    standby.promote();
+    let head = lose_two(&mut primary, &mut standby, &journal, head).await;
     // Who only waits hears of it too.
     journal.changed(head.position).await;
     let mut last = Vec::new();
@@ -88,11 +94,7 @@ async fn a_broker_that_lagged_too_is_told_by_what_others_have_seen() {
     let seen = head_of(&Appended { position: Position(12), missed: Vec::new() }, &entry(1, 12, b"x"));
     let lagging = open_beside(settings(urls, "strandline"), Seen(vec![seen])).await.unwrap();
     assert_eq!(lagging.read(Position(1)).await.unwrap().len(), 10);
-    standby.stop();
-    assert_eq!(fill(&journal, 11..=12, head).await, seen);
-    primary.kill9();
-    standby.start().await;
-    standby.promote();
+    assert_eq!(lose_two(&mut primary, &mut standby, &journal, head).await, seen);
     let forked = loop {
         match lagging.append(entry(2, 1, b"x"), head).await {
             Err(JournalError::Unknown(_) | JournalError::NotDone(_)) => {}
@@ -111,11 +113,7 @@ async fn an_entry_that_only_another_broker_had_seen_is_guarded_by_after() {
     let journal = deadlined(urls.clone(), Duration::from_secs(3)).await;
     let head = fill(&journal, 1..=10, Head::default()).await;
     caught_up(&primary).await;
-    standby.stop();
-    let head = fill(&journal, 11..=12, head).await;
-    primary.kill9();
-    standby.start().await;
-    standby.promote();
+    let head = lose_two(&mut primary, &mut standby, &journal, head).await;
     // A fresh process knows nothing of positions 11 and 12 but what its snapshot says.
     let fresh = deadlined(urls, Duration::from_secs(3)).await;
     assert_eq!(fresh.head().await.unwrap().position, Position(10));
