@@ -55,6 +55,9 @@ defects! {
     /// An append without an answer counts as failed. Admin requests are told that nothing happened, and it did; groups
     /// and producers go on as if it had not.
     UnknownAppendFailed "unknown-append-failed" "issue"
+    /// What others have seen of the journal is not held against it, and their marks stop nobody (H2). A broker that lagged as
+    /// much as a journal that lost its tail goes on: offsets that were given are given again.
+    ForkIgnored "fork-ignored" "H2"
     /// An append without an answer is tried again under a new counter (H8). If the first was done too, everything in it
     /// is applied twice: a plain producer's record stands at two offsets though it was sent once.
     UnknownAppendAgain "unknown-append-again" "H8"

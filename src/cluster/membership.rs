@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use tracing::debug;
 
 use super::Members;
 use crate::metadata::Replica;
@@ -76,6 +77,7 @@ impl Membership {
             }
             known.basis = basis;
             if *known.members != members {
+                debug!(?members, cut_off, "the members have changed");
                 known.members = Arc::new(members);
                 inner.changed.notify_waiters();
             }

@@ -7,13 +7,14 @@ use std::time::Duration;
 use tracing::{error, info};
 
 use super::owner::Fatal;
-use super::witness::{key, moment};
+use super::witness::{key, list_since, moment};
+use crate::planted::{Defect, planted};
 use crate::state::State;
 use crate::store::{Bucket, Purpose, StoreError};
-use crate::types::Head;
+use crate::types::{Head, Position};
 use crate::world::World;
 
-/// Any object below it is a mark.
+/// Any object below it is a mark, but for the one that says up to where forks are resolved, and those of before it.
 pub const FORK_PREFIX: &str = "fork/";
 /// What brokers found, in words.
 pub(super) const FOUND_PREFIX: &str = "fork/found/";
@@ -21,15 +22,46 @@ pub(super) const FOUND_PREFIX: &str = "fork/found/";
 pub(super) const STATE_PREFIX: &str = "fork/state/";
 /// What an operator's command is about to go on from.
 pub(super) const NEXT_PREFIX: &str = "fork/next/";
+/// Where the present generation of the history began.
+pub(super) const RESOLVED_PREFIX: &str = "fork/resolved/";
 
 /// How long a broker that stops tries to leave its mark.
 const TRIED_FOR: Duration = Duration::from_secs(60);
 const BETWEEN: Duration = Duration::from_secs(1);
 
-/// A mark, if there is one: its key.
+/// A mark, if there is one that counts: its key. What a broker found before a fork was resolved, and could leave only
+/// after that, since the bucket was away, is none any more.
 pub(super) async fn found(bucket: &dyn Bucket) -> Result<Option<String>, StoreError> {
-    let marks = bucket.list(FORK_PREFIX, None, 1, Purpose::Control).await?;
-    Ok(marks.into_iter().next().map(|mark| mark.key))
+    if planted(Defect::ForkIgnored) {
+        return Ok(None);
+    }
+    let mut left: Vec<String> =
+        list_since(bucket, FORK_PREFIX, Position(0)).await?.into_iter().map(|listed| listed.key).collect();
+    let resolved = left.iter().filter_map(|key| moment(RESOLVED_PREFIX, key)).max().unwrap_or_default();
+    let is_mark = |key: &String| {
+        let at = [FOUND_PREFIX, STATE_PREFIX].iter().find_map(|prefix| moment(prefix, key));
+        !key.starts_with(RESOLVED_PREFIX) && at.is_none_or(|at| at.position >= resolved.position)
+    };
+    Ok(left.iter().position(is_mark).map(|first| left.swap_remove(first)))
+}
+
+/// Ends all forks that were found before `begun`, where a generation of the history begins: how many marks there were.
+pub(super) async fn resolve(bucket: &dyn Bucket, begun: Option<Head>) -> Result<usize, StoreError> {
+    let resolved = begun.map(|begun| key(RESOLVED_PREFIX, begun, 0));
+    if let Some(resolved) = &resolved {
+        let body = "a generation of the history begins here, marks of before it do not count\n".into();
+        bucket.create(resolved, vec![body], Purpose::Control).await?;
+    }
+    let left = list_since(bucket, FORK_PREFIX, Position(0)).await?.into_iter().map(|listed| listed.key);
+    let (earlier, mut marks): (Vec<_>, Vec<_>) = left.partition(|key| key.starts_with(RESOLVED_PREFIX));
+    let count = marks.len();
+    if resolved.is_some() {
+        marks.extend(earlier.into_iter().filter(|key| Some(key) != resolved.as_ref()));
+    }
+    for mark in marks {
+        bucket.delete(&mark, Purpose::Control).await?;
+    }
+    Ok(count)
 }
 
 /// Leaves a mark that says `why`, found by somebody who had applied `at`.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use tracing::info;
 
-use super::fork::{FORK_PREFIX, FOUND_PREFIX, NEXT_PREFIX, STATE_PREFIX, mark};
+use super::fork::{self, FORK_PREFIX, FOUND_PREFIX, NEXT_PREFIX, STATE_PREFIX};
 use super::owner::{Fatal, OutcomeHashes, new_incarnation};
 use super::salvage::{Salvaged, salvage};
 use super::snapshots::SNAPSHOT_PREFIX;
@@ -84,8 +84,8 @@ pub struct Survey {
     pub lost: Vec<(Head, String)>,
     /// The States in the bucket, oldest first.
     pub kept: Vec<Kept>,
-    /// The last position that anybody has seen.
-    last: Position,
+    /// The last entry that anybody has seen.
+    last: Head,
     /// Where the journal went on in another way: the last entry before it that was seen and is there.
     diverged: Option<Position>,
 }
@@ -125,7 +125,7 @@ pub async fn survey(journal: &dyn Journal, bucket: &dyn Bucket) -> Result<Survey
     // After what was listed: brokers that run write keys of later entries all the time.
     let head = journal.head().await?;
     let mut tokens = Tokens { journal, known: BTreeMap::from([(head.position, Some(head.token))]), head };
-    let last = seen.iter().map(|(seen, _)| seen.position).fold(head.position, Position::max);
+    let last = seen.iter().map(|(seen, _)| *seen).fold(head, Head::max);
     let (mut lost, mut kept, mut common) = (Vec::new(), Vec::new(), Head::default());
     for (at, key) in seen {
         let in_journal = tokens.presence(at).await?;
@@ -167,9 +167,9 @@ pub async fn mend(
     }
     let survey = survey(journal, bucket).await?;
     if survey.lost.is_empty() {
-        return Ok(Mended::NothingLost { marks: remove_marks(bucket).await? });
+        return Ok(Mended::NothingLost { marks: fork::resolve(bucket, None).await? });
     }
-    mark(bucket, world, Head::default(), "an operator has begun to resolve a fork").await?;
+    fork::mark(bucket, world, survey.last, "an operator has begun to resolve a fork").await?;
     let furthest_is_in_journal = survey.kept.last().is_none_or(|kept| kept.in_journal != Presence::Lacks);
     let base = match choice {
         Choice::Journal => of_journal(journal, bucket, &survey, Position(u64::MAX)).await?,
@@ -189,7 +189,7 @@ pub async fn mend(
         None => None,
     };
     let generation = newest_generation(bucket, &survey).await?.max(base.generation());
-    let at = Head { position: survey.last.next(), token: Token(world.random_u64()) };
+    let at = Head { position: survey.last.position.next(), token: Token(world.random_u64()) };
     let mut begun = base.begin_generation(at, generation, parted.as_ref().unwrap_or(&base));
     let salvaged = salvage(bucket, world, &mut begun, base.head().position).await?;
     let at = begun.head();
@@ -200,8 +200,8 @@ pub async fn mend(
     journal.restart(only, survey.journal).await.map_err(MendError::NotBegun)?;
     info!(position = at.position.0, generation = begun.generation(), "the journal begins anew");
     finish_earlier(journal, bucket).await?;
-    let beyond = survey.last.0.saturating_sub(base.head().position.0);
-    let other_branch = survey.diverged.map_or(0, |common| survey.last.0.saturating_sub(common.0));
+    let beyond = survey.last.position.0.saturating_sub(base.head().position.0);
+    let other_branch = survey.diverged.map_or(0, |common| survey.last.position.0.saturating_sub(common.0));
     Ok(Mended::Begun {
         generation: begun.generation(),
         at,
@@ -222,7 +222,7 @@ async fn finish_earlier(journal: &dyn Journal, bucket: &dyn Bucket) -> Result<Op
         let bytes = bucket.read(&begun.key, None, Purpose::Snapshot).await?;
         let (_, state) = State::decode_snapshot(&bytes).map_err(|_| MendError::Unwritten { key: begun.key.clone() })?;
         write(bucket, &begun.key.replacen(NEXT_PREFIX, SNAPSHOT_PREFIX, 1), &state).await?;
-        remove_marks(bucket).await?;
+        fork::resolve(bucket, Some(head)).await?;
         return Ok(Some((state.generation(), head)));
     }
     Ok(None)
@@ -329,20 +329,11 @@ async fn write(bucket: &dyn Bucket, key: &str, state: &State) -> Result<(), Mend
     if same { Ok(()) } else { Err(MendError::Unwritten { key: key.to_owned() }) }
 }
 
-/// Removes every mark; how many there were.
-async fn remove_marks(bucket: &dyn Bucket) -> Result<usize, StoreError> {
-    let marks = list_since(bucket, FORK_PREFIX, Position(0)).await?;
-    for mark in &marks {
-        bucket.delete(&mark.key, Purpose::Control).await?;
-    }
-    Ok(marks.len())
-}
-
 impl fmt::Display for Survey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "cluster            {}", self.cluster_id)?;
         writeln!(f, "journal's last     {}", self.journal.position)?;
-        writeln!(f, "last that was seen {}", self.last)?;
+        writeln!(f, "last that was seen {}", self.last.position)?;
         for mark in &self.marks {
             writeln!(f, "mark               {mark}")?;
         }

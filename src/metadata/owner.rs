@@ -130,6 +130,15 @@ pub(super) fn fold(
     Ok((entry, outcomes))
 }
 
+/// What became of an append.
+struct Known {
+    appended: Appended,
+    /// When the attempt began that told it.
+    begun: Instant,
+    /// Whether no earlier attempt can have done it.
+    at_once: bool,
+}
+
 impl Owner {
     /// Serves proposals, and folds in what others append, until every handle is gone.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Proposed>) -> Result<(), Fatal> {
@@ -235,7 +244,7 @@ impl Owner {
         if planted(Defect::AckBeforeCommit) && entry.commands.iter().all(is_produce) {
             replies.drain(..).zip(&foreseen).for_each(|(reply, outcome)| drop(reply.send(Ok(outcome.clone()))));
         }
-        let (appended, begun) = match self.append_until_known(proposal).await? {
+        let Known { appended, begun, at_once } = match self.append_until_known(proposal).await? {
             Ok(known) => known,
             Err(reason) => {
                 let replies = replies.into_iter().chain(heard);
@@ -244,8 +253,9 @@ impl Owner {
             }
         };
         self.appended = appended.position;
-        let is_next = appended.position == overlay.head().position && appended.missed.is_empty();
-        let outcomes = if is_next && !planted(Defect::UnknownAppendAgain) {
+        // One that was tried again may be there since the first attempt, and others after it.
+        let is_last = at_once && appended.position == overlay.head().position && appended.missed.is_empty();
+        let outcomes = if is_last && !planted(Defect::UnknownAppendAgain) {
             self.hashes.remember(&overlay);
             self.publish(overlay, &[(&entry, &foreseen)]);
             foreseen
@@ -308,12 +318,8 @@ impl Owner {
         self.freeze(commands).1
     }
 
-    /// Tries until the journal says what became of the entry, and gives when the attempt began that told it. The inner
-    /// error says that it certainly did not happen.
-    async fn append_until_known(
-        &mut self,
-        mut proposal: Proposal,
-    ) -> Result<Result<(Appended, Instant), String>, Fatal> {
+    /// Tries until the journal says what became of the entry. The inner error says that it certainly did not happen.
+    async fn append_until_known(&mut self, mut proposal: Proposal) -> Result<Result<Known, String>, Fatal> {
         let (mut refused, mut doubtful) = (0, false);
         loop {
             let begun = self.world.now();
@@ -322,7 +328,7 @@ impl Owner {
                     if doubtful || refused > 0 {
                         info!(position = appended.position.0, "journal answers again");
                     }
-                    return Ok(Ok((appended, begun)));
+                    return Ok(Ok(Known { appended, begun, at_once: !doubtful }));
                 }
                 Err(JournalError::NotDone(reason)) => {
                     refused += 1;

@@ -139,8 +139,9 @@ pub async fn start(parts: Parts) -> Result<Started, StartError> {
 /// cluster's journal must not stop this one.
 async fn mark_if_ours(parts: &Parts, error: &StartError) {
     let journals = cluster_of(&*parts.journal, &*parts.bucket).await;
+    let Ok(head) = parts.journal.head().await else { return };
     if journals.is_some() && peek(&*parts.bucket).await == Ok(journals) {
-        let marked = fork::mark(&*parts.bucket, &parts.world, Head::default(), &error.to_string()).await;
+        let marked = fork::mark(&*parts.bucket, &parts.world, head, &error.to_string()).await;
         if let Err(error) = marked {
             warn!(%error, "the mark of the fork was not left in the bucket");
         }

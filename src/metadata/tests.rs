@@ -281,6 +281,26 @@ async fn h9_a_head_that_is_not_applied_confirms_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn h9_an_append_that_is_known_late_confirms_only_what_is_applied() {
+    let site = Site::new(7);
+    let (broker, journal) = site.start_troubled(1).await;
+    let other = site.start(2).await;
+    broker.replica.barrier().await.unwrap();
+    journal.script([End::LostAfter]);
+    journal.script([End::NotDone; 20]);
+    journal.slow_reads(Duration::from_secs(3));
+    let replica = broker.replica.clone();
+    let in_doubt = site.world.spawn("in doubt", async move { replica.propose(ids(1)).await });
+    site.world.sleep(Duration::from_millis(500)).await;
+    assert!(!in_doubt.is_finished());
+    other.replica.propose(topic("t", 1)).await.unwrap();
+    let appended = site.world.now();
+    in_doubt.await.unwrap().unwrap();
+    assert!(broker.replica.confirmed() >= appended);
+    assert!(broker.replica.state().topic_by_name("t").is_some(), "it was there when the head was asked for");
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_head_there_is_no_barrier() {
     let site = Site::new(8);
     let (broker, journal) = site.start_troubled(1).await;

@@ -501,7 +501,13 @@ fn a25_a26_a35_what_is_read() {
         vec![("refused and read", {
             new().fail(1, (10, 20), "MESSAGE_TOO_LARGE", send(1, &[1], None)).ok(2, (50, 60), poll(0, &[(0, 1, 1)], 1))
         })],
-        vec![("unknown and read", new().info(1, 10, send(1, &[1], None)).ok(2, (50, 60), poll(0, &[(0, 1, 1)], 1)))],
+        vec![
+            ("unknown and read", new().info(1, 10, send(1, &[1], None)).ok(2, (50, 60), poll(0, &[(0, 1, 1)], 1))),
+            ("refused and salvaged", {
+                let refused = new().fail(1, (10, 20), "REQUEST_TIMED_OUT", send(1, &[1], None));
+                refused.ok(2, (50, 60), poll(0, &[(0, 1, 1)], 1)).with(|options| options.salvaged = true)
+            }),
+        ],
     );
 }
 

@@ -400,6 +400,7 @@ impl Cluster {
         if let Some(Err(error)) = finished
             && !error.to_string().contains("trimmed below")
             && !(contested && error.to_string().contains("another process is registered"))
+            && !(self.0.losses.load(Ordering::Relaxed) > 0 && error.to_string().contains("fork"))
         {
             self.trouble(format!("broker {id} did not stop in order: {error}"));
         }
@@ -452,6 +453,7 @@ impl Cluster {
             let broker = assemble(&config, &starting, &metrics, Arc::new(journal), Arc::new(bucket), &entrances).await;
             broker.map_err(|e| e.to_string())
         });
+        let was_forked = self.is_forked();
         let started = started.await;
         tracing::debug!(id, life, error = ?started.as_ref().map(|started| started.as_ref().err()), "start");
         let broker = match started {
@@ -459,7 +461,8 @@ impl Cluster {
             Ok(Err(error)) => {
                 // What was damaged on its way is not damaged every time.
                 let chances = if plan.rates.contains_key(&Fault::BucketCorrupt) { 3 } else { 1 };
-                let refused = self.refused(id, is_alarm(&error));
+                let rightly = was_forked || self.is_forked() || !is_alarm(&error);
+                let refused = self.refused(id, !rightly);
                 if refused >= chances {
                     self.trouble(format!("broker {id} does not start: {error}"));
                 }

@@ -39,9 +39,10 @@ impl Verdict {
         // is sent away, unless the broker is the only one as far as it knows.
         let end_lag_us = if replaced || ran.alone { LAG_US } else { STALENESS_US };
         // Each fork begins a generation of the history, which has epochs of its own.
-        let one_epoch = !ran.faults.contains_key(&Fault::Fork);
+        let salvaged = ran.faults.contains_key(&Fault::Fork);
+        let one_epoch = !salvaged;
         let lags = Options { poll_lag_us: LAG_US, end_lag_us, own_lag_us, ..Options::default() };
-        let options = Options { final_reads: true, one_epoch, ..lags };
+        let options = Options { final_reads: true, one_epoch, salvaged, ..lags };
         let report = check_with(&ran.history, ran.inventory.as_ref(), &options);
         let processes: BTreeSet<u32> = ran.history.operations.iter().map(|operation| operation.process).collect();
         let mut troubles = ran.troubles;

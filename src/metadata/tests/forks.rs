@@ -140,7 +140,7 @@ async fn another_clusters_journal_marks_no_fork() {
     let own = std::mem::replace(&mut site.journal, other.journal);
     let refused = start(site.parts(1)).await.err().expect("it is refused");
     assert!(matches!(&refused, StartError::Forked { .. }), "{refused}");
-    assert_eq!(site.below("fork/"), Vec::<String>::new());
+    assert!(site.below("fork/").is_empty(), "the journal is what it was");
     site.journal = own;
     site.start(1).await;
 }
@@ -174,7 +174,7 @@ async fn the_furthest_state_of_a_broker_has_everything_that_was_acknowledged() {
     let Mended::Begun { generation: 1, at, from, lost_entries: 0, salvaged } = &mended else { panic!("{mended:?}") };
     assert_eq!((*from, salvaged), (seen.head(), &Salvaged::default()));
     assert!(at.position > seen.head().position);
-    assert_eq!(site.below("fork/"), Vec::<String>::new());
+    assert_eq!(site.below("fork/"), site.below("fork/resolved/"));
     for (broker, records) in [(1, 0), (2, 1)] {
         let started = site.start_with_witnesses(broker).await;
         let state = started.replica.state();
@@ -235,6 +235,26 @@ async fn a_fork_can_be_resolved_again_after_a_failure_half_way() {
     let again = site.mend(Choice::Bucket).await.unwrap();
     assert_eq!(again, Mended::NothingLost { marks: 1 });
     assert_eq!(end(&site.start(1).await.replica.state()), end(&seen));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mark_that_comes_after_the_fork_was_resolved_stops_nobody() {
+    let (site, seen) = forked(14).await;
+    site.mend(Choice::Journal).await.unwrap();
+    let head = seen.head();
+    for prefix in ["fork/found/", "fork/state/"] {
+        let key = format!("{prefix}{:016x}-{:016x}-1", head.position.0, head.token.0);
+        site.bucket.create(&key, vec![Bytes::from_static(b"late")], Purpose::Control).await.unwrap();
+    }
+    let broker = site.start_with_witnesses(1).await;
+    site.world.sleep(4 * INTERVAL).await;
+    broker.replica.propose(ids(1)).await.unwrap();
+    // One of the present generation does.
+    let head = broker.replica.state().head();
+    let key = format!("fork/found/{:016x}-{:016x}-1", head.position.0, head.token.0);
+    site.bucket.create(&key, vec![Bytes::from_static(b"another")], Purpose::Control).await.unwrap();
+    let fatal = broker.owner.await.unwrap().unwrap_err();
+    assert!(matches!(&fatal, Fatal::ForkFound { mark } if *mark == key), "{fatal}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -60,7 +60,7 @@ fn record(facts: &Facts<'_>, log: &LogFacts<'_>, poll: u32, seen: &Seen, report:
         format!("{}: {} was read before it was sent", at(), facts.name(number))
     });
     let refused = matches!(facts.op(send).end, End::Fail(_));
-    report.expect(Rule::A35, !refused, &both, || {
+    report.expect(Rule::A35, !refused || facts.options.salvaged, &both, || {
         format!("{}: {} was refused ({})", at(), facts.name(number), facts.op(send).end.error())
     });
 }

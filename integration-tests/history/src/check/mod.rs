@@ -45,6 +45,8 @@ pub struct Options {
     pub strict_no: bool,
     /// There is one leader epoch for all that was acknowledged.
     pub one_epoch: bool,
+    /// Records were taken from objects by `fork resolve`: among them may be some that were refused.
+    pub salvaged: bool,
     /// The longest time until an answer, after healing and the first question, in µs.
     pub liveness_us: u64,
     /// The final phase reads every log that was acknowledged anything, from beginning to end.
@@ -66,6 +68,7 @@ impl Default for Options {
             log_append_time: false,
             strict_no: true,
             one_epoch: true,
+            salvaged: false,
             liveness_us: 30_000_000,
             final_reads: false,
             authorization: false,
