@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -34,7 +35,7 @@ GONE_S = FENCING_S * 1.1 + 1.0
 def cluster(launch, postgres, tmp_path):
     """Brokers 1 to `count`; `zones` says where they are, `previous` which run the version before."""
 
-    def make(count=3, zones=None, previous=()):
+    def make(count=3, zones=None, previous=(), bucket=None):
         journal = postgres.journal(postgres_schema=f"test_{os.urandom(4).hex()}")
         times = {"fencing_timeout_ms": int(FENCING_S * 1000), "heartbeat_interval_ms": 300, "journal_staleness_max_ms": 1000}
         brokers = []
@@ -45,7 +46,7 @@ def cluster(launch, postgres, tmp_path):
                 own["cluster"] = times
             if zones:
                 own["zone"] = zones[id - 1]
-            bucket = {"url": str(tmp_path / "bucket")}
+            bucket = bucket or {"url": str(tmp_path / "bucket")}
             made = launch(start=False, own=own, bucket=bucket, settings=SETTINGS, binary=binary)
             made.environment = postgres.environment()
             brokers.append(made.start())
@@ -280,6 +281,40 @@ def test_clients_stay_in_their_zone(cluster, topic):
         return {p["leader"] for p in told["topics"][topic]["partitions"]}
 
     wait_until(lambda: leaders_of_b() == {1, 2}, 4 * GONE_S, "a zone without brokers is served by another")
+
+
+def test_a_zone_reads_each_object_once(cluster, topic, minio):
+    """Records that zone a takes, for ten consumers of zone b, whose three brokers lead a third of the partitions each."""
+    brokers = cluster(count=4, zones=["a", "b", "b", "b"], bucket=minio.config(f"zone-{topic}"))
+    partitions, rounds = 24, 20  # each round is an object
+    make_topic(brokers[0], topic, partitions)
+    wait_until(lambda: metadata(brokers[0], topic)[0] == [1, 2, 3, 4], 5, "four brokers")
+    with wire.Connection(brokers[0].port, client_id="readers,zone=b") as connection:
+        told = connection.metadata([topic])
+    leaders = {p["partition"]: p["leader"] for p in told["topics"][topic]["partitions"]}
+    assert set(leaders.values()) == {2, 3, 4}, leaders
+
+    def consume(_):
+        for id, broker in enumerate(brokers[1:], start=2):
+            wanted = {p: 0 for p, leader in leaders.items() if leader == id}
+            with wire.Connection(broker.port, client_id="readers,zone=b") as connection:
+                while any(offset < rounds for offset in wanted.values()):
+                    for partition, found in connection.fetch({topic: wanted}, max_wait_ms=500)["topics"][topic].items():
+                        wanted[partition] += sum(b.count for b in wire.decode_batches(found["data"]))
+
+    with ThreadPoolExecutor(10) as pool:
+        readers = [pool.submit(consume, n) for n in range(10)]
+        for n in range(rounds):
+            with wire.Connection(brokers[0].port) as connection:
+                sent = connection.send_produce(topic, {p: wire.encode_batch([(None, b"%d" % n)]) for p in range(partitions)})
+                assert all(done["error"] == 0 for done in connection.receive_produce(sent).values())
+        for reader in readers:
+            reader.result(timeout=30)
+    counted = [broker.metrics() for broker in brokers]
+    reads = sum(metrics["strandline_fetch_cold_reads_total"] for metrics in counted[1:])
+    given = sum(metrics["strandline_cache_given_total"] for metrics in counted[1:])
+    print(f"{rounds} objects, read {reads:.0f} times by a zone of three brokers with ten consumers, given {given:.0f} times")
+    assert reads <= 1.1 * rounds, (reads, given)
 
 
 @pytest.mark.nightly

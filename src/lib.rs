@@ -12,6 +12,7 @@ pub mod journal; // the ordered log of opaque entries
 pub mod memory; // buffers that are used again
 pub mod metadata; // the running replica of State: append queue, outcomes, barrier, snapshots
 pub mod net; // listeners, connections, the request pipeline: sockets ⇄ frames
+pub mod peers; // objects that other brokers of the zone have
 pub mod planted; // defects on purpose, for the simulation only
 pub mod produce; // batches of many partitions → one object → one commit
 pub mod protocol; // frames, verifier, headers, versions, messages: bytes ⇄ requests

@@ -23,6 +23,7 @@ mod describe_producers;
 mod describe_topic_partitions;
 mod elect_leaders;
 mod fetch;
+mod fetch_snapshot;
 mod find_coordinator;
 mod groups;
 mod heartbeat;

@@ -7,10 +7,10 @@ use super::{
     alter_configs, alter_partition_reassignments, api_versions, consumer_group_describe, consumer_group_heartbeat,
     create_acls, create_partitions, create_topics, delete_acls, delete_groups, delete_records, delete_topics,
     describe_acls, describe_cluster, describe_configs, describe_groups, describe_log_dirs, describe_producers,
-    describe_topic_partitions, elect_leaders, fetch, find_coordinator, heartbeat, incremental_alter_configs,
-    init_producer_id, join_group, leave_group, list_config_resources, list_groups, list_offsets,
-    list_partition_reassignments, metadata, offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch,
-    produce, sync_group, unregister_broker, update_features,
+    describe_topic_partitions, elect_leaders, fetch, fetch_snapshot, find_coordinator, heartbeat,
+    incremental_alter_configs, init_producer_id, join_group, leave_group, list_config_resources, list_groups,
+    list_offsets, list_partition_reassignments, metadata, offset_commit, offset_delete, offset_fetch,
+    offset_for_leader_epoch, produce, sync_group, unregister_broker, update_features,
 };
 use crate::protocol::{
     ByIdResponse, EncodeError, Frame, Splices, decode, decode_by_id, encode_by_id, encode_response,
@@ -76,13 +76,16 @@ pub const OFFERED: &[Offered] = &[
     describe_topic_partitions::OFFERED,
 ];
 
+/// What brokers ask each other, and ApiVersions does not show.
+const BETWEEN_BROKERS: &[Offered] = &[fetch_snapshot::OFFERED];
+
 /// The versions of ApiVersions, for the answer to a version of the future.
 pub const API_VERSIONS_RANGE: (i16, i16) = (api_versions::OFFERED.min, api_versions::OFFERED.max);
 
 /// Serves one request.
 pub async fn serve(ctx: &Context, mut call: Call) -> Answer {
     let (key, version) = (call.header.api_key, call.header.version);
-    let Some(offered) = OFFERED.iter().find(|o| o.key == key) else {
+    let Some(offered) = OFFERED.iter().chain(BETWEEN_BROKERS).find(|o| o.key == key) else {
         return Answer::Close(format!("{key:?} is not offered"));
     };
     if version < offered.min || version > offered.max {
@@ -117,6 +120,10 @@ pub async fn serve(ctx: &Context, mut call: Call) -> Answer {
         },
         ApiKey::Fetch => match decode(version, std::mem::take(&mut call.body)) {
             Ok(request) => fetch::handle(ctx, &call, request).await,
+            Err(error) => Answer::Close(error.to_string()),
+        },
+        ApiKey::FetchSnapshot => match decode(version, std::mem::take(&mut call.body)) {
+            Ok(request) => fetch_snapshot::handle(ctx, &call, request).await,
             Err(error) => Answer::Close(error.to_string()),
         },
         ApiKey::ListOffsets => call!(list_offsets::handle),

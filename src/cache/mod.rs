@@ -6,9 +6,11 @@
 //! slots, which are emptied when it says that they are evicted: memory follows at once. No clock of moka's decides about
 //! anything; its `future` cache would let tasks wait now and then by the system's. Tests are at the end of this file.
 //!
-//! Where the bucket is a directory of this machine, `files.rs` is the way to what is not in memory.
+//! What is not in memory comes from a neighbour, where it is another broker's part to have it, or from the bucket. Where the
+//! bucket is a directory of this machine, `files.rs` is the way to it.
 mod files;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
@@ -49,7 +51,47 @@ const LOADED_PERCENT: usize = 15;
 
 type Objects = Cache<u128, Arc<Slot>, BuildHasherDefault<DefaultHasher>>;
 type Loaded = Result<Arc<CachedObject>, Arc<StoreError>>;
-type Load = Shared<BoxFuture<'static, Loaded>>;
+/// Other brokers that may have an object in memory.
+#[async_trait]
+pub trait Neighbours: Send + Sync {
+    /// Whether it is a neighbour's part, and not ours, to read the object from the bucket.
+    fn are_to_read(&self, name: ObjectName) -> bool;
+
+    /// The object of `bytes` bytes, as a neighbour gave it and unchecked; `None` if the bucket is to be asked. It does not
+    /// take long, whatever the neighbour does.
+    async fn object(&self, name: ObjectName, bytes: u32) -> Option<Bytes>;
+}
+
+/// Who wants an object.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asker {
+    Reader,
+    Neighbour,
+}
+
+/// Where a load looks first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Neighbours,
+    Bucket,
+}
+
+/// A load that has begun.
+#[derive(Clone)]
+struct Load {
+    origin: Origin,
+    loaded: Shared<BoxFuture<'static, Loaded>>,
+}
+
+impl Load {
+    /// What it gives. Neighbours do not wait for one that asks neighbours, or two could wait for each other.
+    async fn ended(self, asker: Asker, name: ObjectName) -> Loaded {
+        if (asker, self.origin) == (Asker::Neighbour, Origin::Neighbours) {
+            return Err(Arc::new(no_load(name, "a neighbour was asked for it")));
+        }
+        self.loaded.await
+    }
+}
 
 /// The cache of one broker.
 pub struct ObjectCache {
@@ -60,6 +102,9 @@ pub struct ObjectCache {
     loaded: Objects,
     room: Arc<Semaphore>,
     loads: Arc<Semaphore>,
+    neighbours: Option<Arc<dyn Neighbours>>,
+    /// Loads that ask neighbours.
+    asks: Arc<Semaphore>,
     /// Loads that have begun. A mutex, held for map operations only.
     in_flight: Mutex<BTreeMap<u128, Load>>,
     files: Option<Arc<FileCache>>,
@@ -152,10 +197,12 @@ impl CachedObject {
 }
 
 impl ObjectCache {
-    /// An empty cache in front of `bucket`. `buffers` are for what is copied out of its files.
+    /// An empty cache in front of `bucket`, and of `neighbours` if there may be any. `buffers` are for what is copied out of
+    /// its files.
     #[must_use]
     pub fn new(
         bucket: Arc<dyn Bucket>,
+        neighbours: Option<Arc<dyn Neighbours>>,
         world: World,
         metrics: Arc<Metrics>,
         buffers: Arc<Buffers>,
@@ -178,33 +225,48 @@ impl ObjectCache {
             loaded: part(LOADED_PERCENT),
             room: Arc::new(Semaphore::new(limits.bytes)),
             loads: Arc::new(Semaphore::new(limits.loads)),
+            neighbours,
+            asks: Arc::new(Semaphore::new(limits.loads)),
             in_flight: Mutex::default(),
             limit: limits.bytes,
         }
     }
 
-    /// The object, from memory or from the bucket. `bytes` is its size. Whoever gives up while waiting for a load's turn
-    /// leaves the queue; a load whose turn has come goes on without readers.
+    /// The object, from memory, a neighbour or the bucket. `bytes` is its size. Whoever gives up while waiting for a load's
+    /// turn leaves the queue; a load whose turn has come goes on without readers.
     ///
     /// # Errors
     /// Those of the bucket, and `Unknown` if there was no room for it in time.
     pub async fn get(self: &Arc<Self>, name: ObjectName, bytes: u32) -> Loaded {
+        self.get_for(Asker::Reader, name, bytes).await
+    }
+
+    /// The same for a neighbour that asks for it.
+    ///
+    /// # Errors
+    /// As [`ObjectCache::get`], and `Unknown` if it is just being asked for elsewhere.
+    pub async fn get_for_neighbour(self: &Arc<Self>, name: ObjectName, bytes: u32) -> Loaded {
+        self.get_for(Asker::Neighbour, name, bytes).await
+    }
+
+    async fn get_for(self: &Arc<Self>, asker: Asker, name: ObjectName, bytes: u32) -> Loaded {
         if let Some(object) = self.in_memory(name) {
             self.metrics.cache.hits.inc();
             return Ok(object);
         }
         self.metrics.cache.misses.inc();
-        let load = self.in_flight().get(&name.ulid).cloned();
-        if let Some(load) = load {
-            return load.await;
+        let begun = self.in_flight().get(&name.ulid).cloned();
+        if let Some(begun) = begun {
+            return begun.ended(asker, name).await;
         }
-        let slot = self.loads.clone().acquire_owned().await.map_err(|_| Arc::new(no_load(name, "the broker stops")))?;
+        let elsewhere = asker == Asker::Reader && self.neighbours.as_ref().is_some_and(|n| n.are_to_read(name));
+        let (origin, turns) = if elsewhere { (Origin::Neighbours, &self.asks) } else { (Origin::Bucket, &self.loads) };
+        let turn = turns.clone().acquire_owned().await.map_err(|_| Arc::new(no_load(name, "the broker stops")))?;
         // Somebody else's load may have ended meanwhile.
         if let Some(object) = self.in_memory(name) {
             return Ok(object);
         }
-        let load = self.begin(name, bytes, slot);
-        load.await
+        self.begin(origin, name, bytes, turn).ended(asker, name).await
     }
 
     /// Whether objects that are not in memory are read through [`ObjectCache::read_files`].
@@ -255,22 +317,21 @@ impl ObjectCache {
     }
 
     /// The load of an object, as a task of its own; the one in flight, if there is one.
-    fn begin(self: &Arc<Self>, name: ObjectName, bytes: u32, slot: OwnedSemaphorePermit) -> Load {
+    fn begin(self: &Arc<Self>, origin: Origin, name: ObjectName, bytes: u32, turn: OwnedSemaphorePermit) -> Load {
         let start = || {
             let cache = Arc::clone(self);
             let task = self.world.spawn("load of an object", async move {
-                let loaded = cache.load(name, bytes).await.map_err(Arc::new);
+                let loaded = cache.load(origin, name, bytes).await.map_err(Arc::new);
                 if let Ok(object) = &loaded {
                     cache.loaded.insert(name.ulid, Slot::of(object.clone()));
                     cache.settle(&cache.loaded);
                 }
                 cache.in_flight().remove(&name.ulid);
-                drop(slot);
+                drop(turn);
                 loaded
             });
-            task.map(move |ended| ended.unwrap_or_else(|_| Err(Arc::new(no_load(name, "the task ended")))))
-                .boxed()
-                .shared()
+            let ended = task.map(move |ended| ended.unwrap_or_else(|_| Err(Arc::new(no_load(name, "the task ended")))));
+            Load { origin, loaded: ended.boxed().shared() }
         };
         self.in_flight().entry(name.ulid).or_insert_with(start).clone()
     }
@@ -284,31 +345,46 @@ impl ObjectCache {
         self.settle(&self.written);
     }
 
-    async fn load(&self, name: ObjectName, bytes: u32) -> Result<Arc<CachedObject>, StoreError> {
+    async fn load(&self, origin: Origin, name: ObjectName, bytes: u32) -> Result<Arc<CachedObject>, StoreError> {
         let room =
             self.wait_for_room(bytes as usize).await.ok_or_else(|| no_load(name, "the cache has no room for it"))?;
-        let content = match self.read_whole(name, bytes).await {
-            // Damaged on its way, mostly: a second copy comes over another connection.
-            Err(StoreError::Damaged { .. }) => self.read_whole(name, bytes).await?,
-            read => read?,
+        let given = match &self.neighbours {
+            Some(neighbours) if origin == Origin::Neighbours => self.read_nearby(&**neighbours, name, bytes).await,
+            _ => None,
+        };
+        let content = match given {
+            Some(content) => content,
+            None => self.read_bucket(origin, name, bytes).await?,
         };
         let pinned = content.len();
         Ok(Arc::new(CachedObject::new(Arc::from([content]), pinned, room)))
     }
 
-    /// The object, as it was written: what is kept is given to every reader.
+    /// The object as a neighbour has it, if it is whole.
+    async fn read_nearby(&self, neighbours: &dyn Neighbours, name: ObjectName, bytes: u32) -> Option<Bytes> {
+        let given = neighbours.object(name, bytes).await?;
+        let whole = whole(name, given).ok();
+        let counter = if whole.is_some() { &self.metrics.cache.given } else { &self.metrics.cache.given_damaged };
+        counter.inc();
+        whole
+    }
+
+    async fn read_bucket(&self, origin: Origin, name: ObjectName, bytes: u32) -> Result<Bytes, StoreError> {
+        let turn = async { if origin == Origin::Bucket { None } else { self.loads.acquire().await.ok() } };
+        let _turn = turn.await;
+        match self.read_whole(name, bytes).await {
+            // Damaged on its way, mostly: a second copy comes over another connection.
+            Err(StoreError::Damaged { .. }) => self.read_whole(name, bytes).await,
+            read => read,
+        }
+    }
+
     async fn read_whole(&self, name: ObjectName, bytes: u32) -> Result<Bytes, StoreError> {
         self.metrics.fetch.cold_reads.inc();
         self.metrics.fetch.cold_reads_in_flight.inc();
         let content = self.bucket.read(&name.key(), Some(0..u64::from(bytes)), Purpose::Cold).await;
         self.metrics.fetch.cold_reads_in_flight.dec();
-        let content = content?;
-        let damaged = |reason: String| StoreError::Damaged { key: name.key(), reason };
-        match segment::read_footer(&content) {
-            Ok((header, _)) if header.name == name => Ok(content),
-            Ok((header, _)) => Err(damaged(format!("it says that it is {}", header.name.key()))),
-            Err(error) => Err(damaged(error.to_string())),
-        }
+        whole(name, content?)
     }
 
     /// Makes room by evicting loaded objects, then waits until readers let go of evicted ones.
@@ -326,6 +402,16 @@ impl ObjectCache {
     fn settle(&self, part: &Objects) {
         part.run_pending_tasks();
         self.metrics.cache.bytes.set((self.limit - self.room.available_permits()) as i64);
+    }
+}
+
+/// The object, as it was written: what is kept is given to every reader.
+fn whole(name: ObjectName, content: Bytes) -> Result<Bytes, StoreError> {
+    let damaged = |reason: String| StoreError::Damaged { key: name.key(), reason };
+    match segment::read_footer(&content) {
+        Ok((header, _)) if header.name == name => Ok(content),
+        Ok((header, _)) => Err(damaged(format!("it says that it is {}", header.name.key()))),
+        Err(error) => Err(damaged(error.to_string())),
     }
 }
 
@@ -367,7 +453,7 @@ mod tests {
     fn over(bucket: Arc<dyn Bucket>, limit: usize) -> Arc<ObjectCache> {
         let metrics = Arc::new(Metrics::new(TimestampMs(0)));
         let limits = CacheLimits { bytes: limit, loads: 4 };
-        Arc::new(ObjectCache::new(bucket, World::seeded(1), metrics, Arc::default(), limits))
+        Arc::new(ObjectCache::new(bucket, None, World::seeded(1), metrics, Arc::default(), limits))
     }
 
     #[tokio::test(start_paused = true)]
@@ -442,5 +528,51 @@ mod tests {
         let error = cache.get(name(0), 1000).await.unwrap_err();
         assert!(matches!(&*error, StoreError::Damaged { .. }), "{error:?}");
         assert_eq!(cache.get(name(0), 1000).await.unwrap().len(), 1000, "the next reader's copy is whole");
+    }
+
+    /// Neighbours that give what is set, after a while.
+    struct Giving(Option<Bytes>);
+
+    #[async_trait]
+    impl Neighbours for Giving {
+        fn are_to_read(&self, _: ObjectName) -> bool {
+            true
+        }
+        async fn object(&self, _: ObjectName, _: u32) -> Option<Bytes> {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            self.0.clone()
+        }
+    }
+
+    async fn beside(given: Option<Vec<u8>>) -> Arc<ObjectCache> {
+        let bucket = Arc::new(MemoryBucket::new());
+        bucket.create(&name(0).key(), object(0), Purpose::Ingest).await.unwrap();
+        let (metrics, limits) = (Arc::new(Metrics::new(TimestampMs(0))), CacheLimits { bytes: 10_000, loads: 4 });
+        let neighbours: Arc<dyn Neighbours> = Arc::new(Giving(given.map(Into::into)));
+        Arc::new(ObjectCache::new(bucket, Some(neighbours), World::seeded(1), metrics, Arc::default(), limits))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_neighbour_gives_is_looked_at() {
+        let whole = object(0).concat();
+        let mut damaged = whole.clone();
+        damaged[500] ^= 1;
+        for (given, reads) in [(Some(whole.clone()), 0), (Some(damaged), 1), (Some(object(1).concat()), 1), (None, 1)] {
+            let cache = beside(given).await;
+            let mut read = vec![0; 1000];
+            assert!(cache.get(name(0), 1000).await.unwrap().copy_to(0, &mut read) && read == whole);
+            assert_eq!(cache.metrics.fetch.cold_reads.get(), reads);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn neighbours_do_not_wait_for_each_other() {
+        let cache = beside(None).await;
+        let (own, for_neighbour) = tokio::join!(cache.get(name(0), 1000), async {
+            tokio::task::yield_now().await;
+            cache.get_for_neighbour(name(0), 1000).await
+        });
+        assert!(own.is_ok() && for_neighbour.is_err());
+        assert!(cache.get_for_neighbour(name(0), 1000).await.is_ok(), "it is in memory now");
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::HostPort;
-use crate::state::{Broker, BrokerProfile, State, epoch};
+use crate::state::{Broker, BrokerProfile, Endpoint, State, epoch};
 use crate::types::{BrokerId, LeaderEpoch, PartitionIndex, TopicId};
 
 /// The brokers, as this one sees them.
@@ -96,10 +96,6 @@ impl Members {
         if member.id == self.me {
             return advertised.clone();
         }
-        let told = |e: &crate::state::Endpoint| HostPort {
-            host: e.host.clone(),
-            port: u16::try_from(e.port).unwrap_or_default(),
-        };
         member.profile.endpoint(listener).map_or_else(|| advertised.clone(), told)
     }
 
@@ -150,9 +146,24 @@ impl Members {
         (id, member.map_or_else(|| advertised.clone(), |member| self.address(member, listener, advertised)))
     }
 
+    /// The broker of this one's zone whose part it is to read an object from the bucket for the others there, and where they
+    /// find it by `listener`. `None` if that is this one, or it does not know any more what the others do.
+    #[must_use]
+    pub fn reader(&self, object: u128, listener: &str) -> Option<(BrokerId, HostPort)> {
+        let me = self.live.iter().find(|member| member.id == self.me).filter(|_| self.serves)?;
+        let key = Key::of(&object.to_le_bytes());
+        let there = self.live.iter().filter(|member| member.profile.zone == me.profile.zone);
+        let first = there.max_by_key(|member| key.weight(member.id)).filter(|member| member.id != self.me)?;
+        Some((first.id, told(first.profile.endpoint(listener)?)))
+    }
+
     fn epoch(&self, turn: u32) -> LeaderEpoch {
         epoch(self.generation, turn)
     }
+}
+
+fn told(endpoint: &Endpoint) -> HostPort {
+    HostPort { host: endpoint.host.clone(), port: u16::try_from(endpoint.port).unwrap_or_default() }
 }
 
 /// The brokers as a client of one zone sees them.

@@ -210,6 +210,10 @@ section! {
         cache_bytes_max: u64 = 128 << 20, { min: 1 << 20, metric: "strandline_cache_misses" };
         /// Reads of the bucket at a time for consumers that are behind.
         cold_reads_max: usize = 8, { min: 1, max: 1024, metric: "strandline_fetch_cold_reads_in_flight" };
+        /// What another broker of the same zone is to read from the bucket is asked from it, so that a zone reads each object
+        /// about once. It is asked at its first listener, or the one that has the name of the first here. Without it each broker
+        /// reads the bucket itself.
+        from_neighbours: bool = true, { metric: "strandline_cache_given" };
         /// The largest answer to one fetch, if the client and `kafka.fetch.max.bytes` ask for more. The first batch is sent
         /// even if it is larger.
         response_bytes_max: u64 = 16 << 20, { min: 64 << 10, metric: "strandline_fetch_out_bytes" };

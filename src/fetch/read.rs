@@ -11,6 +11,7 @@ use super::job::{Failed, Job, Source, Sources, broken_run};
 use super::plan::{Plan, Planned, Reading};
 use crate::cache::{CachedObject, ObjectCache};
 use crate::metadata::Replica;
+use crate::segment::ObjectName;
 use crate::state::{ObjectMeta, Run, State};
 use crate::store::StoreError;
 use crate::types::{ObjectId, Offset, Slot};
@@ -116,6 +117,14 @@ impl Fetcher {
         let own: usize = parts.iter().flatten().map(|r| r.own_bytes).sum();
         let held_bytes = own + holds.iter().map(|object| object.len() as usize).sum::<usize>();
         Fetched { parts, holds, held_bytes }
+    }
+
+    /// An object of `bytes` bytes for a neighbour.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Damaged`, for which the neighbour asks the bucket.
+    pub async fn object_for_neighbour(&self, name: ObjectName, bytes: u32) -> Result<Arc<CachedObject>, FetchError> {
+        self.cache.get_for_neighbour(name, bytes).await.map_err(|e| kind_of(&e))
     }
 
     /// Where each object is: in memory or in a file.

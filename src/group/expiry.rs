@@ -21,7 +21,8 @@ pub(super) async fn run(world: World, tools: Weak<Tools>, table: Weak<Table>) {
         };
         world.sleep(Duration::from_millis(every.unsigned_abs())).await;
         let Some(groups) = Groups::upgrade(&tools, &table) else { return };
-        let mut names = due(&groups.state(), world.wall_ms(), groups.settings().kafka.offsets_retention_minutes);
+        let Some(now) = groups.agreed_wall_ms() else { continue };
+        let mut names = due(&groups.state(), now, groups.settings().kafka.offsets_retention_minutes);
         // The others' coordinators do the same.
         names.retain(|name| groups.check_coordinator(name).is_ok());
         drop(groups);

@@ -12,7 +12,7 @@ use crate::cluster::Membership;
 use crate::config::KafkaSettings;
 use crate::metadata::Replica;
 use crate::state::{GroupName, State};
-use crate::types::KafkaError;
+use crate::types::{KafkaError, TimestampMs};
 use crate::world::World;
 
 /// Requests that may wait for one group's owner; beyond it their connections wait.
@@ -64,6 +64,11 @@ impl Groups {
     /// State as it is now.
     pub(super) fn state(&self) -> Arc<State> {
         self.tools.replica.state()
+    }
+
+    /// The wall clock, if it may decide what is old.
+    pub(super) fn agreed_wall_ms(&self) -> Option<TimestampMs> {
+        self.tools.replica.agreed_wall_ms(&self.tools.world)
     }
 
     /// Asks the group, and waits as long as the answer takes: the others' rebalance time-out for JoinGroup. The reply may

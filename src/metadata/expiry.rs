@@ -1,5 +1,5 @@
 //! Expiry of idempotent producers: names those that were not used for `producer.id.expiration.ms`, with their last use,
-//! so that `apply` spares one that was used since (H16).
+//! so that `apply` spares one that was used since, and waits while this broker's clock is not the others' (H16).
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -30,8 +30,10 @@ pub(super) async fn run(replica: Replica, world: World) {
         world.sleep(if planted(Defect::ExpiryOfUsed) { LOOK_EVERY / 6 } else { every }).await;
         let unused_since = looks.look(world.now(), replica.state().head().position, kept.min(SPARED));
         let unused_since = if planted(Defect::ExpiryOfUsed) { Some(Position(u64::MAX)) } else { unused_since };
-        while let Some(unused_since) = unused_since {
-            let producers = expired(&replica.state(), world.wall_ms(), unused_since);
+        while let Some(unused_since) = unused_since
+            && let Some(now) = replica.agreed_wall_ms(&world)
+        {
+            let producers = expired(&replica.state(), now, unused_since);
             let more = producers.len() == NAMED_MAX;
             if producers.is_empty() || replica.propose(ExpireProducers { producers }).await.is_err() || !more {
                 break;

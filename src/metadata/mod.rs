@@ -3,6 +3,7 @@
 //! and applied (invariant 1), that a proposal is appended once (H8), and that [`Replica::barrier`] has applied the head
 //! as it was when it was asked (invariant 5). It never decides anything by itself: `state` does. Tests: `tests.rs`.
 mod barrier;
+mod clock;
 mod expiry;
 mod fork;
 mod mend;

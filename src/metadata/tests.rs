@@ -18,7 +18,7 @@ use crate::state::{
 use crate::store::{Bucket, MemoryBucket};
 use crate::telemetry::Metrics;
 use crate::types::{BrokerId, Position, ProducerId, TimestampMs, Uuid};
-use crate::world::World;
+use crate::world::{Host, Pace, World};
 use troubled::{End, Troubled};
 
 pub(crate) const SETTINGS: Settings = Settings {
@@ -298,6 +298,24 @@ async fn h9_an_append_that_is_known_late_confirms_only_what_is_applied() {
     in_doubt.await.unwrap().unwrap();
     assert!(broker.replica.confirmed() >= appended);
     assert!(broker.replica.state().topic_by_name("t").is_some(), "it was there when the head was asked for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn h16_a_clock_that_is_not_the_others_decides_nothing() {
+    let site = Site::new(7);
+    let host = Host::new(7, Pace { yields: 0 });
+    let wrong = World::on(host.clone(), site.world.now(), 7);
+    let day_ms = 86_400_000;
+    host.set_wall_offset_ms(day_ms);
+    let first = site.start(1).await.replica;
+    assert!(first.agreed_wall_ms(&wrong).is_some(), "there is no other clock");
+    for id in [2, 3] {
+        site.start(id).await;
+        first.barrier().await.unwrap();
+        assert_eq!(first.agreed_wall_ms(&wrong), None, "beside {} others", id - 1);
+        assert_eq!(first.agreed_wall_ms(&site.world), Some(site.world.wall_ms()));
+    }
+    assert_eq!(first.clock_apart_ms(&wrong), day_ms);
 }
 
 #[tokio::test(start_paused = true)]

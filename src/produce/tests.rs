@@ -63,6 +63,7 @@ impl Rig {
         let limits = CacheLimits { bytes: 64 << 20, loads: 4 };
         let cache = Arc::new(ObjectCache::new(
             Arc::new(bucket.clone()),
+            None,
             world.clone(),
             metrics.clone(),
             Arc::default(),

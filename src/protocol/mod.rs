@@ -13,5 +13,5 @@ mod versions;
 pub use by_id::{ById, ByIdResponse, decode_by_id, encode_by_id};
 pub use kafka_protocol::messages::ApiKey;
 pub use request::{FrameError, RequestHeader, decode, decoded_bytes, parse_header};
-pub use response::{EncodeError, Frame, Splices, encode_response};
+pub use response::{EncodeError, Frame, Splices, encode_response, records_of};
 pub use versions::{is_decodable, unsupported_api_versions};

@@ -99,6 +99,17 @@ pub fn encode_response<M: Encodable + HeaderVersion + Message>(
     splice(&bytes, body, &found, splices.0)
 }
 
+/// The record bytes of somebody's response in this API and version, which has one place for them; `None` if it has
+/// none, or is not what the API answers. `frame` is without its size.
+#[must_use]
+pub fn records_of(api_key: ApiKey, version: i16, correlation_id: i32, frame: &Bytes) -> Option<Bytes> {
+    let after_id = frame.strip_prefix(&correlation_id.to_be_bytes())?;
+    let body = verify::skip_tagged(after_id).ok()?;
+    let found = verify::records_in(api_key, version, body).ok()?;
+    let [records] = found.as_slice() else { return None };
+    Some(frame.slice_ref(&body[records.content.clone()]))
+}
+
 /// A frame of these bytes, the first four of which become the size of the rest.
 pub(super) fn frame_of(mut bytes: BytesMut) -> Result<Frame, EncodeError> {
     let size = frame_size(bytes.len())?;

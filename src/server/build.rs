@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use super::ServerError;
 use crate::api::{Context, ProducerIds, TopicSettingsCache, Unplaced};
-use crate::cache::{CacheLimits, ObjectCache};
+use crate::cache::{CacheLimits, Neighbours, ObjectCache};
 use crate::cluster::{Membership, Task, Timing};
 use crate::config::zones::AddressZones;
 use crate::config::{Config, Entrance, JournalKind};
@@ -21,6 +21,7 @@ use crate::journal::{
 use crate::memory::Buffers;
 use crate::metadata::{BucketWitnesses, Fatal, Parts, SnapshotPolicy, Started, start};
 use crate::net::{Budget, Limits};
+use crate::peers::{Dial, Known, Peers, Tcp};
 use crate::produce::{Batcher, FlushRule, PutPolicy};
 use crate::state::{BrokerProfile, Endpoint, FEATURE_LEVEL_MAX, Settings};
 use crate::store::{Bucket, BucketSettings, open_observed, probe::probe};
@@ -49,7 +50,7 @@ pub(super) async fn broker(
 ) -> Result<Broker, ServerError> {
     let (journal, bucket) = stores(config, world, metrics, |bucket| Arc::new(BucketWitnesses(bucket))).await?;
     let journal = Arc::new(ObservedJournal::new(journal, world.clone(), metrics.clone()));
-    assemble(config, world, metrics, journal, bucket, entrances).await
+    assemble(config, world, metrics, journal, bucket, Arc::new(Tcp), entrances).await
 }
 
 /// The journal and the bucket that the configuration names; a journal that can change its server is held against
@@ -88,7 +89,8 @@ pub(super) async fn stores(
     })
 }
 
-/// A broker over this journal and bucket, in this world, which clients reach by these `entrances`; of its configuration
+/// A broker over this journal and bucket, in this world, which clients reach by these `entrances` and which reaches others
+/// by `dial`; of its configuration
 /// only what is about none of them is used.
 ///
 /// # Errors
@@ -99,6 +101,7 @@ pub async fn assemble(
     metrics: &Arc<Metrics>,
     journal: Arc<dyn Journal>,
     bucket: Arc<dyn Bucket>,
+    dial: Arc<dyn Dial>,
     entrances: &[Entrance],
 ) -> Result<Broker, ServerError> {
     let (profile, settings) = (profile(config, entrances), settings(config));
@@ -140,8 +143,20 @@ pub async fn assemble(
     task.start();
     let buffers = Buffers::start(world);
     let cache_limits = CacheLimits { bytes: size(config.fetch.cache_bytes_max), loads: config.fetch.cold_reads_max };
-    let cache =
-        Arc::new(ObjectCache::new(bucket.clone(), world.clone(), metrics.clone(), buffers.clone(), cache_limits));
+    let neighbours = config.fetch.from_neighbours.then(|| {
+        let peers = Peers {
+            world: world.clone(),
+            metrics: metrics.clone(),
+            replica: replica.clone(),
+            membership: membership.clone(),
+            dial,
+            listener: entrances.first().map(|entrance| entrance.listener.clone()).unwrap_or_default(),
+            known: Known::default(),
+        };
+        Arc::new(peers) as Arc<dyn Neighbours>
+    });
+    let (room, counted) = (buffers.clone(), metrics.clone());
+    let cache = Arc::new(ObjectCache::new(bucket.clone(), neighbours, world.clone(), counted, room, cache_limits));
     let (producer, batcher) = crate::produce::start(Batcher {
         replica: replica.clone(),
         bucket,

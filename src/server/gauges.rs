@@ -39,6 +39,7 @@ pub(super) async fn run(context: Arc<Context>, budget: Arc<Budget>) {
         metrics.cluster.members.set(count(state.brokers().filter(|broker| broker.is_member()).count()));
         let fenced = state.brokers().filter(|broker| broker.standing == Standing::Fenced);
         metrics.cluster.fenced_brokers.set(count(fenced.count()));
+        metrics.cluster.clock_apart_ms.set(replica.clock_apart_ms(&world));
         metrics.net.frame_bytes.set(count(budget.used()));
         if let Some(context) = weak.upgrade() {
             metrics.fetch.answer_bytes.set(count(context.answers.used()));

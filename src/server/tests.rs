@@ -2,6 +2,7 @@
 //! on State and can't be seen from outside in every version.
 mod groups;
 mod members;
+mod neighbours;
 mod produce;
 mod slow_bucket;
 

@@ -201,8 +201,14 @@ room! {
     Cache, "cache" {
         /// Reads answered from memory.
         hits: Counter,
-        /// Reads that had to ask the bucket.
+        /// Reads that had to ask a neighbour or the bucket.
         misses: Counter,
+        /// Objects that another broker of the zone gave.
+        given: Counter,
+        /// Objects that came damaged from another broker, and were read from the bucket.
+        given_damaged: Counter,
+        /// Times that another broker was asked for an object and did not have it, or did not answer.
+        asked_in_vain: Counter,
         /// Bytes held, by the size of allocations.
         bytes: Gauge,
     }
@@ -287,6 +293,9 @@ room! {
         serves: Gauge,
         /// Brokers that are fenced for their silence and did not come back.
         fenced_brokers: Gauge,
+        /// How far the clock of this broker is from the median of the brokers', in ms, give or take their last heartbeat. Over
+        /// a minute, and the fencing time, it lets nothing expire.
+        clock_apart_ms: Gauge,
     }
 }
 

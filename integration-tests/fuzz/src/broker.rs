@@ -6,6 +6,7 @@ use std::time::Duration;
 use strandline::config::{Config, Entrance, HostPort};
 use strandline::journal::MemoryJournal;
 use strandline::net;
+use strandline::peers::Tcp;
 use strandline::server::{Broker, assemble};
 use strandline::store::MemoryBucket;
 use strandline::telemetry::Metrics;
@@ -54,7 +55,8 @@ async fn serve(frames: &[Bytes]) -> Vec<Bytes> {
     let (journal, bucket) = (Arc::new(MemoryJournal::new()), Arc::new(MemoryBucket::new()));
     let advertised = HostPort::parse("broker.example:9092").expect("it is right");
     let entrance = Entrance { listener: "plain".to_owned(), advertised, zone: None };
-    let broker = assemble(&config(), &world, &metrics, journal, bucket, std::slice::from_ref(&entrance)).await;
+    let broker =
+        assemble(&config(), &world, &metrics, journal, bucket, Arc::new(Tcp), std::slice::from_ref(&entrance)).await;
     let Broker { context, limits, drained, owner, batcher } =
         broker.unwrap_or_else(|e| panic!("the broker starts: {e}"));
     let (stop, stopping) = watch::channel(false);

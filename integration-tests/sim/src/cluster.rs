@@ -16,7 +16,7 @@ use strandline::world::{Host, Instant, Pace, World};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::faults::{Fault, Faults};
-use crate::network::{Listener, Network};
+use crate::network::{FromBroker, Listener, Network};
 use crate::plan::Plan;
 use crate::{bucket, journal};
 
@@ -448,9 +448,11 @@ impl Cluster {
         let metrics = Arc::new(Metrics::new(TimestampMs(0)));
         let entrance = Entrance { listener: "plain".to_owned(), advertised: Self::address(id), zone: None };
         let (starting, entrances) = (inside.clone(), [entrance.clone()]);
+        let dial = Arc::new(FromBroker { network: network.clone(), id });
         let started = inside.spawn("start", async move {
             let bucket = ObjectBucket::s3_over(bucket, starting.clone()).map_err(|e| e.to_string())?;
-            let broker = assemble(&config, &starting, &metrics, Arc::new(journal), Arc::new(bucket), &entrances).await;
+            let (journal, bucket) = (Arc::new(journal), Arc::new(bucket));
+            let broker = assemble(&config, &starting, &metrics, journal, bucket, dial, &entrances).await;
             broker.map_err(|e| e.to_string())
         });
         let was_forked = self.is_forked();

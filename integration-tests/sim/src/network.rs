@@ -1,5 +1,6 @@
 //! What lies between the parties: connections whose bytes are late, held up, swallowed or cut, and links that a fault
 //! blocks. Everything that passes is noted in the trace.
+use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,6 +8,7 @@ use std::time::Duration;
 use strandline::api::Context;
 use strandline::config::{Entrance, HostPort};
 use strandline::net;
+use strandline::peers::{Dial, Stream};
 use strandline::world::{Instant, World};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, watch};
@@ -60,6 +62,21 @@ pub(crate) struct Listener {
     /// The machine it runs on.
     pub(crate) world: World,
     pub(crate) entrance: Arc<Entrance>,
+}
+
+/// The way from one broker to the others; to them it is a client whose number is far from the others'.
+pub(crate) struct FromBroker {
+    pub(crate) network: Network,
+    pub(crate) id: i32,
+}
+
+const FIRST_BROKER: u32 = 1_000_000;
+
+#[async_trait]
+impl Dial for FromBroker {
+    async fn dial(&self, address: &HostPort) -> io::Result<Box<dyn Stream>> {
+        Ok(Box::new(self.network.connect(FIRST_BROKER + self.id.unsigned_abs(), address).await?))
+    }
 }
 
 /// A connection as the network knows it.

@@ -50,7 +50,7 @@ async fn stored(values: &[usize]) -> Stored {
     bucket.create(&name.key(), body, Purpose::Ingest).await.unwrap();
     let limits = CacheLimits { bytes: 64 << 20, loads: 2 };
     let metrics = Arc::new(Metrics::new(TimestampMs(0)));
-    let cache = Arc::new(ObjectCache::new(Arc::new(bucket), world, metrics, Arc::default(), limits));
+    let cache = Arc::new(ObjectCache::new(Arc::new(bucket), None, world, metrics, Arc::default(), limits));
     let object = cache.get(name, bytes).await.unwrap();
     Stored { cache, name, run, object, _dir: dir }
 }

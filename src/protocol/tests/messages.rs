@@ -79,6 +79,6 @@ requests! {
     ListTransactionsRequest ConsumerGroupHeartbeatRequest ConsumerGroupDescribeRequest
     GetTelemetrySubscriptionsRequest PushTelemetryRequest ListConfigResourcesRequest DescribeTopicPartitionsRequest
     ShareGroupHeartbeatRequest ShareGroupDescribeRequest ShareFetchRequest ShareAcknowledgeRequest
-    AddRaftVoterRequest RemoveRaftVoterRequest DescribeShareGroupOffsetsRequest AlterShareGroupOffsetsRequest
+    FetchSnapshotRequest AddRaftVoterRequest RemoveRaftVoterRequest DescribeShareGroupOffsetsRequest AlterShareGroupOffsetsRequest
     DeleteShareGroupOffsetsRequest
 }

@@ -2,8 +2,8 @@
 use super::schema::Kind::*;
 use super::schema::{ANY, Api, Struct, field};
 
-/// Every API of a client listener, by key.
-pub(super) static APIS: [Api; 70] = [
+/// Every API of a client listener, and what brokers ask each other, by key.
+pub(super) static APIS: [Api; 71] = [
     Api { key: 0, first: 3, last: 13, layout: 13, flexible: 9, request: &PRODUCE_REQUEST, response: None },
     Api { key: 1, first: 4, last: 18, layout: 18, flexible: 12, request: &FETCH_REQUEST, response:
     Some(&FETCH_RESPONSE) },
@@ -68,6 +68,8 @@ pub(super) static APIS: [Api; 70] = [
     response: None },
     Api { key: 55, first: 0, last: 2, layout: 2, flexible: 0, request: &DESCRIBE_QUORUM_REQUEST, response: None },
     Api { key: 57, first: 0, last: 2, layout: 2, flexible: 0, request: &UPDATE_FEATURES_REQUEST, response: None },
+    Api { key: 59, first: 0, last: 1, layout: 1, flexible: 0, request: &FETCH_SNAPSHOT_REQUEST, response:
+    Some(&FETCH_SNAPSHOT_RESPONSE) },
     Api { key: 60, first: 0, last: 2, layout: 2, flexible: 0, request: &DESCRIBE_CLUSTER_REQUEST, response: None },
     Api { key: 61, first: 0, last: 0, layout: 0, flexible: 0, request: &DESCRIBE_PRODUCERS_REQUEST, response: None },
     Api { key: 64, first: 0, last: 0, layout: 0, flexible: 0, request: &UNREGISTER_BROKER_REQUEST, response: None },
@@ -392,6 +394,31 @@ static UPDATE_FEATURES_REQUEST_FEATURE_UPDATE_KEY: Struct = Struct { decoded_byt
     field(0, ANY, Fixed(2)), field(0, 0, Fixed(1)), field(1, ANY, Fixed(1))], tagged: &[] };
 static UPDATE_FEATURES_REQUEST: Struct = Struct { decoded_bytes: 56, fields: &[field(0, ANY, Fixed(4)),
     field(0, ANY, Many(&UPDATE_FEATURES_REQUEST_FEATURE_UPDATE_KEY)), field(1, ANY, Fixed(1))], tagged: &[] };
+static FETCH_SNAPSHOT_REQUEST_SNAPSHOT_ID: Struct = Struct { decoded_bytes: 40, fields: &[field(0, ANY, Fixed(8)),
+    field(0, ANY, Fixed(4))], tagged: &[] };
+static FETCH_SNAPSHOT_REQUEST_PARTITION_SNAPSHOT: Struct = Struct { decoded_bytes: 96, fields:
+    &[field(0, ANY, Fixed(4)), field(0, ANY, Fixed(4)), field(0, ANY, One(&FETCH_SNAPSHOT_REQUEST_SNAPSHOT_ID)),
+    field(0, ANY, Fixed(8))], tagged: &[(0, field(1, ANY, Fixed(16)))] };
+static FETCH_SNAPSHOT_REQUEST_TOPIC_SNAPSHOT: Struct = Struct { decoded_bytes: 80, fields: &[field(0, ANY, Str),
+    field(0, ANY, Many(&FETCH_SNAPSHOT_REQUEST_PARTITION_SNAPSHOT))], tagged: &[] };
+static FETCH_SNAPSHOT_REQUEST: Struct = Struct { decoded_bytes: 88, fields: &[field(0, ANY, Fixed(4)),
+    field(0, ANY, Fixed(4)), field(0, ANY, Many(&FETCH_SNAPSHOT_REQUEST_TOPIC_SNAPSHOT))], tagged:
+    &[(0, field(0, ANY, Str).null(0, ANY))] };
+static FETCH_SNAPSHOT_RESPONSE_SNAPSHOT_ID: Struct = Struct { decoded_bytes: 40, fields: &[field(0, ANY, Fixed(8)),
+    field(0, ANY, Fixed(4))], tagged: &[] };
+static FETCH_SNAPSHOT_RESPONSE_LEADER_ID_AND_EPOCH: Struct = Struct { decoded_bytes: 32, fields:
+    &[field(0, ANY, Fixed(4)), field(0, ANY, Fixed(4))], tagged: &[] };
+static FETCH_SNAPSHOT_RESPONSE_PARTITION_SNAPSHOT: Struct = Struct { decoded_bytes: 152, fields:
+    &[field(0, ANY, Fixed(4)), field(0, ANY, Fixed(2)), field(0, ANY, One(&FETCH_SNAPSHOT_RESPONSE_SNAPSHOT_ID)),
+    field(0, ANY, Fixed(8)), field(0, ANY, Fixed(8)), field(0, ANY, Records)], tagged:
+    &[(0, field(0, ANY, One(&FETCH_SNAPSHOT_RESPONSE_LEADER_ID_AND_EPOCH)))] };
+static FETCH_SNAPSHOT_RESPONSE_TOPIC_SNAPSHOT: Struct = Struct { decoded_bytes: 80, fields: &[field(0, ANY, Str),
+    field(0, ANY, Many(&FETCH_SNAPSHOT_RESPONSE_PARTITION_SNAPSHOT))], tagged: &[] };
+static FETCH_SNAPSHOT_RESPONSE_NODE_ENDPOINT: Struct = Struct { decoded_bytes: 64, fields: &[field(1, ANY, Fixed(4)),
+    field(1, ANY, Str), field(1, ANY, Fixed(2))], tagged: &[] };
+static FETCH_SNAPSHOT_RESPONSE: Struct = Struct { decoded_bytes: 80, fields: &[field(0, ANY, Fixed(4)),
+    field(0, ANY, Fixed(2)), field(0, ANY, Many(&FETCH_SNAPSHOT_RESPONSE_TOPIC_SNAPSHOT))], tagged:
+    &[(0, field(1, ANY, Many(&FETCH_SNAPSHOT_RESPONSE_NODE_ENDPOINT)))] };
 static DESCRIBE_CLUSTER_REQUEST: Struct = Struct { decoded_bytes: 32, fields: &[field(0, ANY, Fixed(1)),
     field(1, ANY, Fixed(1)), field(2, ANY, Fixed(1))], tagged: &[] };
 static DESCRIBE_PRODUCERS_REQUEST_TOPIC_REQUEST: Struct = Struct { decoded_bytes: 80, fields: &[field(0, ANY, Str),
@@ -622,6 +649,16 @@ pub(super) fn sizes() -> Vec<(usize, usize)> {
         (48, size_of::<messages::describe_quorum_request::DescribeQuorumRequest>()),
         (64, size_of::<messages::update_features_request::FeatureUpdateKey>()),
         (56, size_of::<messages::update_features_request::UpdateFeaturesRequest>()),
+        (40, size_of::<messages::fetch_snapshot_request::SnapshotId>()),
+        (96, size_of::<messages::fetch_snapshot_request::PartitionSnapshot>()),
+        (80, size_of::<messages::fetch_snapshot_request::TopicSnapshot>()),
+        (88, size_of::<messages::fetch_snapshot_request::FetchSnapshotRequest>()),
+        (40, size_of::<messages::fetch_snapshot_response::SnapshotId>()),
+        (32, size_of::<messages::fetch_snapshot_response::LeaderIdAndEpoch>()),
+        (152, size_of::<messages::fetch_snapshot_response::PartitionSnapshot>()),
+        (80, size_of::<messages::fetch_snapshot_response::TopicSnapshot>()),
+        (64, size_of::<messages::fetch_snapshot_response::NodeEndpoint>()),
+        (80, size_of::<messages::fetch_snapshot_response::FetchSnapshotResponse>()),
         (32, size_of::<messages::describe_cluster_request::DescribeClusterRequest>()),
         (80, size_of::<messages::describe_producers_request::TopicRequest>()),
         (48, size_of::<messages::describe_producers_request::DescribeProducersRequest>()),

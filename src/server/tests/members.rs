@@ -5,6 +5,7 @@ use super::groups::{group, versions};
 use super::slow_bucket::{fetch, write};
 use super::*;
 use crate::journal::MemoryJournal;
+use crate::peers::Tcp;
 use crate::store::MemoryBucket;
 
 /// The brokers 1 and 2, and topic `t`.
@@ -16,7 +17,9 @@ async fn two(partitions: i32) -> [Arc<Context>; 2] {
         let config = config(&format!("broker_id: {id}\nkafka:\n  group.initial.rebalance.delay.ms: 0\n"));
         let bucket = Arc::new(bucket.clone());
         let broker =
-            build::assemble(&config, &world, &metrics, journal.clone(), bucket, &[entrance(id)]).await.unwrap();
+            build::assemble(&config, &world, &metrics, journal.clone(), bucket, Arc::new(Tcp), &[entrance(id)])
+                .await
+                .unwrap();
         brokers.push(broker.context);
     }
     create(&brokers[0], "t", partitions).await.unwrap();
