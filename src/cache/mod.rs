@@ -531,7 +531,7 @@ mod tests {
     }
 
     /// Neighbours that give what is set, after a while.
-    struct Giving(Option<Bytes>);
+    struct Giving(World, Option<Bytes>);
 
     #[async_trait]
     impl Neighbours for Giving {
@@ -539,8 +539,8 @@ mod tests {
             true
         }
         async fn object(&self, _: ObjectName, _: u32) -> Option<Bytes> {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            self.0.clone()
+            self.0.sleep(Duration::from_secs(1)).await;
+            self.1.clone()
         }
     }
 
@@ -548,8 +548,9 @@ mod tests {
         let bucket = Arc::new(MemoryBucket::new());
         bucket.create(&name(0).key(), object(0), Purpose::Ingest).await.unwrap();
         let (metrics, limits) = (Arc::new(Metrics::new(TimestampMs(0))), CacheLimits { bytes: 10_000, loads: 4 });
-        let neighbours: Arc<dyn Neighbours> = Arc::new(Giving(given.map(Into::into)));
-        Arc::new(ObjectCache::new(bucket, Some(neighbours), World::seeded(1), metrics, Arc::default(), limits))
+        let world = World::seeded(1);
+        let neighbours: Arc<dyn Neighbours> = Arc::new(Giving(world.clone(), given.map(Into::into)));
+        Arc::new(ObjectCache::new(bucket, Some(neighbours), world, metrics, Arc::default(), limits))
     }
 
     #[tokio::test(start_paused = true)]
