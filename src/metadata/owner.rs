@@ -144,7 +144,9 @@ impl Owner {
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Proposed>) -> Result<(), Fatal> {
         let mut carried = None;
         loop {
-            self.check_life().await?;
+            if self.check_life().await? {
+                refuse(carried.take(), &mut queue);
+            }
             let first = if carried.is_some() {
                 carried.take()
             } else {
@@ -167,15 +169,15 @@ impl Owner {
     }
 
     /// A broker that was replaced while it stood still has nothing more to say: its proposals are fenced (H8), and what it
-    /// remembers of groups is another's now. One that was fenced for its silence begins a new life.
-    async fn check_life(&mut self) -> Result<(), Fatal> {
+    /// remembers of groups is another's now. One that was fenced for its silence begins a new life, and this gives true.
+    async fn check_life(&mut self) -> Result<bool, Fatal> {
         let Identity { broker, incarnation } = self.identity();
-        let Some(known) = self.state.broker(broker) else { return Ok(()) };
+        let Some(known) = self.state.broker(broker) else { return Ok(false) };
         match known.incarnation {
             Some(other) if other != incarnation => Err(Fatal::Replaced { broker }),
             None if known.registered > self.registered => Err(Fatal::Replaced { broker }),
-            None if known.standing == Standing::Fenced => self.begin_life().await,
-            _ => Ok(()),
+            None if known.standing == Standing::Fenced => self.begin_life().await.map(|()| true),
+            _ => Ok(false),
         }
     }
 
@@ -449,6 +451,17 @@ fn committed(command: &Command, outcome: &Outcome) -> Vec<Slot> {
         }
     }
     slots
+}
+
+/// Refuses what was proposed in the life before: whoever asked for it may have asked another broker since, and what came
+/// after that, and is not to be overtaken by it.
+fn refuse(carried: Option<Proposed>, queue: &mut mpsc::Receiver<Proposed>) {
+    let waiting = std::iter::from_fn(|| queue.try_recv().ok());
+    for Proposed { reply, .. } in carried.into_iter().chain(waiting) {
+        let reason = "the other brokers had given this one up before it came to this".to_owned();
+        // A proposer that went away needs no answer.
+        let _ = reply.send(Err(ProposeError::NotDone(reason)));
+    }
 }
 
 /// Takes what waits in the queue up to an entry's limits; gives back the one that did not fit.

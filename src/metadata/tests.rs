@@ -228,6 +228,35 @@ async fn h8_a_life_that_was_replaced_does_not_begin_again_when_the_other_has_end
     assert_eq!(old.owner.await.unwrap(), Err(Fatal::Replaced { broker: BrokerId(1) }));
 }
 
+/// Broker 1, which is slow to read, and was fenced for its silence, and the one that did it.
+async fn one_that_was_fenced(site: &Site) -> (Started, Started) {
+    let (silent, journal) = site.start_troubled(1).await;
+    let other = site.start(2).await;
+    silent.replica.barrier().await.unwrap();
+    journal.slow_reads(Duration::from_secs(4));
+    for _ in 0..12 {
+        other.replica.heartbeat().await.unwrap();
+        site.world.sleep(Duration::from_secs(1)).await;
+    }
+    let state = other.replica.state();
+    let known = state.broker(BrokerId(1)).unwrap();
+    let (incarnation, last_position) = (known.incarnation.unwrap().0, known.last_position.0);
+    let fence = crate::state::FenceBroker { broker: 1, incarnation, last_position };
+    assert_eq!(other.replica.propose(fence).await, Ok(Outcome::Done));
+    (silent, other)
+}
+
+#[tokio::test(start_paused = true)]
+async fn h8_what_was_asked_before_a_new_life_is_refused() {
+    let site = Site::new(5);
+    let (silent, _other) = one_that_was_fenced(&site).await;
+    let before = silent.replica.identity();
+    let late = silent.replica.propose(ids(5)).await;
+    assert!(matches!(&late, Err(ProposeError::NotDone(reason)) if reason.contains("given this one up")), "{late:?}");
+    assert_ne!(silent.replica.identity().incarnation, before.incarnation);
+    assert_eq!(first(silent.replica.propose(ids(5)).await), 0, "nothing came of the other");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_barrier_joins_only_a_read_that_starts_after_it() {
     let site = Site::new(6);

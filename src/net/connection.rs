@@ -13,7 +13,7 @@ use crate::api::{self, Answer, Call, Context, Reply};
 use crate::config::Entrance;
 use crate::protocol::{ApiKey, FrameError, parse_header, unsupported_api_versions};
 use crate::telemetry::Metrics;
-use crate::types::{ConnectionId, Piece};
+use crate::types::{ConnectionId, Incarnation, Piece};
 use crate::world::Instant;
 
 /// An answer in its place in the order.
@@ -53,7 +53,8 @@ pub async fn attach(
     let writer = ctx.world.spawn("connection writer", write_answers(ctx.clone(), limits.clone(), write, answers));
     let reader = FrameReader::new(read, limits.clone(), ctx.world.clone());
     let pipeline = Arc::new(Semaphore::new(limits.pipeline_depth_max));
-    let mut connection = Connection { ctx, limits, id, peer, entrance, reader, due, pipeline, stop };
+    let life = ctx.replica.identity().incarnation;
+    let mut connection = Connection { ctx, limits, id, peer, life, entrance, reader, due, pipeline, stop };
     let ended = connection.serve().await;
     let Connection { ctx, due, .. } = connection;
     ctx.metrics.net.closed(ended);
@@ -68,6 +69,8 @@ struct Connection<R> {
     limits: Limits,
     id: ConnectionId,
     peer: Option<IpAddr>,
+    /// The broker's life in which the client connected.
+    life: Incarnation,
     entrance: Arc<Entrance>,
     reader: FrameReader<R>,
     due: mpsc::Sender<Due>,
@@ -98,6 +101,11 @@ impl<R: AsyncRead + Unpin> Connection<R> {
                     return "frame";
                 }
             };
+            // What lay here while the broker stood still was perhaps asked from another since: carried out now, it would
+            // undo what came after it (H8).
+            if self.ctx.replica.identity().incarnation != self.life {
+                return "life";
+            }
             if let Err(reason) = self.request(frame, place).await {
                 return reason;
             }
