@@ -79,13 +79,14 @@ class Cluster:
         return all(broker.seen() == len(self.brokers) for broker in self.brokers) and self.database.is_whole()
 
     def leaders(self) -> list[Strandline]:
-        """All of them, once every client has come to them: a broker that does not lead serves those who stay with it, and
-        nobody would notice its end."""
+        """Those who are missed: clients have come to them. One that does not lead serves who stays with it, and nobody
+        would notice its end, since it is known at once who leads."""
         before = [broker.metrics()[TAKEN] for broker in self.brokers]
         time.sleep(0.5)
-        taking = [broker for broker, had in zip(self.brokers, before) if broker.metrics()[TAKEN] > had]
+        taken = [broker.metrics()[TAKEN] - had for broker, had in zip(self.brokers, before)]
         leaders = {p["leader"] for p in partitions(self.brokers[0], self.topic)}
-        return taking if leaders == {broker.own["broker_id"] for broker in taking} else []
+        busy = [broker for broker, share in zip(self.brokers, taken) if share > 0.2 * sum(taken)]
+        return [broker for broker in busy if broker.own["broker_id"] in leaders]
 
     def make_topic(self, topic):
         self.topic = topic
