@@ -9,7 +9,7 @@ import urllib.request
 from pathlib import Path
 
 from . import wire
-from .processes import CACHE, ROOT, Child, free_port, wait_until
+from .processes import CACHE, ROOT, Child, bindable, free_port, wait_until
 
 BINARY = Path(os.environ.get("TEST_BINARY") or ROOT / "target/release/strandline")
 KAFKA = CACHE / "kafka"
@@ -20,6 +20,7 @@ class Broker:
 
     kind = ""
     start_timeout_s = 10.0
+    host = "127.0.0.1"
 
     def __init__(self, directory: Path, *, settings=None):
         self.directory = Path(directory)
@@ -31,7 +32,10 @@ class Broker:
 
     @property
     def bootstrap(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
+
+    def connect(self, **options) -> wire.Connection:
+        return wire.Connection(self.port, host=self.host, **options)
 
     @property
     def log(self) -> Path:
@@ -55,13 +59,18 @@ class Broker:
         def answers():
             if not self.child.alive():
                 return "dead"
-            with wire.Connection(self.port, timeout_s=2) as connection:
+            with self.connect(timeout_s=2) as connection:
                 return connection.api_versions() and connection.metadata([])["brokers"] and "ready"
 
         state = wait_until(answers, timeout_s or self.start_timeout_s, "the broker's first answer")
         if state == "dead":
             code = self.child.process.returncode
             raise AssertionError(f"the broker ended with exit code {code}:\n{self.log_tail()}")
+
+    def seen(self) -> int:
+        """How many brokers take part, as this one tells clients."""
+        with self.connect() as connection:
+            return len(connection.metadata([])["brokers"])
 
     def kill9(self):
         self.child.kill9()
@@ -91,8 +100,11 @@ class Strandline(Broker):
 
     kind = "strandline"
 
-    def __init__(self, directory, *, settings=None, bucket=None, own=None, data=None, binary=BINARY):
+    def __init__(self, directory, *, settings=None, bucket=None, own=None, data=None, binary=BINARY, namespace=None):
         super().__init__(directory, settings=settings)
+        self.namespace = namespace
+        if namespace:
+            self.host = namespace.inside("clients")
         self.binary = binary
         self.data = Path(data) if data else self.directory / "data"
         self.admin_port = free_port()
@@ -103,13 +115,14 @@ class Strandline(Broker):
     def argv(self):
         config = self.directory / "broker.yaml"
         config.write_text(self.config_text())
-        return [self.binary, "serve", "--config", config, "--data", self.data, "--listen", self.bootstrap]
+        enter = self.namespace.enter() if self.namespace else []
+        return [*enter, self.binary, "serve", "--config", config, "--data", self.data, "--listen", self.bootstrap]
 
     def env(self):
         return self.environment
 
     def config_text(self) -> str:
-        sections = {"admin": {"address": f"127.0.0.1:{self.admin_port}"}, **self.own}
+        sections = {"admin": {"address": f"{self.host}:{self.admin_port}"}, **self.own}
         if self.bucket:
             sections["bucket"] = self.bucket
         if self.settings:
@@ -118,15 +131,10 @@ class Strandline(Broker):
 
     def admin(self, path, timeout_s=5.0) -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}{path}", timeout=timeout_s) as answer:
+            with urllib.request.urlopen(f"http://{self.host}:{self.admin_port}{path}", timeout=timeout_s) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
-
-    def seen(self) -> int:
-        """How many brokers take part, as this one tells clients."""
-        with wire.Connection(self.port) as connection:
-            return len(connection.metadata([])["brokers"])
 
     def metrics(self) -> dict[str, float]:
         """Each sample of /metrics by its name and labels as they are written."""
@@ -136,27 +144,44 @@ class Strandline(Broker):
 
 
 class Kafka(Broker):
-    """One real Kafka node, KRaft, on fresh storage."""
+    """One real Kafka node, KRaft, on fresh storage; alone, or one of a cluster."""
 
     kind = "kafka"
     start_timeout_s = 60.0
 
-    def __init__(self, directory, *, settings=None):
+    def __init__(self, directory, *, settings=None, data=None, node=0):
         super().__init__(directory, settings=settings)
-        self.data = self.directory / "kafka"
+        self.data, self.node = data or self.directory / "kafka", node
+
+    @classmethod
+    def cluster(cls, directory, count, settings=None) -> list["Kafka"]:
+        """Nodes that are all controllers too, and started already."""
+        data = Path(directory) / "kafka"
+        nodes = [cls(Path(directory) / f"node{n}", settings=settings, data=data, node=n) for n in range(count)]
+        while not all(bindable(nodes[0].port + n + above) for n in range(count) for above in (0, 300)):
+            nodes[0].port = free_port()
+        for node in nodes:
+            node.port = nodes[0].port + node.node
+        nodes[0]._format(count)
+        for node in nodes:
+            node.start(wait=False)
+        for node in nodes:
+            node.start_timeout_s *= count  # as many share the machine
+            node.wait_ready()
+        return nodes
 
     def argv(self):
-        properties = self.data / "node0.properties"
+        properties = self.data / f"node{self.node}.properties"
         if not properties.exists():
-            self._format()
+            self._format(1)
         return [KAFKA / "bin/kafka-server-start", properties]
 
-    def _format(self):
+    def _format(self, count):
         extra = self.directory / "extra.properties"
         extra.write_text("".join(f"{k}={v}\n" for k, v in self.settings.items()))
         script = ROOT / "integration-tests/peers/kafka/cluster.sh"
         run = Child(
-            [script, "format", KAFKA, self.data, "1", self.port],
+            [script, "format", KAFKA, self.data, count, self.port],
             log=self.directory / "format.log",
             env={"EXTRA": str(extra)},
         )

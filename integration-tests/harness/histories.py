@@ -11,6 +11,7 @@ The processes write lines as `history/src/json.rs` describes them, with CLOCK_MO
 processes of one machine can be put together.
 """
 
+import bisect
 import json
 import os
 import signal
@@ -40,6 +41,7 @@ CODECS = {"java": "lz4", "librdkafka": "zstd", "franz-go": "none"}
 # idempotent record stands in the log twice, with Kafka too. So none gives up.
 DELIVERY_MS = 900_000
 PROCESSES_EACH = 10
+PRODUCERS_EACH = 2
 # How old an acknowledgement is whose record each reader has to see. It is one broker, but clients read ahead.
 POLL_LAG_S = 2
 
@@ -49,10 +51,14 @@ def micros() -> int:
 
 
 class Workload:
-    def __init__(self, broker, topic, partitions, directory, *, run, records_per_s, window=300):
+    def __init__(
+        self, broker, topic, partitions, directory, *, run, records_per_s, window=300, request_timeout_ms=2000,
+        metadata_age_ms=300_000,
+    ):  # fmt: skip
         self.broker, self.topic, self.partitions, self.directory, self.run = broker, topic, partitions, Path(directory), run
         self.directory.mkdir(parents=True)
-        self.records_per_s, self.window = records_per_s, window
+        self.records_per_s, self.window, self.request_timeout_ms = records_per_s, window, request_timeout_ms
+        self.metadata_age_ms = metadata_age_ms
         self.files, self.children = [self.directory / "notes.history"], {}
         self.notes = self.files[0].open("w")
         self._write(run=run)
@@ -64,7 +70,8 @@ class Workload:
         return {
             "bootstrap": self.broker.bootstrap, "file": str(file), "run": self.run, "topic": self.topic, "partitions": self.partitions,
             "process": PROCESSES_EACH * len(self.files), "group": f"{self.topic}-{GROUPS[client]}", "session_ms": 6000,
-            "request_timeout_ms": 2000, "records_per_s": self.records_per_s, "open": self.window, "codec": CODECS[client],
+            "request_timeout_ms": self.request_timeout_ms, "metadata_age_ms": self.metadata_age_ms,
+            "records_per_s": self.records_per_s, "open": self.window, "codec": CODECS[client],
             "delivery_ms": DELIVERY_MS, "final": final,
         }  # fmt: skip
 
@@ -112,6 +119,53 @@ class Workload:
         ran = subprocess.run([CHECKER, *options, *self.files], capture_output=True, text=True, timeout=600)
         assert ran.returncode in (0, 1), ran.stderr
         return ran.returncode == 0, ran.stdout
+
+
+class Acknowledgements:
+    """When each client's sends to each partition were acknowledged, in µs, as its history tells while it grows."""
+
+    def __init__(self, workload):
+        self.times = {(client, partition): [] for client in CLIENTS for partition in range(workload.partitions)}
+        self.newest, self.failed = {}, []
+        self._begun, self._files = {}, {client: open(workload.directory / f"{client}.history") for client in CLIENTS}
+        self._cut = dict.fromkeys(CLIENTS, "")
+
+    def read(self) -> "Acknowledgements":
+        """What has been written since."""
+        for client, file in self._files.items():
+            *lines, self._cut[client] = (self._cut[client] + file.read()).split("\n")
+            for line in lines:
+                self._take(client, line)
+        return self
+
+    def _take(self, client, line):
+        said = json.loads(line)
+        invoked, completed = said.get("invoke"), said.get("complete")
+        if invoked and invoked["kind"] == "send":
+            self._begun[client, invoked["process"], invoked["op"]] = invoked["partition"], invoked["time_us"]
+        elif completed:
+            send = self._begun.pop((client, completed["process"], completed["op"]), None)
+            if send and completed["end"] == "ok":
+                partition, sent_us = send
+                self.times[client, partition].append(completed["time_us"])
+                self.newest[client, completed["process"], partition] = sent_us
+            elif send:
+                self.failed.append(f"{client}: {line}")
+
+    def all_since(self, since_us) -> bool:
+        """Whether each producer has had one from each partition, for what it has sent since; so that nothing waits."""
+        newest = self.read().newest
+        return len(newest) == PRODUCERS_EACH * len(self.times) and min(newest.values()) > since_us
+
+    def gaps_s(self, since_us, until_us) -> dict[str, float]:
+        """For each client the longest time without one, from any one partition, which ended between these."""
+        longest = dict.fromkeys(CLIENTS, 0.0)
+        for (client, _), times in self.times.items():
+            first, last = bisect.bisect_right(times, since_us), bisect.bisect_right(times, until_us)
+            near = times[max(0, first - 1) : last + 1]
+            waits = [(b - a) / 1e6 for a, b in zip(near, near[1:])]
+            longest[client] = max([longest[client], *waits])
+        return longest
 
 
 def pause(broker, seconds):

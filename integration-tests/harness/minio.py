@@ -16,8 +16,10 @@ KEYS = ("AccessKeyId", "SecretAccessKey", "SessionToken")
 
 
 class Minio:
-    def __init__(self, directory: Path, bucket="strandline"):
+    def __init__(self, directory: Path, bucket="strandline", *, everywhere=False):
+        """With `everywhere` also for those who do not come by loopback."""
         self.directory = Path(directory)
+        self.listens = "" if everywhere else "127.0.0.1"
         self.bucket = bucket
         self.port = free_port()
         self.child: Child | None = None
@@ -29,7 +31,7 @@ class Minio:
     def start(self) -> "Minio":
         (self.directory / "data").mkdir(parents=True, exist_ok=True)
         self.child = Child(
-            [CACHE / "bin/minio", "server", "--quiet", "--address", f"127.0.0.1:{self.port}", self.directory / "data"],
+            [CACHE / "bin/minio", "server", "--quiet", "--address", f"{self.listens}:{self.port}", self.directory / "data"],
             log=self.directory / "minio.log",
             env={
                 "MINIO_ROOT_USER": USER,

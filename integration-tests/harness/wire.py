@@ -227,8 +227,8 @@ class Closed(Exception):
 class Connection:
     """One connection. Requests and answers can also be sent and received apart, to pipeline."""
 
-    def __init__(self, port, *, timeout_s=20.0, client_id="wire"):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
+    def __init__(self, port, *, host="127.0.0.1", timeout_s=20.0, client_id="wire"):
+        self.socket = socket.create_connection((host, port), timeout=timeout_s)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.client_id = client_id
         self.ids = itertools.count(1)

@@ -16,6 +16,9 @@ pub struct Members {
     count: u32,
     floor: u32,
     live: Vec<Member>,
+    /// This broker, while it is cut off. The others need not know and it may be back in a moment: the epochs that it tells
+    /// are those it told before. A newer one of its own making would have clients refuse what is told afterwards.
+    away: Option<Member>,
     /// Those who are gone and remembered: what they led has moved.
     departed: Vec<Member>,
 }
@@ -44,7 +47,7 @@ impl Members {
         let departed = state.brokers().filter(|b| b.turn > 0 && !b.is_member()).map(member).collect();
         let serves = live.is_empty() || live.iter().any(|member| member.id == me);
         let (generation, count, floor) = (state.generation(), state.membership(), state.membership_floor());
-        Self { me, serves, generation, count, floor, live, departed }
+        Self { me, serves, generation, count, floor, live, away: None, departed }
     }
 
     /// The same without this broker, which does not know any more what the others do; all as it is where it is the only
@@ -52,9 +55,7 @@ impl Members {
     #[must_use]
     pub fn without_me(mut self) -> Self {
         if self.live.iter().any(|member| member.id != self.me) {
-            let count = self.count;
-            let mine = self.live.extract_if(.., |member| member.id == self.me);
-            self.departed.extend(mine.map(|member| Member { turn: count, ..member }));
+            self.away = self.live.extract_if(.., |member| member.id == self.me).next();
             self.serves = false;
         }
         self
@@ -104,14 +105,17 @@ impl Members {
     pub fn seen_from(&self, zone: Option<&str>) -> Seen<'_> {
         let there = |member: &&Member| Some(member.profile.zone.as_str()) == zone;
         let near: Vec<&Member> = self.live.iter().filter(there).collect();
-        if !near.is_empty() {
+        let counted: Vec<&Member> = near.iter().copied().chain(self.away.iter().filter(there)).collect();
+        if !counted.is_empty() {
+            let near = if near.is_empty() { self.live.iter().collect() } else { near };
             let departed = self.departed.iter().filter(there).collect();
-            return Seen { members: self, near, departed, floor: self.floor };
+            return Seen { members: self, near, counted, departed, floor: self.floor };
         }
         // What the zone's own brokers led has moved, whoever has it now.
         let last = self.departed.iter().filter(there).map(|member| member.turn).max();
         let floor = self.floor.max(last.unwrap_or(0));
-        Seen { members: self, near: self.live.iter().collect(), departed: self.departed.iter().collect(), floor }
+        let (near, departed) = (self.live.iter().collect(), self.departed.iter().collect());
+        Seen { members: self, near, counted: self.live.iter().chain(&self.away).collect(), departed, floor }
     }
 
     /// Whether a broker, or this one, is in `zone`.
@@ -169,7 +173,10 @@ fn told(endpoint: &Endpoint) -> HostPort {
 /// The brokers as a client of one zone sees them.
 pub struct Seen<'a> {
     members: &'a Members,
+    /// Who may lead.
     near: Vec<&'a Member>,
+    /// Those of whose coming and going the epochs tell.
+    counted: Vec<&'a Member>,
     departed: Vec<&'a Member>,
     floor: u32,
 }
@@ -180,13 +187,14 @@ impl Seen<'_> {
     #[must_use]
     pub fn leader(&self, topic: TopicId, partition: PartitionIndex) -> Led {
         let key = Key::of_partition(topic, partition);
-        let Some(first) = self.near.iter().max_by_key(|member| key.weight(member.id)) else {
+        let heaviest = |of: &[&'_ Member]| of.iter().max_by_key(|member| key.weight(member.id)).map(|m| (m.id, m.turn));
+        let (Some((leader, _)), Some((first, turn))) = (heaviest(&self.near), heaviest(&self.counted)) else {
             return Led { leader: self.members.me, epoch: self.members.epoch(self.members.count) };
         };
-        let weight = key.weight(first.id);
+        let weight = key.weight(first);
         let before = self.departed.iter().filter(|member| key.weight(member.id) > weight);
-        let turn = before.map(|member| member.turn).fold(self.floor.max(first.turn), u32::max);
-        Led { leader: first.id, epoch: self.members.epoch(turn) }
+        let turn = before.map(|member| member.turn).fold(self.floor.max(turn), u32::max);
+        Led { leader, epoch: self.members.epoch(turn) }
     }
 
     /// The leader, then those of the other zones: where clients of each zone read the partition.

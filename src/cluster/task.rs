@@ -14,8 +14,12 @@ use crate::state::{
 use crate::types::{BrokerId, Incarnation, Position};
 use crate::world::{Instant, World};
 
-/// How often it is looked whether something is due.
+/// How often it is looked whether something is due, at least.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Looks in a fencing time, at least: a broker that speaks only at every other look has to be heard without a gap even so
+/// where silence is noticed soon.
+const LOOKS_MIN: u32 = 20;
 
 /// Appends of heartbeats take at most one part in this many of what the journal could do.
 const JOURNAL_SHARE: u32 = 5;
@@ -70,8 +74,8 @@ impl Task {
         let mut heard: BTreeMap<BrokerId, Heard> = BTreeMap::new();
         let (mut interval, mut told) = (self.timing.heartbeat, None);
         loop {
-            let look = self.world.timeout(LOOK_EVERY, self.drained.closed());
-            if look.await.is_some() {
+            let every = look_every(&self.replica.state());
+            if self.world.timeout(every, self.drained.closed()).await.is_some() {
                 return;
             }
             let members = self.membership.now();
@@ -174,6 +178,11 @@ impl Task {
         let affordable = append.saturating_mul(brokers).saturating_mul(JOURNAL_SHARE);
         self.timing.heartbeat.max(affordable).min(most.max(self.timing.heartbeat))
     }
+}
+
+fn look_every(state: &State) -> Duration {
+    let fencing = fencing_time(state);
+    if fencing.is_zero() { LOOK_EVERY } else { LOOK_EVERY.min(fencing / LOOKS_MIN) }
 }
 
 fn fencing_time(state: &State) -> Duration {

@@ -29,6 +29,7 @@ type workload struct {
 	Group            string  `json:"group"`
 	SessionMs        int64   `json:"session_ms"`
 	RequestTimeoutMs int64   `json:"request_timeout_ms"`
+	MetadataAgeMs    int64   `json:"metadata_age_ms"`
 	DeliveryMs       int64   `json:"delivery_ms"`
 	RecordsPerS      float64 `json:"records_per_s"`
 	Open             int     `json:"open"`
@@ -82,6 +83,8 @@ func (w *workload) load() error {
 
 func (w *workload) client(more ...kgo.Opt) (*kgo.Client, error) {
 	return kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(strings.Split(w.Bootstrap, ",")...), kgo.FetchMaxWait(100 * time.Millisecond),
+		// Else it does not look where a leader went more often than every 5 s.
+		kgo.MetadataMinAge(100 * time.Millisecond), kgo.MetadataMaxAge(time.Duration(w.MetadataAgeMs) * time.Millisecond),
 		kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond })}, more...)...)
 }
 

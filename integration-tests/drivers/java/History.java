@@ -351,6 +351,8 @@ public final class History {
         settings.put("reconnect.backoff.ms", "20");
         settings.put("reconnect.backoff.max.ms", "200");
         settings.put("retry.backoff.ms", "20");
+        settings.put("retry.backoff.max.ms", "100");
+        settings.put("metadata.max.age.ms", config.get("metadata_age_ms").asText());
         return settings;
     }
 }

@@ -21,6 +21,8 @@ COMMON = {
     "reconnect.backoff.ms": 20,
     "reconnect.backoff.max.ms": 200,
     "retry.backoff.ms": 20,
+    "retry.backoff.max.ms": 100,  # also between questions where a leader went
+    "topic.metadata.refresh.interval.ms": CONFIG["metadata_age_ms"],
     "log_level": 0,
 }
 FAILED = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.TOPIC_AUTHORIZATION_FAILED}
@@ -105,6 +107,8 @@ def produce(process, idempotent):
             "linger.ms": 2,
             "compression.type": CONFIG["codec"],
             "request.timeout.ms": CONFIG["request_timeout_ms"],
+            # The one before is only told to the broker; the client's own is looked at once a second.
+            "socket.timeout.ms": CONFIG["request_timeout_ms"] // 2,
             "message.timeout.ms": CONFIG["delivery_ms"],
             "batch.num.messages": 10,
         }
@@ -276,6 +280,7 @@ class Member(Reader):
         self.generation += 1
         positions = self.committed([p.partition for p in partitions])
         while positions is None:
+            STOP.wait(0.05)  # some errors come at once
             positions = self.committed([p.partition for p in partitions])
         for place in partitions:
             place.offset = positions[place.partition] or 0
