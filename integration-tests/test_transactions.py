@@ -1,8 +1,11 @@
 """Transactions of real clients: what readers see of them, fencing, time-outs, offsets of groups, and the operator's tools."""
 
+import random
+import threading
 import time
 
 import pytest
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from harness import broker as brokers
 from harness import wire
@@ -159,6 +162,94 @@ def test_k9_transactions_outlive_the_broker(launch, tmp_path, topic):
     broker.kill9()
     broker.restart()
     assert values(java.read(topic)) == ["before", "after", "last"]
+    java.close()
+
+
+class Worker(threading.Thread):
+    """One of the group that copies a topic to another, offsets and records in one transaction; begins anew after any error."""
+
+    def __init__(self, bootstrap, source, target, name):
+        super().__init__(daemon=True)
+        self.bootstrap, self.source, self.target, self.id = bootstrap, source, target, name
+        self.copied, self.begun, self.stopping = 0, 0, False
+        self.start()
+
+    def run(self):
+        while not self.stopping:
+            self.begun += 1
+            consumer = Consumer(
+                {
+                    "bootstrap.servers": self.bootstrap, "group.id": "copy", "auto.offset.reset": "earliest",
+                    "enable.auto.commit": False, "isolation.level": "read_committed", "session.timeout.ms": 6000,
+                    "heartbeat.interval.ms": 500,
+                }
+            )  # fmt: skip
+            producer = Producer({"bootstrap.servers": self.bootstrap, "transactional.id": self.id, "linger.ms": 1})
+            try:
+                producer.init_transactions(20)
+                consumer.subscribe([self.source])
+                while not self.stopping:
+                    self.copy(consumer, producer)
+            except KafkaException:
+                time.sleep(0.2)
+            finally:
+                consumer.close()
+
+    def copy(self, consumer, producer):
+        records = [record for record in consumer.consume(50, 0.2) if not record.error()]
+        if not records:
+            return
+        producer.begin_transaction()
+        for record in records:
+            producer.produce(self.target, record.value(), partition=record.partition())
+        ends = {}
+        for record in records:
+            ends[record.partition()] = record.offset() + 1
+        positions = [TopicPartition(self.source, partition, end) for partition, end in ends.items()]
+        try:
+            producer.send_offsets_to_transaction(positions, consumer.consumer_group_metadata(), 10)
+            if random.random() < 0.1:
+                raise KafkaException("the application has changed its mind")
+            producer.commit_transaction(10)
+        except KafkaException:
+            producer.abort_transaction(10)
+            raise
+        self.copied += len(records)
+
+
+@pytest.mark.strandline
+def test_k13_a_copy_is_exact_whatever_dies(launch, topic, tmp_path):
+    """Workers copy numbers; the broker is killed meanwhile, and workers give up at random and begin anew."""
+    broker = launch(settings={"group.initial.rebalance.delay.ms": 0})
+    with wire.Connection(broker.port) as connection:
+        connection.make_topic(topic, 4)
+        connection.make_topic(f"{topic}-copy", 4)
+    workers = [Worker(broker.bootstrap, topic, f"{topic}-copy", f"worker-{n}") for n in range(2)]
+    source = Producer({"bootstrap.servers": broker.bootstrap, "enable.idempotence": True})
+    count = 0
+    for _ in range(3):
+        for _ in range(10):
+            for _ in range(40):
+                source.produce(topic, str(count).encode(), partition=count % 4)
+                count += 1
+            source.poll(0)
+            time.sleep(0.2)
+        broker.kill9()
+        time.sleep(0.3)
+        broker.restart()
+    assert source.flush(60) == 0
+    java = Java(broker.bootstrap, tmp_path / "java")
+
+    def copies():
+        return [int(v) for p in range(4) for v in values(java.read(f"{topic}-copy", p))]
+
+    wait_until(lambda: len(copies()) >= count, 60, "the whole copy", every_s=1)
+    for worker in workers:
+        worker.stopping = True
+    for worker in workers:
+        worker.join(30)
+    print([(worker.copied, worker.begun) for worker in workers])
+    assert sorted(copies()) == list(range(count))
     java.close()
 
 

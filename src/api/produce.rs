@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::resolve::{is_internal, slot, state_with, topic};
 use super::table::{Offered, encode};
+use super::transactions::abortable_in_version;
 use super::{Answer, Call, Context};
 use crate::config::{Compression, TimestampType as ConfiguredType, TopicSettings, Validation as ConfiguredValidation};
 use crate::fetch::TopicKey;
@@ -120,7 +121,7 @@ pub(super) async fn handle(ctx: &Context, mut call: Call, request: ProduceReques
         if acks == 0 {
             return None;
         }
-        let response = respond(&replica.state(), &keys, &names, parts, results);
+        let response = respond(&replica.state(), version, &keys, &names, parts, results);
         let frame = encode(&call, &response, Splices::default())?;
         Some(frame.into())
     }))
@@ -145,6 +146,9 @@ struct Asked<'a> {
 
 /// The first version with which partitions join a transaction (`TransactionSupportedOperation.ADD_PARTITION`).
 const JOINS: i16 = 12;
+
+/// The first version that knows TRANSACTION_ABORTABLE.
+const ABORTABLE: i16 = 11;
 
 /// Whether a transactional batch may come with this request; whether it may be appended is decided when it is committed.
 fn check_transactional(state: &State, asked: Asked<'_>, header: &BatchHeader) -> Result<(), KafkaError> {
@@ -237,6 +241,7 @@ fn count(ctx: &Context, parts: &[Part], batches: &[PartBatch]) {
 /// Puts refusals and results together, in the order of the request.
 fn respond(
     state: &State,
+    version: i16,
     keys: &[TopicKey],
     names: &[(TopicName, crate::types::Uuid)],
     parts: Vec<Part>,
@@ -264,6 +269,7 @@ fn respond(
                 }
                 Some(Err(failed)) => {
                     let error = unknown_as_asked(failed.error, &keys[part.topic]);
+                    let error = abortable_in_version(version, ABORTABLE, error);
                     refused(response, Refusal { error, message: failed.message, records: Vec::new() })
                 }
                 None => refused(response, KafkaError::UnknownServerError.into()),

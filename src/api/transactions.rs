@@ -41,6 +41,15 @@ pub(super) fn stamp(id: i64, epoch: i16) -> ProducerStamp {
     ProducerStamp { id, epoch: i32::from(epoch) }
 }
 
+/// Something is not part of the transaction. From version `first` on clients are told so by an error after which they may
+/// abort; for older ones it is fatal (KIP-890).
+pub(super) fn abortable_in_version(version: i16, first: i16, error: KafkaError) -> KafkaError {
+    match error {
+        KafkaError::InvalidTxnState if version >= first => KafkaError::TransactionAbortable,
+        error => error,
+    }
+}
+
 /// Clients of versions below `first` know only the error of idempotent producers.
 pub(super) fn fenced_in_version(call: &Call, first: i16, error: KafkaError) -> KafkaError {
     match error {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::groups::{check_group_id, exists, identity};
 use super::offset_commit::{AskedOffset, Planned, plan};
 use super::table::Offered;
-use super::transactions::{has_transactions, stamp};
+use super::transactions::{abortable_in_version, has_transactions, stamp};
 use super::{Call, Context};
 use crate::fetch::TopicKey;
 use crate::group::{CommitRequest, GroupError, Reply, Request};
@@ -22,6 +22,8 @@ pub(super) const OFFERED: Offered = Offered::new(ApiKey::TxnOffsetCommit, 0, 5);
 
 /// The first version of transactions version 2.
 const JOINS: i16 = 5;
+/// The first version that knows TRANSACTION_ABORTABLE.
+const ABORTABLE: i16 = 4;
 /// The first version that says who commits.
 const IDENTIFIES: i16 = 3;
 
@@ -98,6 +100,6 @@ async fn ask(
         Err(GroupError { error: KafkaError::GroupIdNotFound | KafkaError::StaleMemberEpoch, .. }) => {
             Err(KafkaError::IllegalGeneration)
         }
-        Err(GroupError { error, .. }) => Err(error),
+        Err(GroupError { error, .. }) => Err(abortable_in_version(version, ABORTABLE, error)),
     }
 }

@@ -122,6 +122,7 @@ impl State {
         {
             return match ended.committed == command.commit {
                 true => Outcome::Producer { producer: ended.next, grown: Vec::new() },
+                false if known.open.is_some() => refused(KafkaError::ProducerFenced),
                 false => refused(KafkaError::InvalidTxnState),
             };
         }

@@ -365,7 +365,7 @@ fn k7_what_is_late_does_not_join_the_next_transaction() {
     assert_eq!(fold.send(0, first, 1, 1), refused_with(KafkaError::InvalidProducerEpoch), "and after");
     // The client never had the answer. It gets the same, and the transaction that is open now stays so.
     assert_eq!(fold.end("x", first, false), Ok(second));
-    assert_eq!(fold.end("x", first, true), Err(KafkaError::InvalidTxnState));
+    assert_eq!(fold.end("x", first, true), Err(KafkaError::ProducerFenced));
     assert_eq!(fold.ends(0), (2, 3));
     fold.check_snapshot();
     let third = fold.end("x", second, true).unwrap();
