@@ -14,13 +14,11 @@ class Java(LineDriver):
     """The Java client: version 2 of transactions where the broker has it."""
 
     name = "java-transactions"
-    libs = f"{CACHE}/kafka/libs"
-    classes = f"{CACHE}/java"
 
     def argv(self):
         log = f"-Dlog4j2.configurationFile={CACHE}/kafka/config/tools-log4j2.properties"
         options = ["-Xmx256m", "-XX:TieredStopAtLevel=1", log]
-        return ["java", *options, "-cp", f"{self.classes}:{self.libs}/*", "Transactions", self.bootstrap]
+        return ["java", *options, "-cp", f"{CACHE}/java:{CACHE}/kafka/libs/*", "Transactions", self.bootstrap]
 
     def init(self, producer, id, timeout_ms=60_000):
         self.ask("init", producer=producer, id=id, timeout_ms=timeout_ms)
@@ -39,9 +37,6 @@ class Java(LineDriver):
 
     def abort(self, producer):
         self.ask("abort", producer=producer)
-
-    def drop(self, producer):
-        self.ask("close", producer=producer)
 
     def read(self, topic, partition=0, *, committed=True, offset=0, bytes=1 << 20) -> list[tuple[int, str]]:
         isolation = "read_committed" if committed else "read_uncommitted"
@@ -94,10 +89,6 @@ class Librdkafka:
     def abort(self, producer):
         self._try(self.producers[producer].abort_transaction, 30)
 
-    def drop(self, producer):
-        made = self.producers.pop(producer)
-        made.purge()
-
     def close(self):
         self.producers.clear()
 
@@ -117,7 +108,7 @@ class FranzGo(LineDriver):
     def argv(self):
         return [CACHE / "bin/franz-driver", "transactions", self.bootstrap]
 
-    init, begin, send, commit, abort, drop = Java.init, Java.begin, Java.send, Java.commit, Java.abort, Java.drop
+    init, begin, send, commit, abort = Java.init, Java.begin, Java.send, Java.commit, Java.abort
 
     def offsets(self, *_):
         raise NotImplementedError

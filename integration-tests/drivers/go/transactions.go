@@ -55,10 +55,6 @@ func transact(ctx context.Context, producers map[string]*kgo.Client, r *transact
 		return nil, p.EndTransaction(ctx, kgo.TryCommit)
 	case "abort":
 		return nil, p.EndTransaction(ctx, kgo.TryAbort)
-	case "close":
-		delete(producers, r.Producer)
-		go p.Close()
-		return nil, nil
 	}
 	return nil, fmt.Errorf("no operation %s", r.Op)
 }

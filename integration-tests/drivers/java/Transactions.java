@@ -66,7 +66,6 @@ public final class Transactions {
             case "commit" -> producer(request).commitTransaction();
             case "abort" -> producer(request).abortTransaction();
             case "offsets" -> offsets(request);
-            case "close" -> producers.remove(text(request, "producer")).close(Duration.ZERO);
             case "send" -> {
                 return send(request);
             }
