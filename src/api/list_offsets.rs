@@ -95,7 +95,8 @@ async fn find(
     let partition = state.partition(slot).ok_or(KafkaError::UnknownTopicOrPartition)?;
     let found = look(ctx, state, partition, asked.timestamp, question).await?;
     let end = question.end(partition);
-    let found = found.filter(|found| asked.timestamp == EARLIEST || found.offset < end || asked.timestamp == LATEST);
+    let is_search = asked.timestamp >= 0 || asked.timestamp == MAX_TIMESTAMP;
+    let found = found.filter(|found| !is_search || found.offset < end);
     Ok(found.map(|found| (found, RecordEpochs::of(state).at(slot, found.offset))))
 }
 

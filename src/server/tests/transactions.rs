@@ -130,11 +130,15 @@ async fn fetch(ctx: &Context, from: i64, committed: bool, bytes: i32) -> (i64, O
 }
 
 async fn latest(ctx: &Context, isolation: i8) -> i64 {
+    offset_at(ctx, -1, isolation).await
+}
+
+async fn offset_at(ctx: &Context, timestamp: i64, isolation: i8) -> i64 {
     use list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-    let partition = ListOffsetsPartition::default().with_timestamp(-1).with_current_leader_epoch(-1);
+    let partition = ListOffsetsPartition::default().with_timestamp(timestamp).with_current_leader_epoch(-1);
     let topic = ListOffsetsTopic::default().with_name(name("t")).with_partitions(vec![partition]);
     let request = ListOffsetsRequest::default().with_isolation_level(isolation).with_topics(vec![topic]);
-    ask(ctx, 7, request).await.topics[0].partitions[0].offset
+    ask(ctx, 9, request).await.topics[0].partitions[0].offset
 }
 
 #[tokio::test(start_paused = true)]
@@ -186,6 +190,7 @@ async fn k11_readers_are_told_what_was_aborted_at_every_offset_and_size() {
     assert_eq!(send(ctx, 12, Some("x"), &mut x).await, Ok(0));
     assert_eq!(send(ctx, 13, Some("y"), &mut y).await, Ok(1));
     assert_eq!((fetch(ctx, 0, true, 1 << 20).await, latest(ctx, 1).await), ((0, Some(vec![]), vec![]), 0));
+    assert_eq!((offset_at(ctx, 0, 1).await, offset_at(ctx, 0, 0).await), (-1, 0));
     assert_eq!(end(ctx, 5, "x", &mut x, false).await, 0);
     assert_eq!(send(ctx, 13, Some("y"), &mut y).await, Ok(3));
     assert_eq!(end(ctx, 5, "y", &mut y, true).await, 0);
@@ -195,6 +200,10 @@ async fn k11_readers_are_told_what_was_aborted_at_every_offset_and_size() {
     let all = [(0, false), (1, false), (2, true), (3, false), (4, true), (5, false), (6, false), (7, true)];
     assert_eq!(fetch(ctx, 0, false, 1 << 20).await, (5, None, all.to_vec()));
     assert_eq!((latest(ctx, 0).await, latest(ctx, 1).await), (8, 5));
+    // By time, and the one with the largest: nothing beyond the last stable offset, and no marker.
+    assert_eq!((offset_at(ctx, 0, 1).await, offset_at(ctx, 0, 0).await), (0, 0));
+    assert!(offset_at(ctx, -3, 1).await < 5 && ![2, 4, 7].contains(&offset_at(ctx, -3, 0).await));
+    assert_eq!((offset_at(ctx, -4, 1).await, offset_at(ctx, -2, 1).await), (0, 0));
     for from in 0..5 {
         let aborted = if from <= 2 { vec![0] } else { vec![] };
         let (stable, listed, batches) = fetch(ctx, from, true, 1 << 20).await;
