@@ -22,5 +22,6 @@ pub mod server; // wiring: build in order, start, drain, stop
 pub mod state; // commands, State and apply (pure)
 pub mod store; // the bucket: create, read, list, delete
 pub mod telemetry; // metrics, logs, health
+pub mod txn; // transactions: shared entries, time-outs, expiry of ids
 pub mod types; // newtypes and Kafka error codes that every room shares
 pub mod world; // clock, chance and tasks: the only door to them

@@ -196,6 +196,17 @@ defects! {
     /// Objects are named by the clock alone. Two of the same millisecond are one to the cache: the records of one are read
     /// as those of the other.
     NamesByClock "names-by-clock" "K35"
+    /// The epoch of a transactional producer is not compared: an instance that was replaced goes on writing and ending the
+    /// transactions of its successor.
+    TransactionsUnfenced "transactions-unfenced" "K6"
+    /// A transactional batch opens a transaction, whoever sent it: one that comes after the end is part of the next.
+    LateProduceJoins "late-produce-joins" "K7"
+    /// Readers of committed records read up to the high watermark: records of transactions that may be aborted.
+    UnstableIsRead "unstable-is-read" "K9"
+    /// The list of aborted transactions lacks those that began before the fetched offset: what is left of them is read.
+    AbortedUnlisted "aborted-unlisted" "K11"
+    /// The offsets of an aborted transaction are committed all the same: its input is never read again.
+    AbortedOffsetsCommitted "aborted-offsets-committed" "K13"
     /// Where a broker gives up in time, it says INVALID_PRODUCER_EPOCH: producers die of a slow bucket, and a record that
     /// was refused for good may be in the log.
     TimeoutAsFenced "timeout-as-fenced" "K36"

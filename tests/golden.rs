@@ -41,6 +41,8 @@ const SETTINGS: Settings = Settings {
     group_offsets_max: 0,
     group_bytes_max: 0,
     fencing_ms: 0,
+    transactional_ids_max: 0,
+    transaction_partitions_max: 0,
 };
 
 fn id(n: u128) -> Bytes {
@@ -57,6 +59,7 @@ fn batch(bytes: u32, records: u32, producer: Option<(i64, i16, i32)>) -> BatchSp
         epoch: ProducerEpoch(epoch),
         first_sequence: Sequence(first),
         transactional: false,
+        joins: false,
     });
     BatchSpec { bytes, records, producer }
 }
@@ -159,6 +162,11 @@ fn name(kind: &CommandKind) -> &'static str {
         CommandKind::DrainBroker(_) => "drain-broker",
         CommandKind::FenceBroker(_) => "fence-broker",
         CommandKind::RaiseFeatureLevel(_) => "raise-feature-level",
+        CommandKind::InitProducer(_) => "init-producer",
+        CommandKind::AddToTransaction(_) => "add-to-transaction",
+        CommandKind::EndTransaction(_) => "end-transaction",
+        CommandKind::AbortTransaction(_) => "abort-transaction",
+        CommandKind::ExpireTransactionalIds(_) => "expire-transactional-ids",
     }
 }
 
@@ -209,6 +217,7 @@ fn groups_story() -> Vec<CommandKind> {
         from_version,
         offsets: slots.iter().map(|slot| offset(*slot, 42)).collect(),
         retention_ms: (from_version == 0).then_some(1000),
+        transaction: None,
     };
     let topic =
         CreateTopic { name: "orders".into(), id: id(0xa), partitions: 3, replication_factor: 1, configs: vec![] };
@@ -377,6 +386,7 @@ fn own_versions_story() -> Vec<CommandKind> {
         from_version,
         offsets: vec![offset.clone()],
         retention_ms: None,
+        transaction: None,
     };
     let topic =
         CreateTopic { name: "orders".into(), id: id(0xa), partitions: 1, replication_factor: 1, configs: vec![] };
@@ -399,6 +409,85 @@ fn own_versions_story() -> Vec<CommandKind> {
 fn own_versions_of_version_3() {
     let state = play("v3/groups", own_versions_story(), |_, _| {});
     assert_eq!(state.group("readers").unwrap().version, 0xab_cdef_0124);
+}
+
+/// Transactions of both versions: committed, aborted, timed out, and two that are open in the end.
+fn transactions_story() -> Vec<CommandKind> {
+    let limits = Settings { groups_max: 3, group_offsets_max: 6, group_bytes_max: 1000, ..SETTINGS };
+    let settings = Settings { transactional_ids_max: 3, transaction_partitions_max: 5, ..limits };
+    let producer = |id, epoch| ProducerStamp { id, epoch };
+    let init = |id: &str, exchanged| {
+        CommandKind::InitProducer(InitProducer { transactional_id: id.into(), timeout_ms: 60_000, exchanged })
+    };
+    let add = |producer, slots: &[u32], groups: &[&str]| {
+        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        let slots = slots.to_vec();
+        CommandKind::AddToTransaction(AddToTransaction { transactional_id: "x".into(), producer, slots, groups })
+    };
+    let end = |producer, commit, bump| {
+        CommandKind::EndTransaction(EndTransaction { transactional_id: "x".into(), producer, commit, bump })
+    };
+    let batch = |id, epoch, first, joins| {
+        let mut batch = batch(100, 3, Some((id, epoch, first)));
+        batch.producer = batch.producer.map(|producer| ProducerSpec { transactional: true, joins, ..producer });
+        batch
+    };
+    let runs = |ulid, runs: &[RunSpec]| CommandKind::CommitRuns(commit(ulid, None, runs));
+    let offsets = |producer, joins, slots: &[u32]| {
+        let offset = |slot: &u32| OffsetSpec { slot: *slot, offset: 42, leader_epoch: 3, metadata: "m".into() };
+        let transaction = Some(OffsetsTransaction { transactional_id: "x".into(), producer, joins });
+        let offsets = slots.iter().map(offset).collect();
+        let group = GroupOffsets { group: "readers".into(), offsets, transaction, ..GroupOffsets::default() };
+        CommandKind::CommitOffsets(CommitOffsets { groups: vec![group] })
+    };
+    let topic =
+        CreateTopic { name: "orders".into(), id: id(0xa), partitions: 3, replication_factor: 1, configs: vec![] };
+    let abort = |id: &str, producer, since| {
+        CommandKind::AbortTransaction(AbortTransaction { transactional_id: id.into(), producer, since })
+    };
+    let expired = |id: &str, last_used| ExpiredTransactionalId { id: id.into(), last_used };
+    vec![
+        CommandKind::Bootstrap(Bootstrap { cluster_id: "4L6g3nShT-eMCtK--X86sw".into(), settings: limits }),
+        CommandKind::RegisterBroker(RegisterBroker { broker: 1, incarnation: 1 << 60, feature_level_max: 4 }),
+        CommandKind::CreateTopic(topic),
+        init("x", None),
+        CommandKind::RaiseFeatureLevel(RaiseFeatureLevel { level: 4 }),
+        CommandKind::SetSettings(SetSettings { settings }),
+        init("x", None),
+        init("x", Some(producer(0, 0))),
+        init("x", Some(producer(0, 0))),
+        init("x", Some(producer(0, 7))),
+        add(producer(0, 1), &[0, 1], &["readers"]),
+        runs(1, &[run(0, 64, 1_700_000_000_000, vec![batch(0, 1, 0, false), batch(0, 1, 3, false)])]),
+        runs(2, &[run(2, 64, 1_700_000_000_000, vec![batch(0, 1, 0, false), batch(5, 1, 0, false)])]),
+        offsets(producer(0, 1), false, &[0, 2, 99]),
+        end(producer(0, 1), true, false),
+        end(producer(0, 1), true, false),
+        runs(3, &[run(0, 64, 1_700_000_001_000, vec![batch(0, 1, 6, true), batch(0, 0, 9, true)])]),
+        offsets(producer(0, 1), true, &[0]),
+        end(producer(0, 1), false, true),
+        end(producer(0, 1), false, true),
+        end(producer(0, 1), true, true),
+        init("y", None),
+        init("z", None),
+        init("too many", None),
+        runs(4, &[run(0, 64, -1, vec![batch(1, 0, 0, true)]), run(1, 364, -1, vec![batch(1, 0, 0, true)])]),
+        abort("y", producer(1, 0), 24),
+        abort("y", producer(1, 0), 25),
+        CommandKind::ExpireTransactionalIds(ExpireTransactionalIds { ids: vec![expired("z", 23), expired("y", 1)] }),
+        runs(5, &[run(1, 64, 1_700_000_002_000, vec![batch(0, 2, 0, true), batch(1, 1, 0, true)])]),
+        offsets(producer(0, 2), true, &[1]),
+    ]
+}
+
+#[test]
+fn transactions_of_version_4() {
+    let state = play("v4/transactions", transactions_story(), |_, _| {});
+    let ends = [0, 1, 2].map(|slot| state.partition(Slot(slot)).map(|p| (p.last_stable().0, p.end.0)).unwrap());
+    assert_eq!(ends, [(15, 15), (4, 10), (0, 0)]);
+    let states = ["x", "y"].map(|id| state.transactional_producer(id).unwrap().state_name());
+    assert_eq!((states, state.has_pending_offset("readers", Slot(1))), (["Ongoing", "Ongoing"], true));
+    assert!(state.transactional_producer("z").is_none());
 }
 
 #[test]

@@ -59,6 +59,8 @@ const SETTINGS: Settings = Settings {
     group_offsets_max: 1_000_000,
     group_bytes_max: 64 << 20,
     fencing_ms: 15_000,
+    transactional_ids_max: 100,
+    transaction_partitions_max: 100,
 };
 
 /// What a broker that starts at a site says of its start.
@@ -118,6 +120,7 @@ impl Load {
                 epoch: ProducerEpoch(0),
                 first_sequence: Sequence(self.rng.random_range(0..100_000)),
                 transactional: false,
+                joins: false,
             });
             let now = 1_700_000_000_000 + i64::from(self.entry) * LINGER_MS;
             let max_timestamp = TimestampMs(now - self.rng.random_range(0..LINGER_MS));

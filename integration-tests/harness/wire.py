@@ -63,7 +63,10 @@ def pack(form, *values) -> bytes:
 
 
 def varint(value) -> bytes:
-    value = (value << 1) ^ (value >> 63)
+    return uvarint((value << 1) ^ (value >> 63))
+
+
+def uvarint(value) -> bytes:
     out = bytearray()
     while value & ~0x7F:
         out.append(value & 0x7F | 0x80)

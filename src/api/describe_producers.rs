@@ -1,9 +1,9 @@
-//! DescribeProducers (61): the idempotent producers that partitions remember. None is in a transaction yet.
+//! DescribeProducers (61): the producers that partitions remember, and where their open transactions begin.
 use kafka_protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
 use kafka_protocol::messages::{
     ApiKey, DescribeProducersRequest, DescribeProducersResponse, ProducerId as WireProducerId,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::propose::{code_and_message, default_deadline, refusal, state};
@@ -12,7 +12,7 @@ use super::table::Offered;
 use super::{Call, Context};
 use crate::fetch::TopicKey;
 use crate::state::{Refusal, State};
-use crate::types::{KafkaError, PartitionIndex};
+use crate::types::{KafkaError, Offset, PartitionIndex, ProducerId};
 
 pub(super) const OFFERED: Offered = Offered::new(ApiKey::DescribeProducers, 0, 0);
 
@@ -45,14 +45,20 @@ pub(super) async fn handle(ctx: &Context, _: &Call, request: DescribeProducersRe
 fn producers(state: &State, key: &TopicKey, index: PartitionIndex) -> Result<Vec<ProducerState>, Refusal> {
     let slot =
         slot(state, key, index).map_err(|error| refusal(error, "This server does not host this topic-partition."))?;
-    let describe = |(id, producer): (crate::types::ProducerId, crate::state::ProducerState)| {
+    let partition = state.partition(slot);
+    let open: BTreeMap<ProducerId, Offset> = partition
+        .into_iter()
+        .flat_map(|partition| partition.open_transactions())
+        .map(|(first, producer)| (producer, first))
+        .collect();
+    let describe = |(id, producer): (ProducerId, crate::state::ProducerState)| {
         ProducerState::default()
             .with_producer_id(WireProducerId(id.0))
             .with_producer_epoch(i32::from(producer.epoch.0))
             .with_last_sequence(producer.batches().last().map_or(-1, |batch| batch.last().0))
             .with_last_timestamp(producer.last_used_ms.0)
             .with_coordinator_epoch(-1)
-            .with_current_txn_start_offset(-1)
+            .with_current_txn_start_offset(open.get(&id).map_or(-1, |first| first.0))
     };
     Ok(state.producers_of(slot).map(describe).collect())
 }

@@ -1,10 +1,10 @@
 //! Fetch (1), versions 4 to 18: long poll with `min_bytes` and `max_wait_ms`, sessions (KIP-227), topic ids from 13 on.
 //! Records are sent from cached objects without copying; those whose object the bucket has not given when the wait ends
-//! are left out, and come with the next fetch. read_committed reads up to the high watermark until
-//! transactions exist. Fetches of replicas (a non-negative replica id) are answered as consumers'.
+//! are left out, and come with the next fetch. read_committed reads up to the last stable offset, and is told which
+//! transactions were aborted (KIP-98). Fetches of replicas (a non-negative replica id) are answered as consumers'.
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
-use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
-use kafka_protocol::messages::{ApiKey, FetchRequest, FetchResponse, TopicName};
+use kafka_protocol::messages::fetch_response::{AbortedTransaction, FetchableTopicResponse, PartitionData};
+use kafka_protocol::messages::{ApiKey, FetchRequest, FetchResponse, ProducerId as WireProducerId, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::fetch::{
 use crate::metadata::Unavailable;
 use crate::planted::{Defect, planted};
 use crate::protocol::Splices;
-use crate::state::{Partition, State};
+use crate::state::{Aborted, Partition, State};
 use crate::types::{BrokerId, KafkaError, Offset, PartitionIndex, Slot, TopicId};
 use crate::world::Instant;
 
@@ -30,6 +30,9 @@ pub(super) const OFFERED: Offered = Offered::new(ApiKey::Fetch, 4, 18);
 
 /// A fetch waits at most this long, whatever it asks for: a client that is gone is noticed by then.
 const WAIT_MAX: Duration = Duration::from_secs(300);
+
+/// Kafka's number for it (`IsolationLevel`).
+pub(super) const READ_COMMITTED: i8 = 1;
 
 type PartKey = (TopicKey, PartitionIndex);
 
@@ -41,6 +44,8 @@ struct Wanted {
     bytes_max: usize,
     bytes_min: usize,
     wait: Duration,
+    /// Only records of transactions that are committed, or of none (read_committed).
+    committed: bool,
 }
 
 /// One partition's answer.
@@ -50,8 +55,11 @@ struct Found {
     /// Where the consumer should read it instead, nearer to it (KIP-392).
     nearer: Option<BrokerId>,
     high_watermark: Offset,
+    last_stable: Offset,
     log_start: Offset,
     records: Records,
+    /// Aborted transactions that have records among those.
+    aborted: Option<Vec<AbortedTransaction>>,
     known: SessionPartition,
 }
 
@@ -68,6 +76,7 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: FetchRequest) ->
     let asked = usize::try_from(request.max_bytes).unwrap_or(0);
     let config_max = usize::try_from(ctx.config.kafka.fetch_max_bytes).unwrap_or(usize::MAX);
     let ours = usize::try_from(ctx.config.fetch.response_bytes_max).unwrap_or(usize::MAX);
+    let committed = request.isolation_level == READ_COMMITTED;
     let rack = Some(request.rack_id.to_string()).filter(|rack| !rack.is_empty());
     let view = match ctx.sessions.begin(session_request(request, version)) {
         Ok(view) => view,
@@ -75,7 +84,7 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: FetchRequest) ->
     };
     ctx.metrics.fetch.sessions.set(i64::try_from(ctx.sessions.count()).unwrap_or(i64::MAX));
     let wait = Duration::from_millis(u64::try_from(wait).unwrap_or(0)).min(WAIT_MAX);
-    let wanted = Wanted { rack, view, bytes_max: asked.min(config_max).min(ours), bytes_min, wait };
+    let wanted = Wanted { rack, view, bytes_max: asked.min(config_max).min(ours), bytes_min, wait, committed };
     let (found, held) = poll(ctx, &wanted).await;
     respond(ctx, call, &wanted, found, held)
 }
@@ -160,7 +169,10 @@ async fn look(ctx: &Context, state: Arc<State>, wanted: &Wanted) -> Result<(bool
     let mut doubtful = false;
     for (key, asked) in &wanted.view.partitions {
         match check(&state, key, asked) {
-            Ok(partition) => bytes += available(&state, partition, asked.offset, wanted.bytes_min.max(1)),
+            Ok(partition) => {
+                let until = wanted.until(partition);
+                bytes += available(&state, partition, asked.offset, until, wanted.bytes_min.max(1));
+            }
             Err(_) => doubtful = true,
         }
     }
@@ -188,6 +200,25 @@ fn check<'a>(state: &'a State, key: &PartKey, asked: &SessionPartition) -> Resul
     Ok(partition)
 }
 
+impl Wanted {
+    /// The end of what may be read of a partition.
+    fn until(&self, partition: &Partition) -> Offset {
+        let stable = self.committed && !planted(Defect::UnstableIsRead);
+        if stable { partition.last_stable() } else { partition.end }
+    }
+}
+
+/// The aborted transactions with records in `from..until`. A client leaves out their records, up to their markers.
+fn aborted(partition: &Partition, from: Offset, until: Offset) -> Vec<AbortedTransaction> {
+    let all = partition.transactions().into_iter().flat_map(|t| t.aborted(from, until));
+    let listed = all.filter(|aborted| aborted.first >= from || !planted(Defect::AbortedUnlisted));
+    let one = |aborted: &Aborted| {
+        let producer = WireProducerId(aborted.producer.0);
+        AbortedTransaction::default().with_producer_id(producer).with_first_offset(aborted.first.0)
+    };
+    listed.map(one).collect()
+}
+
 /// The brokers of the consumer's zone, if this is none of them.
 fn nearer<'a>(members: &'a Members, wanted: &Wanted) -> Option<Seen<'a>> {
     let rack = wanted.rack.as_deref()?;
@@ -205,18 +236,22 @@ async fn read(ctx: &Context, state: &State, wanted: &Wanted, until: Instant) -> 
             error: None,
             nearer: None,
             high_watermark: Offset(-1),
+            last_stable: Offset(-1),
             log_start: Offset(-1),
             records: Records::default(),
+            aborted: None,
             known: asked.clone(),
         };
         match check(state, key, asked) {
             Ok(partition) => {
                 (one.high_watermark, one.log_start) = (partition.end, partition.log_start);
+                one.last_stable = partition.last_stable();
+                let until = wanted.until(partition);
                 if let Some(seen) = &nearer {
                     one.nearer = Some(seen.leader(partition.topic, partition.index).leader);
-                } else if asked.offset < partition.end {
+                } else if asked.offset < until {
                     let bytes_max = usize::try_from(asked.bytes_max).unwrap_or(0);
-                    reads.push(PartRead { slot: partition.slot, offset: asked.offset, bytes_max });
+                    reads.push(PartRead { slot: partition.slot, offset: asked.offset, until, bytes_max });
                     of.push(found.len());
                 } else if !members.serves() {
                     // What is known may be read here. What comes next, this broker may not learn: the others will (H9).
@@ -234,10 +269,13 @@ async fn read(ctx: &Context, state: &State, wanted: &Wanted, until: Instant) -> 
     };
     let fetched = ctx.fetcher.read(plan, &reads, wanted.bytes_max, until).await;
     reserved.shrink_to(fetched.held_bytes);
-    let records = fetched.parts;
-    for (index, records) in of.into_iter().zip(records) {
+    for ((index, records), read) in of.into_iter().zip(fetched.parts).zip(&reads) {
         match records {
-            Ok(records) => found[index].records = records,
+            Ok(records) => {
+                let partition = state.partition(read.slot).filter(|_| wanted.committed);
+                found[index].aborted = partition.map(|partition| aborted(partition, read.offset, records.end));
+                found[index].records = records;
+            }
             Err(error) => found[index].error = Some(kafka_error(error)),
         }
     }
@@ -255,8 +293,10 @@ fn all(wanted: &Wanted, error: KafkaError) -> Vec<Found> {
         error: Some(error),
         nearer: None,
         high_watermark: Offset(-1),
+        last_stable: Offset(-1),
         log_start: Offset(-1),
         records: Records::default(),
+        aborted: None,
         known: known.clone(),
     };
     wanted.view.partitions.iter().map(of).collect()
@@ -286,8 +326,9 @@ fn respond(ctx: &Context, call: &Call, wanted: &Wanted, found: Vec<Found>, held:
             .with_error_code(one.error.map_or(0, |e| e.code()))
             .with_preferred_read_replica(one.nearer.map_or(-1, |id| id.0).into())
             .with_high_watermark(one.high_watermark.0)
-            .with_last_stable_offset(one.high_watermark.0)
+            .with_last_stable_offset(one.last_stable.0)
             .with_log_start_offset(one.log_start.0)
+            .with_aborted_transactions(one.aborted.or_else(|| wanted.committed.then(Vec::new)))
             .with_records(Some(splices.add(one.records.chunks)));
         topics.entry(one.key.0).or_default().push(data);
     }

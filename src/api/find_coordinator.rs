@@ -1,5 +1,5 @@
-//! FindCoordinator (10): which broker coordinates a group. Transactions have none yet, and share groups are
-//! refused as by a Kafka without them.
+//! FindCoordinator (10): which broker coordinates a group or a transactional id. Share groups are refused as by a Kafka
+//! without them.
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::{ApiKey, BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
 use kafka_protocol::protocol::StrBytes;
@@ -7,6 +7,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::groups::check_group_length;
 use super::propose::{refusal, text};
 use super::table::Offered;
+use super::transactions::has_transactions;
 use super::{Call, Context};
 use crate::config::HostPort;
 use crate::state::Refusal;
@@ -64,10 +65,14 @@ fn find(ctx: &Context, call: &Call, key_type: i8, key: &str) -> Result<(crate::t
             check_group_length(ctx, key).map_err(|e| refusal(e.error, "The group id is too long."))?;
             Ok(ctx.members().coordinator_at(key, &call.entrance.listener, &call.entrance.advertised))
         }
-        TRANSACTION => {
-            let message = "This version of Strandline has no transactions yet.";
+        TRANSACTION if !has_transactions(ctx) => {
+            let message = "The cluster's feature level is below that of transactions; raise it first.";
             Err(refusal(KafkaError::CoordinatorNotAvailable, message))
         }
-        _ => Err(refusal(KafkaError::InvalidRequest, "Only groups have a coordinator here.")),
+        TRANSACTION if key.len() > ctx.config.limits.transactional_id_bytes_max => {
+            Err(refusal(KafkaError::InvalidRequest, "The transactional id is too long."))
+        }
+        TRANSACTION => Ok(ctx.members().coordinator_at(key, &call.entrance.listener, &call.entrance.advertised)),
+        _ => Err(refusal(KafkaError::InvalidRequest, "Only groups and transactional ids have a coordinator here.")),
     }
 }

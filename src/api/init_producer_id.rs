@@ -1,12 +1,14 @@
-//! InitProducerId (22): ids for idempotent producers, from blocks that the journal gives. Transactional ids are refused
-//! until transactions exist. Version 6 is unstable in Kafka and not offered.
+//! InitProducerId (22): ids for idempotent producers, from blocks that the journal gives; for transactional ones the
+//! epoch that fences the instance before, whose open transaction is aborted in the same entry. Version 6, which can keep a
+//! prepared transaction, is unstable in Kafka and not offered. Rules: `TransactionCoordinator.handleInitProducerId`.
 use kafka_protocol::messages::{ApiKey, InitProducerIdRequest, InitProducerIdResponse, ProducerId as WireProducerId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::table::Offered;
+use super::transactions::{check_transactional_id, fenced_in_version, propose, stamp};
 use super::{Call, Context};
 use crate::metadata::Replica;
-use crate::state::{AllocateProducerIds, Outcome};
+use crate::state::{AllocateProducerIds, InitProducer, Outcome, Producing};
 use crate::types::{KafkaError, ProducerId};
 use crate::world::World;
 
@@ -51,13 +53,34 @@ impl ProducerIds {
     }
 }
 
-pub(super) async fn handle(ctx: &Context, _: &Call, request: InitProducerIdRequest) -> InitProducerIdResponse {
+pub(super) async fn handle(ctx: &Context, call: &Call, request: InitProducerIdRequest) -> InitProducerIdResponse {
     let response = InitProducerIdResponse::default().with_producer_id(WireProducerId(-1)).with_producer_epoch(-1);
-    if request.transactional_id.is_some() {
-        return response.with_error_code(KafkaError::TransactionalIdAuthorizationFailed.code());
+    if let Some(id) = &request.transactional_id {
+        return match init(ctx, id, &request).await {
+            Ok(Producing { id, epoch }) => response.with_producer_id(WireProducerId(id.0)).with_producer_epoch(epoch.0),
+            Err(error) => response.with_error_code(fenced_in_version(call, 4, error).code()),
+        };
     }
     match ctx.producer_ids.next().await {
         Some(id) => response.with_producer_id(WireProducerId(id.0)).with_producer_epoch(0),
         None => response.with_error_code(KafkaError::CoordinatorNotAvailable.code()),
+    }
+}
+
+async fn init(ctx: &Context, id: &str, request: &InitProducerIdRequest) -> Result<Producing, KafkaError> {
+    check_transactional_id(ctx, id)?;
+    if !(1..=ctx.config.kafka.transaction_max_timeout_ms).contains(&request.transaction_timeout_ms) {
+        return Err(KafkaError::InvalidTransactionTimeout);
+    }
+    // From version 3 on clients say which epoch they had.
+    let exchanged = match (request.producer_id.0, request.producer_epoch) {
+        (-1, -1) => None,
+        (-1, _) | (_, -1) => return Err(KafkaError::InvalidRequest),
+        (id, epoch) => Some(stamp(id, epoch)),
+    };
+    let timeout_ms = request.transaction_timeout_ms;
+    match propose(ctx, InitProducer { transactional_id: id.to_owned(), timeout_ms, exchanged }).await? {
+        Outcome::Producer { producer, .. } => Ok(producer),
+        _ => Err(KafkaError::UnknownServerError),
     }
 }

@@ -1,9 +1,11 @@
-//! ListOffsets (2): earliest, latest, by time, the record with the largest time, and Kafka's tiered-storage questions.
+//! ListOffsets (2): earliest, latest, by time, the record with the largest time, and Kafka's tiered-storage questions. A
+//! reader of committed records is told nothing beyond the last stable offset, which is its latest (KIP-98).
 use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
 use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use kafka_protocol::messages::{ApiKey, ListOffsetsRequest, ListOffsetsResponse};
 use std::sync::Arc;
 
+use super::fetch::READ_COMMITTED;
 use super::resolve::{check_epoch, slot};
 use super::table::Offered;
 use super::{Call, Context};
@@ -28,12 +30,13 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: ListOffsetsReque
         false => ctx.replica.barrier().await,
     };
     let mut topics = Vec::with_capacity(request.topics.len());
+    let question = Question { version: call.header.version, committed: request.isolation_level == READ_COMMITTED };
     for topic in request.topics {
         let key = TopicKey::Name(Arc::from(topic.name.as_str()));
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in topic.partitions {
             let found = match &state {
-                Ok(state) => find(ctx, state, &key, &partition, call.header.version).await,
+                Ok(state) => find(ctx, state, &key, &partition, question).await,
                 Err(_) => Err(KafkaError::NotLeaderOrFollower),
             };
             partitions.push(respond(call.header.version, partition.partition_index, found));
@@ -41,6 +44,20 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: ListOffsetsReque
         topics.push(ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions));
     }
     ListOffsetsResponse::default().with_topics(topics)
+}
+
+/// What all partitions of a request are asked alike.
+#[derive(Clone, Copy)]
+struct Question {
+    version: i16,
+    committed: bool,
+}
+
+impl Question {
+    /// The end of what the client may read.
+    fn end(self, partition: &Partition) -> Offset {
+        if self.committed { partition.last_stable() } else { partition.end }
+    }
 }
 
 fn respond(
@@ -69,14 +86,17 @@ async fn find(
     state: &State,
     key: &TopicKey,
     asked: &ListOffsetsPartition,
-    version: i16,
+    question: Question,
 ) -> Result<Option<(TimedOffset, LeaderEpoch)>, KafkaError> {
     let slot = slot(state, key, PartitionIndex(asked.partition_index))?;
-    if version >= 4 {
+    if question.version >= 4 {
         check_epoch(state, asked.current_leader_epoch)?;
     }
     let partition = state.partition(slot).ok_or(KafkaError::UnknownTopicOrPartition)?;
-    let found = look(ctx, state, partition, asked.timestamp, version).await?;
+    let found = look(ctx, state, partition, asked.timestamp, question).await?;
+    let end = question.end(partition);
+    let is_search = asked.timestamp >= 0 || asked.timestamp == MAX_TIMESTAMP;
+    let found = found.filter(|found| !is_search || found.offset < end);
     Ok(found.map(|found| (found, RecordEpochs::of(state).at(slot, found.offset))))
 }
 
@@ -85,12 +105,12 @@ async fn look(
     state: &State,
     partition: &Partition,
     timestamp: i64,
-    version: i16,
+    question: Question,
 ) -> Result<Option<TimedOffset>, KafkaError> {
     let at = |offset: Offset| Ok(Some(TimedOffset { offset, timestamp: TimestampMs(-1) }));
-    let supported = |min: i16| if version >= min { Ok(()) } else { Err(KafkaError::UnsupportedVersion) };
+    let supported = |min: i16| if question.version >= min { Ok(()) } else { Err(KafkaError::UnsupportedVersion) };
     match timestamp {
-        LATEST => at(partition.end),
+        LATEST => at(question.end(partition)),
         EARLIEST => at(partition.log_start),
         MAX_TIMESTAMP => {
             supported(7)?;

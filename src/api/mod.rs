@@ -2,6 +2,8 @@
 //! asks a room, and answers with Kafka's errors; it holds no state and takes no decision that `apply` has to take.
 //! What cannot be served is answered in the version that was asked (invariant 8); only what Kafka itself closes a
 //! connection for is `Close`. Tests: `tests/wire/`, and every client in `integration-tests/`.
+mod add_offsets_to_txn;
+mod add_partitions_to_txn;
 mod alter_configs;
 mod alter_partition_reassignments;
 mod api_versions;
@@ -21,7 +23,9 @@ mod describe_groups;
 mod describe_log_dirs;
 mod describe_producers;
 mod describe_topic_partitions;
+mod describe_transactions;
 mod elect_leaders;
+mod end_txn;
 mod fetch;
 mod fetch_snapshot;
 mod find_coordinator;
@@ -35,6 +39,7 @@ mod list_config_resources;
 mod list_groups;
 mod list_offsets;
 mod list_partition_reassignments;
+mod list_transactions;
 mod metadata;
 mod offset_commit;
 mod offset_delete;
@@ -46,9 +51,12 @@ mod resolve;
 mod sync_group;
 mod table;
 mod topic_settings;
+mod transactions;
+mod txn_offset_commit;
 mod unplaced;
 mod unregister_broker;
 mod update_features;
+mod write_txn_markers;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -70,6 +78,7 @@ use crate::metadata::Replica;
 use crate::produce::Producer;
 use crate::protocol::{Frame, RequestHeader};
 use crate::telemetry::Metrics;
+use crate::txn::Pace;
 use crate::types::ConnectionId;
 use crate::world::{Instant, World};
 
@@ -84,6 +93,8 @@ pub struct Context {
     pub topic_settings: TopicSettingsCache,
     pub unplaced: Unplaced,
     pub groups: Groups,
+    /// Requests about transactions wait for it.
+    pub transactions: Pace,
     pub membership: Membership,
     pub address_zones: AddressZones,
     pub config: Arc<Config>,

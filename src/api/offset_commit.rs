@@ -1,6 +1,5 @@
 //! OffsetCommit (8): of members, and of clients that only commit. From version 10 topics are named by id. Rules: Kafka's
 //! `KafkaApis.handleOffsetCommitRequest`, and the group's machine for who may commit.
-use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestPartition;
 use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use kafka_protocol::messages::{ApiKey, OffsetCommitRequest, OffsetCommitResponse, TopicName};
 use std::collections::BTreeSet;
@@ -22,8 +21,16 @@ const BY_ID: i16 = 10;
 /// The first version that knows member epochs and the errors of KIP-848.
 const EPOCHS: i16 = 9;
 
+/// One offset of a request, of whichever API.
+pub(super) struct AskedOffset<'a> {
+    pub index: i32,
+    pub offset: i64,
+    pub leader_epoch: i32,
+    pub metadata: Option<&'a str>,
+}
+
 /// What becomes of one partition's offset.
-enum Planned {
+pub(super) enum Planned {
     Refused(KafkaError),
     /// Refused as well, but only if the client may commit at all.
     MetadataTooLarge,
@@ -33,7 +40,7 @@ enum Planned {
 pub(super) async fn handle(ctx: &Context, call: &Call, request: OffsetCommitRequest) -> OffsetCommitResponse {
     let version = call.header.version;
     let planned = match check_group_length(ctx, &request.group_id) {
-        Ok(()) => plan(ctx, version, &request).await,
+        Ok(()) => plan(ctx, &asked(version, &request)).await,
         Err(refused) => Err(refused.error),
     };
     let codes = match planned {
@@ -55,42 +62,77 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: OffsetCommitRequ
 }
 
 /// Per topic and partition, as they stand in the request. What is not found is looked for again after a read barrier.
-async fn plan(ctx: &Context, version: i16, request: &OffsetCommitRequest) -> Result<Vec<Vec<Planned>>, KafkaError> {
+pub(super) async fn plan(
+    ctx: &Context,
+    asked: &[(TopicKey, Vec<AskedOffset<'_>>)],
+) -> Result<Vec<Vec<Planned>>, KafkaError> {
     let max = usize::try_from(ctx.config.kafka.offset_metadata_max_bytes).unwrap_or(0);
     let missing = |planned: &Vec<Vec<Planned>>| planned.iter().flatten().any(|p| matches!(p, Planned::Refused(_)));
-    let planned = plan_with(&ctx.replica.state(), version, max, request);
+    let planned = plan_with(&ctx.replica.state(), max, asked);
     if !missing(&planned) {
         return Ok(planned);
     }
     let state = ctx.replica.barrier().await.map_err(|_| KafkaError::CoordinatorNotAvailable)?;
-    Ok(plan_with(&state, version, max, request))
+    Ok(plan_with(&state, max, asked))
 }
 
-fn plan_with(state: &State, version: i16, metadata_max: usize, request: &OffsetCommitRequest) -> Vec<Vec<Planned>> {
-    let topics = request.topics.iter().map(|topic| {
-        let key = topic_key(version, &topic.name, topic.topic_id);
-        let one = |p: &OffsetCommitRequestPartition| plan_one(state, &key, metadata_max, p);
-        topic.partitions.iter().map(one).collect()
+fn plan_with(state: &State, metadata_max: usize, asked: &[(TopicKey, Vec<AskedOffset<'_>>)]) -> Vec<Vec<Planned>> {
+    let topics = asked.iter().map(|(key, offsets)| {
+        let one = |asked: &AskedOffset<'_>| plan_one(state, key, metadata_max, asked);
+        offsets.iter().map(one).collect()
     });
     topics.collect()
 }
 
-fn plan_one(state: &State, key: &TopicKey, metadata_max: usize, asked: &OffsetCommitRequestPartition) -> Planned {
-    let slot = match slot(state, key, PartitionIndex(asked.partition_index)) {
+fn plan_one(state: &State, key: &TopicKey, metadata_max: usize, asked: &AskedOffset<'_>) -> Planned {
+    let slot = match slot(state, key, PartitionIndex(asked.index)) {
         Ok(slot) => slot,
         Err(error) => return Planned::Refused(error),
     };
-    let metadata = asked.committed_metadata.as_deref().unwrap_or_default();
+    let metadata = asked.metadata.unwrap_or_default();
     // Kafka counts as Java does.
     if metadata.len() > metadata_max && metadata.encode_utf16().count() > metadata_max {
         return Planned::MetadataTooLarge;
     }
     Planned::Commit(OffsetSpec {
         slot: slot.0,
-        offset: asked.committed_offset,
-        leader_epoch: asked.committed_leader_epoch,
+        offset: asked.offset,
+        leader_epoch: asked.leader_epoch,
         metadata: metadata.to_owned(),
     })
+}
+
+impl Planned {
+    /// What is to be committed.
+    pub(super) fn spec(&self) -> Option<&OffsetSpec> {
+        match self {
+            Self::Commit(spec) => Some(spec),
+            _ => None,
+        }
+    }
+
+    /// The error code, when the group has said that the client may commit; `gone` is of partitions in `deleted`.
+    pub(super) fn code(&self, deleted: &BTreeSet<Slot>, gone: KafkaError) -> i16 {
+        match self {
+            Self::Refused(error) => error.code(),
+            Self::MetadataTooLarge => KafkaError::OffsetMetadataTooLarge.code(),
+            Self::Commit(spec) if deleted.contains(&Slot(spec.slot)) => gone.code(),
+            Self::Commit(_) => 0,
+        }
+    }
+}
+
+fn asked(version: i16, request: &OffsetCommitRequest) -> Vec<(TopicKey, Vec<AskedOffset<'_>>)> {
+    let topics = request.topics.iter().map(|topic| {
+        let offsets = topic.partitions.iter().map(|p| AskedOffset {
+            index: p.partition_index,
+            offset: p.committed_offset,
+            leader_epoch: p.committed_leader_epoch,
+            metadata: p.committed_metadata.as_deref(),
+        });
+        (topic_key(version, &topic.name, topic.topic_id), offsets.collect())
+    });
+    topics.collect()
 }
 
 /// Commits what can be, and gives the error codes. Of partitions that exist, none is answered for before the group has
@@ -101,22 +143,16 @@ async fn commit(
     request: &OffsetCommitRequest,
     planned: Vec<Vec<Planned>>,
 ) -> Vec<Vec<i16>> {
-    let specs = planned.iter().flatten().filter_map(|p| match p {
-        Planned::Commit(spec) => Some(spec.clone()),
-        _ => None,
-    });
-    let specs: Vec<OffsetSpec> = specs.collect();
+    let specs: Vec<OffsetSpec> = planned.iter().flatten().filter_map(Planned::spec).cloned().collect();
     let any = planned.iter().flatten().any(|p| !matches!(p, Planned::Refused(_)));
     let committed = if any { ask(ctx, version, request, specs).await } else { Ok(BTreeSet::new()) };
     let gone = if version >= BY_ID { KafkaError::UnknownTopicId } else { KafkaError::UnknownTopicOrPartition };
-    let code = |planned: Planned| match (planned, &committed) {
+    let code = |planned: &Planned| match (planned, &committed) {
         (Planned::Refused(error), _) => error.code(),
         (_, Err(error)) => error.code(),
-        (Planned::MetadataTooLarge, Ok(_)) => KafkaError::OffsetMetadataTooLarge.code(),
-        (Planned::Commit(spec), Ok(deleted)) if deleted.contains(&Slot(spec.slot)) => gone.code(),
-        (Planned::Commit(_), Ok(_)) => 0,
+        (planned, Ok(deleted)) => planned.code(deleted, gone),
     };
-    planned.into_iter().map(|topic| topic.into_iter().map(code).collect()).collect()
+    planned.iter().map(|topic| topic.iter().map(code).collect()).collect()
 }
 
 /// Gives the partitions that were deleted meanwhile.
@@ -136,6 +172,7 @@ async fn ask(
         retention_ms: Some(request.retention_time_ms).filter(|ms| *ms != -1),
         offsets,
         before_epochs: version < EPOCHS,
+        transaction: None,
     };
     match ctx.groups.ask(&request.group_id, Request::Commit(commit)).await {
         Ok(Reply::Committed(deleted)) => Ok(deleted.into_iter().collect()),

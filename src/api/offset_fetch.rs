@@ -1,6 +1,6 @@
 //! OffsetFetch (9): one group until version 7, many from version 8; by topic id from version 10. Offsets are read from
-//! State after the group's owner has said that the reader may, and a read barrier (invariant 5). `require_stable` needs
-//! nothing: an offset is seen when its commit is done, never before. Rules: Kafka's `OffsetMetadataManager.fetchOffsets`.
+//! State after the group's owner has said that the reader may, and a read barrier (invariant 5). With `require_stable` an offset
+//! is not told while an open transaction may change it (KIP-447). Rules: Kafka's `OffsetMetadataManager.fetchOffsets`.
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use kafka_protocol::messages::offset_fetch_response::{
@@ -22,7 +22,7 @@ use crate::fetch::TopicKey;
 use crate::group::{Reader, Request};
 use crate::planted::{Defect, planted};
 use crate::state::{CommittedOffset, Group, State};
-use crate::types::{KafkaError, PartitionIndex, TopicId};
+use crate::types::{KafkaError, PartitionIndex, Slot, TopicId};
 
 pub(super) const OFFERED: Offered = Offered::new(ApiKey::OffsetFetch, 1, 10);
 
@@ -43,6 +43,7 @@ type Found = Result<Vec<(TopicKey, Vec<OffsetFetchResponsePartitions>)>, KafkaEr
 
 pub(super) async fn handle(ctx: &Context, call: &Call, request: OffsetFetchRequest) -> OffsetFetchResponse {
     let version = call.header.version;
+    let stable = version >= 7 && request.require_stable;
     let asked = if version >= 8 { many(version, request) } else { vec![one(request)] };
     let refused = readers(ctx, &asked).await;
     let state = ctx.replica.state();
@@ -51,7 +52,7 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: OffsetFetchReque
     for (asked, refused) in asked.into_iter().zip(refused) {
         let result = match refused {
             Some(error) => Err(error),
-            None => find(&state, version, &asked, &mut room),
+            None => find(&state, (version, stable), &asked, &mut room),
         };
         found.push((asked, result));
     }
@@ -143,13 +144,15 @@ async fn may_read(ctx: &Context, asked: &Asked, is_there: bool) -> Option<KafkaE
     }
 }
 
-fn find(state: &State, version: i16, asked: &Asked, room: &mut usize) -> Found {
+fn find(state: &State, (version, stable): (i16, bool), asked: &Asked, room: &mut usize) -> Found {
+    let unstable = |slot: Slot| stable && state.has_pending_offset(&asked.group, slot);
     let forgotten = |g: &&Arc<Group>| g.members.is_empty() && g.version > 0 && planted(Defect::EmptyGroupForgets);
     let group = state.group(&asked.group).filter(|group| !forgotten(group));
     let found = match &asked.topics {
-        None => group.map_or_else(Vec::new, |group| all(state, version, group)),
+        None => group.map_or_else(Vec::new, |group| all(state, version, group, unstable)),
         Some(topics) => {
-            let of = |(key, indexes): &(TopicKey, Vec<i32>)| (key.clone(), some(state, group, key, indexes));
+            let of =
+                |(key, indexes): &(TopicKey, Vec<i32>)| (key.clone(), some(state, group, (key, indexes), unstable));
             topics.iter().map(of).collect()
         }
     };
@@ -163,12 +166,21 @@ fn size(partition: &OffsetFetchResponsePartitions) -> usize {
 }
 
 /// Everything that the group has committed.
-fn all(state: &State, version: i16, group: &Group) -> Vec<(TopicKey, Vec<OffsetFetchResponsePartitions>)> {
+fn all(
+    state: &State,
+    version: i16,
+    group: &Group,
+    unstable: impl Fn(Slot) -> bool,
+) -> Vec<(TopicKey, Vec<OffsetFetchResponsePartitions>)> {
     let mut topics: BTreeMap<TopicId, Vec<OffsetFetchResponsePartitions>> = BTreeMap::new();
     for (slot, committed) in &group.offsets {
         // A partition and its offsets are deleted together.
         let Some(partition) = state.partition(*slot) else { continue };
-        topics.entry(partition.topic).or_default().push(respond(partition.index.0, Some(committed)));
+        let response = match unstable(*slot) {
+            true => respond_unstable(partition.index.0),
+            false => respond(partition.index.0, Some(committed)),
+        };
+        topics.entry(partition.topic).or_default().push(response);
     }
     let named = topics.into_iter().filter_map(|(id, partitions)| {
         let key = if version >= 10 { TopicKey::Id(id) } else { TopicKey::Name(state.topic(id)?.name.clone()) };
@@ -181,8 +193,8 @@ fn all(state: &State, version: i16, group: &Group) -> Vec<(TopicKey, Vec<OffsetF
 fn some(
     state: &State,
     group: Option<&Arc<Group>>,
-    key: &TopicKey,
-    indexes: &[i32],
+    (key, indexes): (&TopicKey, &[i32]),
+    unstable: impl Fn(Slot) -> bool,
 ) -> Vec<OffsetFetchResponsePartitions> {
     let unknown = matches!(key, TopicKey::Id(_)) && topic(state, key).is_none();
     let one = |index: &i32| {
@@ -190,7 +202,10 @@ fn some(
             return respond(*index, None).with_error_code(KafkaError::UnknownTopicId.code());
         }
         let slot = slot(state, key, PartitionIndex(*index)).ok();
-        respond(*index, slot.and_then(|slot| group?.offsets.get(&slot)))
+        match slot {
+            Some(slot) if unstable(slot) => respond_unstable(*index),
+            slot => respond(*index, slot.and_then(|slot| group?.offsets.get(&slot))),
+        }
     };
     indexes.iter().map(one).collect()
 }
@@ -206,6 +221,10 @@ fn respond(index: i32, committed: Option<&CommittedOffset>) -> OffsetFetchRespon
             response.with_committed_offset(-1).with_committed_leader_epoch(-1).with_metadata(Some(StrBytes::default()))
         }
     }
+}
+
+fn respond_unstable(index: i32) -> OffsetFetchResponsePartitions {
+    respond(index, None).with_error_code(KafkaError::UnstableOffsetCommit.code())
 }
 
 fn respond_group(group: GroupId, found: Found) -> OffsetFetchResponseGroup {

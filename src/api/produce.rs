@@ -1,5 +1,5 @@
 //! Produce (0), versions 3 to 13; 0 to 2 are shown but refused, as in Kafka, for the sake of older librdkafka, which
-//! reads codec support from the range. Transactional batches are refused until transactions exist.
+//! reads codec support from the range. With version 12 partitions join a transaction without AddPartitionsToTxn (KIP-890).
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::resolve::{is_internal, slot, state_with, topic};
 use super::table::{Offered, encode};
+use super::transactions::abortable_in_version;
 use super::{Answer, Call, Context};
 use crate::config::{Compression, TimestampType as ConfiguredType, TopicSettings, Validation as ConfiguredValidation};
 use crate::fetch::TopicKey;
@@ -18,7 +19,7 @@ use crate::planted::{Defect, planted};
 use crate::produce::{BatchResult, PartBatch, ProduceError, Submission};
 use crate::protocol::Splices;
 use crate::records::{BatchHeader, Codec, Level, Refused, Rules, TimestampType, Validation, validate};
-use crate::state::{State, Topic};
+use crate::state::{State, TRANSACTIONS_LEVEL, Topic};
 use crate::types::{KafkaError, PartitionIndex, TimestampMs, TopicId};
 
 pub(super) const OFFERED: Offered = Offered { key: ApiKey::Produce, min: 3, max: 13, shown_min: 0 };
@@ -67,7 +68,7 @@ pub(super) async fn handle(ctx: &Context, mut call: Call, request: ProduceReques
     if !(-1..=1).contains(&acks) {
         return all_refused(&call, &request, KafkaError::InvalidRequiredAcks);
     }
-    let transactional = request.transactional_id.is_some();
+    let asked = Asked { version, transactional_id: request.transactional_id.as_ref().map(|id| id.as_str()) };
     let (mut parts, mut batches) = (Vec::new(), Vec::new());
     for (t, (data, key)) in request.topic_data.iter().zip(&keys).enumerate() {
         let settings = topic(&state, key).map(|topic| (topic, ctx.topic_settings.of(topic)));
@@ -78,8 +79,7 @@ pub(super) async fn handle(ctx: &Context, mut call: Call, request: ProduceReques
                     Err(slot(&state, key, PartitionIndex(0)).err().unwrap_or(KafkaError::UnknownServerError).into())
                 }
                 Some(_) if internal => Err(KafkaError::InvalidTopicException.into()),
-                Some(_) if transactional => Err(no_transactions()),
-                Some((topic, settings)) => judge(ctx, &state, version, (key, topic), settings, partition),
+                Some((topic, settings)) => judge(ctx, &state, asked, (key, topic), settings, partition),
             };
             let (verdict, log_append_time) = match judged {
                 Ok(batch) => {
@@ -121,7 +121,7 @@ pub(super) async fn handle(ctx: &Context, mut call: Call, request: ProduceReques
         if acks == 0 {
             return None;
         }
-        let response = respond(&replica.state(), &keys, &names, parts, results);
+        let response = respond(&replica.state(), version, &keys, &names, parts, results);
         let frame = encode(&call, &response, Splices::default())?;
         Some(frame.into())
     }))
@@ -137,9 +137,33 @@ fn timed_out() -> ProduceError {
     ProduceError { error, message: Some(message) }
 }
 
-fn no_transactions() -> Refusal {
-    let message = Some("This version of Strandline has no transactions yet.".to_owned());
-    Refusal { error: KafkaError::InvalidTxnState, message, records: Vec::new() }
+/// What all partitions of a request have in common.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    version: i16,
+    transactional_id: Option<&'a str>,
+}
+
+/// The first version with which partitions join a transaction (`TransactionSupportedOperation.ADD_PARTITION`).
+const JOINS: i16 = 12;
+
+/// The first version that knows TRANSACTION_ABORTABLE.
+const ABORTABLE: i16 = 11;
+
+/// Whether a transactional batch may come with this request; whether it may be appended is decided when it is committed.
+fn check_transactional(state: &State, asked: Asked<'_>, header: &BatchHeader) -> Result<(), KafkaError> {
+    if state.feature_level() < TRANSACTIONS_LEVEL {
+        return Err(KafkaError::InvalidTxnState);
+    }
+    if !header.has_producer() {
+        return Err(KafkaError::InvalidRecord);
+    }
+    let id = asked.transactional_id.ok_or(KafkaError::TransactionalIdAuthorizationFailed)?;
+    // A producer id is never given for another transactional id, so an older State can't be wrong.
+    match state.transactional_id_of(header.producer_id) {
+        Some(other) if **other != *id => Err(KafkaError::InvalidProducerIdMapping),
+        _ => Ok(()),
+    }
 }
 
 fn key_of(topic: &TopicProduceData, version: i16) -> TopicKey {
@@ -150,7 +174,7 @@ fn key_of(topic: &TopicProduceData, version: i16) -> TopicKey {
 fn judge(
     ctx: &Context,
     state: &State,
-    version: i16,
+    asked: Asked<'_>,
     (key, topic): (&TopicKey, &Topic),
     settings: &TopicSettings,
     data: &PartitionProduceData,
@@ -158,13 +182,13 @@ fn judge(
     let partition = PartitionIndex(data.index);
     let slot = slot(state, key, partition)?;
     let records = data.records.as_ref().ok_or(KafkaError::InvalidRecord)?;
-    let valid = validate(records, &rules(settings, version, ctx.world.wall_ms()))?;
+    let valid = validate(records, &rules(settings, asked.version, ctx.world.wall_ms()))?;
     if valid.header.is_transactional() {
-        return Err(no_transactions());
+        check_transactional(state, asked, &valid.header)?;
     }
     let (header, bytes) = (valid.header, valid.bytes);
     let awaits = header.has_producer().then(|| ctx.unplaced.take(header.producer_id, topic, partition)).flatten();
-    Ok(PartBatch { slot, topic: topic.id, partition, header, bytes, awaits })
+    Ok(PartBatch { slot, topic: topic.id, partition, header, bytes, awaits, joins: asked.version >= JOINS })
 }
 
 /// The batch is refused. It, or another one of its sequence, comes before what its producer has sent behind it.
@@ -217,6 +241,7 @@ fn count(ctx: &Context, parts: &[Part], batches: &[PartBatch]) {
 /// Puts refusals and results together, in the order of the request.
 fn respond(
     state: &State,
+    version: i16,
     keys: &[TopicKey],
     names: &[(TopicName, crate::types::Uuid)],
     parts: Vec<Part>,
@@ -244,6 +269,7 @@ fn respond(
                 }
                 Some(Err(failed)) => {
                     let error = unknown_as_asked(failed.error, &keys[part.topic]);
+                    let error = abortable_in_version(version, ABORTABLE, error);
                     refused(response, Refusal { error, message: failed.message, records: Vec::new() })
                 }
                 None => refused(response, KafkaError::UnknownServerError.into()),

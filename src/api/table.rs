@@ -4,13 +4,14 @@ use kafka_protocol::protocol::{Encodable, HeaderVersion, Message};
 
 use super::{Answer, Call, Context};
 use super::{
-    alter_configs, alter_partition_reassignments, api_versions, consumer_group_describe, consumer_group_heartbeat,
-    create_acls, create_partitions, create_topics, delete_acls, delete_groups, delete_records, delete_topics,
-    describe_acls, describe_cluster, describe_configs, describe_groups, describe_log_dirs, describe_producers,
-    describe_topic_partitions, elect_leaders, fetch, fetch_snapshot, find_coordinator, heartbeat,
-    incremental_alter_configs, init_producer_id, join_group, leave_group, list_config_resources, list_groups,
-    list_offsets, list_partition_reassignments, metadata, offset_commit, offset_delete, offset_fetch,
-    offset_for_leader_epoch, produce, sync_group, unregister_broker, update_features,
+    add_offsets_to_txn, add_partitions_to_txn, alter_configs, alter_partition_reassignments, api_versions,
+    consumer_group_describe, consumer_group_heartbeat, create_acls, create_partitions, create_topics, delete_acls,
+    delete_groups, delete_records, delete_topics, describe_acls, describe_cluster, describe_configs, describe_groups,
+    describe_log_dirs, describe_producers, describe_topic_partitions, describe_transactions, elect_leaders, end_txn,
+    fetch, fetch_snapshot, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group,
+    leave_group, list_config_resources, list_groups, list_offsets, list_partition_reassignments, list_transactions,
+    metadata, offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch, produce, sync_group,
+    txn_offset_commit, unregister_broker, update_features, write_txn_markers,
 };
 use crate::protocol::{
     ByIdResponse, EncodeError, Frame, Splices, decode, decode_by_id, encode_by_id, encode_response,
@@ -53,6 +54,11 @@ pub const OFFERED: &[Offered] = &[
     list_groups::OFFERED,
     init_producer_id::OFFERED,
     offset_for_leader_epoch::OFFERED,
+    add_partitions_to_txn::OFFERED,
+    add_offsets_to_txn::OFFERED,
+    end_txn::OFFERED,
+    write_txn_markers::OFFERED,
+    txn_offset_commit::OFFERED,
     describe_acls::OFFERED,
     create_acls::OFFERED,
     delete_acls::OFFERED,
@@ -70,6 +76,8 @@ pub const OFFERED: &[Offered] = &[
     describe_cluster::OFFERED,
     describe_producers::OFFERED,
     unregister_broker::OFFERED,
+    describe_transactions::OFFERED,
+    list_transactions::OFFERED,
     consumer_group_heartbeat::OFFERED,
     consumer_group_describe::OFFERED,
     list_config_resources::OFFERED,
@@ -146,6 +154,13 @@ pub async fn serve(ctx: &Context, mut call: Call) -> Answer {
         ApiKey::DeleteGroups => call!(delete_groups::handle),
         ApiKey::ConsumerGroupHeartbeat => call!(consumer_group_heartbeat::handle),
         ApiKey::InitProducerId => call!(init_producer_id::handle),
+        ApiKey::AddPartitionsToTxn => call!(add_partitions_to_txn::handle),
+        ApiKey::AddOffsetsToTxn => call!(add_offsets_to_txn::handle),
+        ApiKey::EndTxn => call!(end_txn::handle),
+        ApiKey::WriteTxnMarkers => call!(write_txn_markers::handle),
+        ApiKey::DescribeTransactions => call!(describe_transactions::handle),
+        ApiKey::ListTransactions => call!(list_transactions::handle),
+        ApiKey::TxnOffsetCommit => call!(txn_offset_commit::handle),
         ApiKey::OffsetForLeaderEpoch => call!(offset_for_leader_epoch::handle),
         ApiKey::DescribeAcls => call!(describe_acls::handle),
         ApiKey::CreateAcls => call!(create_acls::handle),
@@ -177,7 +192,7 @@ fn body_bytes_max(key: ApiKey) -> usize {
             usize::MAX
         }
         // Partitions as well, and the leader's assignments for all members.
-        ApiKey::OffsetCommit | ApiKey::OffsetFetch | ApiKey::SyncGroup => usize::MAX,
+        ApiKey::OffsetCommit | ApiKey::OffsetFetch | ApiKey::SyncGroup | ApiKey::TxnOffsetCommit => usize::MAX,
         _ => 4 << 20,
     }
 }

@@ -146,9 +146,9 @@ impl Task {
     }
 
     /// What a cluster does not know that has got a new feature level since this broker registered.
-    async fn catch_up(&self, state: &Arc<State>, mine: &Broker, told: &mut Option<Incarnation>) {
-        let life = self.replica.identity().incarnation;
-        if state.feature_level() < 2 || mine.incarnation != Some(life) || *told == Some(life) {
+    async fn catch_up(&self, state: &Arc<State>, mine: &Broker, told: &mut Option<(Incarnation, u32)>) {
+        let (life, level) = (self.replica.identity().incarnation, state.feature_level());
+        if level < 2 || mine.incarnation != Some(life) || *told == Some((life, level)) {
             return;
         }
         let mut commands: Vec<Command> = Vec::new();
@@ -156,8 +156,8 @@ impl Task {
             let BrokerProfile { zone, endpoints } = self.profile.clone();
             commands.push(AnnounceBroker { zone, endpoints }.into());
         }
-        if state.settings().fencing_ms == 0 && self.settings.fencing_ms > 0 {
-            let settings = Settings { fencing_ms: self.settings.fencing_ms, ..*state.settings() };
+        let settings = self.settings_of(level, *state.settings());
+        if settings != *state.settings() {
             commands.push(SetSettings { settings }.into());
         }
         for command in commands {
@@ -168,7 +168,22 @@ impl Task {
                 Err(_) => return,
             }
         }
-        *told = Some(life);
+        *told = Some((life, level));
+    }
+
+    /// The cluster's settings with those that its level has brought and nobody has set.
+    fn settings_of(&self, level: u32, now: Settings) -> Settings {
+        let ours = self.settings.at_level(level);
+        Settings {
+            fencing_ms: if now.fencing_ms == 0 { ours.fencing_ms.max(0) } else { now.fencing_ms },
+            transactional_ids_max: Some(now.transactional_ids_max)
+                .filter(|max| *max > 0)
+                .unwrap_or(ours.transactional_ids_max),
+            transaction_partitions_max: Some(now.transaction_partitions_max)
+                .filter(|max| *max > 0)
+                .unwrap_or(ours.transaction_partitions_max),
+            ..now
+        }
     }
 
     /// Heartbeats of all brokers together leave the journal room for the rest (H18).

@@ -32,7 +32,6 @@ choice!(
 pub(super) const SEGMENTS: &str = "there are no log segment files";
 pub(super) const REPLICAS: &str = "the bucket replicates";
 pub(super) const TIERS: &str = "all data is in the object store already";
-const TRANSACTIONS: &str = "transactions";
 pub(super) const COMPACTION: &str = "compaction";
 pub(super) const RETENTION: &str = "retention";
 
@@ -136,9 +135,9 @@ section! {
         /// producers that pause and then retry, and takes more memory.
         producer_id_expiration_ms("producer.id.expiration.ms"): i32 = 86_400_000, { min: 1, metric: "strandline_state_producers" };
         /// A transactional id is forgotten after this long without use.
-        transactional_id_expiration_ms("transactional.id.expiration.ms"): i32 = 604_800_000, { min: 1, later: TRANSACTIONS };
+        transactional_id_expiration_ms("transactional.id.expiration.ms"): i32 = 604_800_000, { min: 1, metric: "strandline_state_transactional_ids" };
         /// The longest transaction time-out that a client may ask for.
-        transaction_max_timeout_ms("transaction.max.timeout.ms"): i32 = 900_000, { min: 1, later: TRANSACTIONS };
+        transaction_max_timeout_ms("transaction.max.timeout.ms"): i32 = 900_000, { min: 1, metric: "strandline_state_longest_transaction_seconds" };
 
         /// The shortest session time-out that a group member may ask for.
         group_min_session_timeout_ms("group.min.session.timeout.ms"): i32 = 6_000, { min: 1 };

@@ -281,6 +281,12 @@ section! {
         group_bytes_max: u64 = 64 << 20, { min: 1 << 20, metric: "strandline_state_group_bytes" };
         /// Bytes of a group id, a member id, or an instance id.
         group_id_bytes_max: usize = 1_024, { min: 1, max: 32_767 };
+        /// Transactional ids of the cluster, at about 500 bytes each.
+        transactional_ids_max: usize = 50_000, { min: 1, max: 10_000_000, metric: "strandline_state_transactional_ids" };
+        /// Partitions, and offsets of groups, in one transaction.
+        transaction_partitions_max: usize = 10_000, { min: 1, max: 100_000 };
+        /// Bytes of a transactional id.
+        transactional_id_bytes_max: usize = 1_024, { min: 1, max: 32_767 };
         /// Bytes of a client id.
         client_id_bytes_max: usize = 1_024, { min: 1, max: 32_767 };
         /// Bytes of a topic setting's value.

@@ -4,8 +4,8 @@ use bytes::{Bytes, BytesMut};
 use super::Records;
 use crate::cache::CachedObject;
 use crate::planted::{Defect, planted};
-use crate::records::{BatchHeader, HEADER_BYTES, PREFIX_BYTES, patched_prefix};
-use crate::state::Run;
+use crate::records::{BatchHeader, EndMarker, HEADER_BYTES, PREFIX_BYTES, patched_prefix};
+use crate::state::{Marker, Run};
 use crate::types::{LeaderEpoch, Offset};
 
 /// A batch in an object, and its place in the log.
@@ -29,6 +29,8 @@ impl Located {
 pub(super) struct Target {
     /// The first record's; batches that end at or below it are left out.
     pub(super) offset: Offset,
+    /// Batches that begin at or beyond it are left out.
+    pub(super) until: Offset,
     pub(super) bytes_max: usize,
     /// What they get.
     pub(super) epoch: LeaderEpoch,
@@ -45,6 +47,7 @@ impl Records {
     pub(super) fn count(&mut self, batch: &Located) {
         self.bytes += batch.bytes as usize;
         self.records += u64::from(batch.header.records());
+        self.end = batch.end_offset();
     }
 }
 
@@ -131,7 +134,7 @@ pub(super) fn append(
         if batch.end_offset() <= target.offset || last && planted(Defect::SkipsLastOfBatch) {
             continue;
         }
-        if !target.admits(out, batch.bytes as usize) {
+        if batch.base_offset >= target.until || !target.admits(out, batch.bytes as usize) {
             room = false;
             break;
         }
@@ -144,6 +147,27 @@ pub(super) fn append(
         splice(out, object, &taken, target.epoch)?;
     }
     Ok(room)
+}
+
+/// Adds the control batch that ends a transaction. Gives whether there is room for more.
+pub(super) fn append_marker(out: &mut Records, run: &Run, marker: Marker, target: Target) -> bool {
+    if !target.admits(out, run.bytes as usize) {
+        return false;
+    }
+    let batch = EndMarker {
+        offset: run.base_offset,
+        leader_epoch: target.epoch,
+        producer: marker.producer,
+        epoch: marker.epoch,
+        committed: marker.committed,
+        ended: run.max_timestamp,
+    };
+    let batch = batch.batch();
+    out.bytes += batch.len();
+    out.own_bytes += batch.len();
+    out.end = run.end_offset;
+    out.chunks.push(batch.into());
+    true
 }
 
 pub(super) fn prefix(batch: &Located, epoch: LeaderEpoch) -> [u8; PREFIX_BYTES] {

@@ -60,6 +60,9 @@ impl Copies {
         let end = run.position.saturating_add(run.bytes);
         let (mut at, mut next) = file.nearest(run.position, target.offset).unwrap_or((run.position, run.base_offset));
         while at < end {
+            if next >= target.until {
+                return Ok(false);
+            }
             let left = (end - at) as usize;
             if left > WHOLE_BYTES_MAX {
                 let mut header = [0; HEADER_BYTES];
@@ -137,7 +140,7 @@ impl Copies {
                     break;
                 }
                 if batch.end_offset() > target.offset {
-                    if !target.admits(out, whole) {
+                    if batch.base_offset >= target.until || !target.admits(out, whole) {
                         room = false;
                         break;
                     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tracing::error;
 
 use super::Records;
-use super::assemble::{Broken, Target, append};
+use super::assemble::{Broken, Target, append, append_marker};
 use super::files::Copies;
 use super::plan::{Part, Plan};
 use super::read::{FetchError, PartRead, kind_of};
@@ -101,7 +101,13 @@ impl Job {
         let expected = runs.iter().map(|run| run.bytes as usize).sum::<usize>().min(room);
         let mut copies = files.map(|files| Copies::new(files.cache.buffers.clone(), expected));
         for run in runs {
-            let target = Target { offset: part.offset, bytes_max: room, epoch: self.plan.epoch(part, run) };
+            let target = part.target(room, self.plan.epoch(part, run));
+            if let Some(marker) = run.marker {
+                if append_marker(&mut out, run, marker, target) {
+                    continue;
+                }
+                break;
+            }
             let more = match self.run_of(run, &mut out, target, files, copies.as_mut()) {
                 Ok(more) => more,
                 Err(_) if out.bytes > 0 => break,

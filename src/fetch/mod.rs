@@ -19,7 +19,7 @@ pub use read::{FetchError, Fetched, Fetcher, PartRead};
 pub use session::{SessionError, SessionPartition, SessionRequest, SessionView, Sessions, TopicKey};
 pub use times::TimedOffset;
 
-use crate::types::Piece;
+use crate::types::{Offset, Piece};
 
 /// Record batches to send: pieces one after another.
 #[derive(Clone, Debug, Default)]
@@ -30,4 +30,6 @@ pub struct Records {
     pub own_bytes: usize,
     /// Records in them; the first batch may begin before the offset that was asked for.
     pub records: u64,
+    /// The offset after the last of them.
+    pub end: Offset,
 }

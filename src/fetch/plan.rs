@@ -76,7 +76,8 @@ impl Plan {
                 }
                 let mut runs = Vec::new();
                 let mut room = left.min(part.bytes_max);
-                for run in partition.tail.from(part.offset).take(RUNS_MAX) {
+                let readable = partition.tail.from(part.offset).take_while(|run| run.base_offset < part.until);
+                for run in readable.take(RUNS_MAX) {
                     let first = plan.is_empty();
                     if !first && (room == 0 || !plan.admits(state, &run, pinned_max)) {
                         break;
@@ -116,11 +117,19 @@ impl Plan {
     }
 
     fn admits(&self, state: &State, run: &Run, pinned_max: usize) -> bool {
+        if run.marker.is_some() {
+            return true;
+        }
         let Some(meta) = state.object(run.object) else { return true };
         self.pinned_bytes + self.pinned_by(run, meta) <= pinned_max
     }
 
     fn take(&mut self, state: &State, run: &Run) {
+        if run.marker.is_some() {
+            self.made_bytes += run.bytes as usize;
+            self.pinned_bytes += run.bytes as usize;
+            return;
+        }
         let Some(meta) = state.object(run.object) else { return };
         self.pinned_bytes += self.pinned_by(run, meta);
         self.objects.entry(run.object).or_insert(Planned { meta: *meta, used: 0 }).used += run.bytes as usize;
@@ -153,14 +162,17 @@ impl Plan {
     }
 }
 
-/// Bytes that a read from `offset` would find, counted up to `enough`. The run that holds `offset` counts whole.
+/// Bytes that a read from `offset` to `until` would find, counted up to `enough`. The runs that hold these two count whole.
 #[must_use]
-pub fn available(state: &State, partition: &Partition, offset: Offset, enough: usize) -> usize {
+pub fn available(state: &State, partition: &Partition, offset: Offset, until: Offset, enough: usize) -> usize {
     if state.is_offsets_slot(partition.slot) {
         return offsets_topic::available(state, partition, offset, enough);
     }
     let mut found = 0_usize;
-    for run in partition.tail.from(offset) {
+    if offset >= until {
+        return 0;
+    }
+    for run in partition.tail.from(offset).take_while(|run| run.base_offset < until) {
         found += run.bytes as usize;
         if found >= enough {
             break;

@@ -14,7 +14,7 @@ use crate::metadata::Replica;
 use crate::segment::ObjectName;
 use crate::state::{ObjectMeta, Run, State};
 use crate::store::StoreError;
-use crate::types::{ObjectId, Offset, Slot};
+use crate::types::{LeaderEpoch, ObjectId, Offset, Slot};
 use crate::world::{Instant, World};
 
 /// An answer waits at least this long for the bucket, even if its client wants it at once: most reads end within it.
@@ -36,7 +36,16 @@ pub struct Fetcher {
 pub struct PartRead {
     pub slot: Slot,
     pub offset: Offset,
+    /// Records from here on are left out.
+    pub until: Offset,
     pub bytes_max: usize,
+}
+
+impl PartRead {
+    /// What of a run is wanted.
+    pub(super) fn target(&self, bytes_max: usize, epoch: LeaderEpoch) -> Target {
+        Target { offset: self.offset, until: self.until, bytes_max, epoch }
+    }
 }
 
 /// What was read: per partition its records, and the objects that stay in memory until they are sent.
@@ -101,7 +110,7 @@ impl Fetcher {
             if let (Err(Failed::Missing(run)), Some(part)) = (&found[i], parts.get(i)) {
                 let taken = taken(&found);
                 let room = part.bytes_max.min(bytes_max.saturating_sub(taken));
-                let target = Target { offset: part.offset, bytes_max: room, epoch: job.plan.epoch(part, run) };
+                let target = part.target(room, job.plan.epoch(part, run));
                 let again = self.before(Some(until), self.read_again(part, run, target, taken == 0)).await;
                 found[i] = again.map_err(Failed::For);
             }

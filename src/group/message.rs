@@ -1,7 +1,7 @@
 //! What clients ask of a group and what they are told, without the wire's versions. Names and rules are Kafka's.
 use bytes::Bytes;
 
-use crate::state::{GroupProtocol, OffsetSpec, TopicPartitions};
+use crate::state::{GroupProtocol, OffsetSpec, OffsetsTransaction, TopicPartitions};
 use crate::types::{KafkaError, Slot, TopicId};
 
 /// Something that is asked of one group.
@@ -195,6 +195,8 @@ pub struct CommitRequest {
     pub offsets: Vec<OffsetSpec>,
     /// The client speaks a version from before member epochs (below 9), in which no member of KIP-848 may commit.
     pub before_epochs: bool,
+    /// The transaction that the commit is part of (TxnOffsetCommit).
+    pub transaction: Option<OffsetsTransaction>,
 }
 
 /// Who reads offsets (OffsetFetch from version 9).

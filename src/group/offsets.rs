@@ -2,14 +2,17 @@
 //! what is forgotten when.
 use super::expiry::is_old;
 use super::machine::{Action, Machine, Members, Phase, RequestId, Step};
-use super::message::{CommitRequest, Reader, Reply};
+use super::message::{CommitRequest, Identity, Reader, Reply};
 use crate::state::{CommittedOffset, DeleteGroup, DeleteOffsets, Group, GroupOffsets, SeenOffset};
 use crate::types::{KafkaError, Slot, TimestampMs};
 
 impl Machine {
     /// OffsetCommit, as Kafka checks it (`OffsetMetadataManager.validateOffsetCommit`).
     pub(super) fn commit(&mut self, step: &mut Step<'_>, id: RequestId, commit: CommitRequest) {
+        // Within a transaction only those are checked who say that they are members (KIP-447).
+        let says_nothing = commit.identity == Identity { generation: -1, ..Identity::default() };
         let allowed = match &mut self.members {
+            _ if commit.transaction.is_some() && says_nothing => Ok(()),
             Members::Classic(group) => group.may_commit(step, &commit.identity),
             Members::Consumer(group) => group.may_commit(step, &commit),
         };
@@ -17,8 +20,9 @@ impl Machine {
             Err(error) => step.refuse(id, error),
             Ok(()) if commit.offsets.is_empty() => step.reply(id, Reply::Committed(Vec::new())),
             Ok(()) => {
-                let CommitRequest { retention_ms, offsets, .. } = commit;
-                step.act(Action::Commit(id, GroupOffsets { retention_ms, offsets, ..GroupOffsets::default() }));
+                let CommitRequest { retention_ms, offsets, transaction, .. } = commit;
+                let offsets = GroupOffsets { retention_ms, offsets, transaction, ..GroupOffsets::default() };
+                step.act(Action::Commit(id, offsets));
             }
         }
     }
@@ -61,7 +65,7 @@ impl Machine {
         if step.view.state.group(self.name()).is_none() && self.phase() == Phase::Empty {
             return step.refuse(id, KafkaError::GroupIdNotFound);
         }
-        if self.phase() != Phase::Empty {
+        if self.phase() != Phase::Empty || step.view.state.has_pending_offsets(self.name()) {
             return step.refuse(id, KafkaError::NonEmptyGroup);
         }
         step.act(Action::DeleteGroup(DeleteGroup::default()));
@@ -75,7 +79,8 @@ impl Machine {
         if let Some(group) = step.view.state.group(self.name()).cloned() {
             let due: Vec<_> = group.offsets.iter().filter(|(slot, c)| self.is_due(step, &group, **slot, c)).collect();
             let blank = group.members.is_empty() && self.phase() == Phase::Empty && due.len() == group.offsets.len();
-            if blank {
+            let awaited = step.view.state.has_pending_offsets(self.name());
+            if blank && !awaited {
                 step.act(Action::DeleteGroup(DeleteGroup::default()));
             } else if !due.is_empty() {
                 let seen = |(slot, c): (&Slot, &CommittedOffset)| SeenOffset { slot: slot.0, sequence: c.sequence };

@@ -35,14 +35,24 @@ pub(super) async fn found(bucket: &dyn Bucket) -> Result<Option<String>, StoreEr
     if planted(Defect::ForkIgnored) {
         return Ok(None);
     }
+    let marks = marks(bucket).await?;
+    if marks.is_empty() {
+        return Ok(None);
+    }
+    // A name that was damaged on its way is not there when asked for again.
+    let again = self::marks(bucket).await?;
+    Ok(marks.into_iter().find(|mark| again.contains(mark)))
+}
+
+async fn marks(bucket: &dyn Bucket) -> Result<Vec<String>, StoreError> {
     let mut left: Vec<String> =
         list_since(bucket, FORK_PREFIX, Position(0)).await?.into_iter().map(|listed| listed.key).collect();
     let resolved = left.iter().filter_map(|key| moment(RESOLVED_PREFIX, key)).max().unwrap_or_default();
-    let is_mark = |key: &String| {
+    left.retain(|key| {
         let at = [FOUND_PREFIX, STATE_PREFIX].iter().find_map(|prefix| moment(prefix, key));
         !key.starts_with(RESOLVED_PREFIX) && at.is_none_or(|at| at.position >= resolved.position)
-    };
-    Ok(left.iter().position(is_mark).map(|first| left.swap_remove(first)))
+    });
+    Ok(left)
 }
 
 /// Ends all forks that were found before `begun`, where a generation of the history begins: how many marks there were.

@@ -428,6 +428,12 @@ fn grown(state: &State, command: &Command, outcome: &Outcome) -> Vec<Slot> {
         Some(CommandKind::ChangeGroup(c)) => offsets_of(&c.group),
         Some(CommandKind::DeleteGroup(c)) => offsets_of(&c.group),
         Some(CommandKind::DeleteOffsets(c)) => offsets_of(&c.group),
+        Some(CommandKind::InitProducer(_) | CommandKind::EndTransaction(_) | CommandKind::AbortTransaction(_)) => {
+            match outcome {
+                Outcome::Producer { grown, .. } => grown.clone(),
+                _ => Vec::new(),
+            }
+        }
         // Offsets that were committed for the topic go with it.
         Some(CommandKind::DeleteTopic(_)) => {
             state.topic_by_name(OFFSETS_TOPIC).map(|topic| topic.slots.clone()).unwrap_or_default()

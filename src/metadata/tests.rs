@@ -33,6 +33,8 @@ pub(crate) const SETTINGS: Settings = Settings {
     group_offsets_max: 10_000,
     group_bytes_max: 1 << 20,
     fencing_ms: 10_000,
+    transactional_ids_max: 100,
+    transaction_partitions_max: 100,
 };
 
 pub(crate) const NO_SNAPSHOTS: SnapshotPolicy =

@@ -43,7 +43,11 @@ pub(super) fn lay_out(header: &ObjectHeader, mut held: Vec<Held>) -> Layout {
     while let Some(mut one) = held.next() {
         let bytes = std::mem::replace(&mut one.batch.bytes, crate::records::BatchBytes::whole(Bytes::new()));
         let size = u32::try_from(bytes.len()).expect("a batch is bounded by the frame's limit");
-        let (spec, max_timestamp) = (BatchSpec::of(&one.batch.header, size), one.batch.header.max_timestamp);
+        let max_timestamp = one.batch.header.max_timestamp;
+        let mut spec = BatchSpec::of(&one.batch.header, size);
+        if let Some(producer) = &mut spec.producer {
+            producer.joins = producer.transactional && one.batch.joins;
+        }
         if one.keep_slices {
             pinned_bytes += one.pinned_bytes;
         }

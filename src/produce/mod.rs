@@ -37,6 +37,8 @@ pub struct PartBatch {
     /// The first sequence of an earlier batch of the same producer that was refused before it came here: it comes again, and
     /// first (H7).
     pub awaits: Option<Sequence>,
+    /// The partition joins the producer's transaction with the batch, if it is part of one (KIP-890).
+    pub joins: bool,
 }
 
 /// The batches of one Produce request.

@@ -102,6 +102,7 @@ impl Rig {
             header: BatchHeader::parse(&bytes).unwrap(),
             bytes: BatchBytes::whole(bytes),
             awaits: None,
+            joins: false,
         }
     }
 

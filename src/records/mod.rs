@@ -7,6 +7,7 @@
 mod build;
 mod codec;
 mod header;
+mod marker;
 mod recompress;
 mod stamp;
 mod timestamps;
@@ -19,6 +20,7 @@ mod tests;
 pub use build::{BatchBuilder, NewRecord};
 pub use codec::{Codec, CodecError, Level, compress, inflate};
 pub use header::{Batch, BatchError, BatchHeader, Batches, HEADER_BYTES, PREFIX_BYTES, TimestampType, patched_prefix};
+pub use marker::{EndMarker, MARKER_BYTES};
 pub use recompress::{RecompressError, recompress};
 pub use stamp::{BatchBytes, stamp_log_append_time};
 pub use timestamps::{Placed, first_at_or_after, max_timestamp_record};

@@ -26,6 +26,7 @@ use crate::produce::{Batcher, FlushRule, PutPolicy};
 use crate::state::{BrokerProfile, Endpoint, FEATURE_LEVEL_MAX, Settings};
 use crate::store::{Bucket, BucketSettings, open_observed, probe::probe};
 use crate::telemetry::Metrics;
+use crate::txn::{Expiry, ExpirySettings, Pace};
 use crate::types::BrokerId;
 use crate::world::{JoinHandle, World};
 
@@ -170,6 +171,14 @@ pub async fn assemble(
             hedge: config.flush_interval_ms() > 0,
         },
     });
+    let expiry = Expiry {
+        world: world.clone(),
+        replica: replica.clone(),
+        membership: membership.clone(),
+        metrics: metrics.clone(),
+        settings: ExpirySettings { ids_ms: i64::from(config.kafka.transactional_id_expiration_ms) },
+    };
+    expiry.start();
     let slots = usize::try_from(config.kafka.max_incremental_fetch_session_cache_slots).unwrap_or(0);
     let context = Context {
         producer,
@@ -180,6 +189,7 @@ pub async fn assemble(
         topic_settings: TopicSettingsCache::new(config.clone()),
         unplaced: Unplaced::default(),
         groups: Groups::start(world, replica.clone(), membership.clone(), group_settings(config)),
+        transactions: Pace::new(world.clone()),
         membership,
         address_zones: AddressZones::parse(&config.cluster.zones_by_address).unwrap_or_default(),
         replica,
@@ -230,6 +240,8 @@ fn settings(config: &Config) -> Settings {
         groups_max: count(limits.groups_max),
         group_offsets_max: count(limits.group_offsets_max),
         group_bytes_max: limits.group_bytes_max,
+        transactional_ids_max: count(limits.transactional_ids_max),
+        transaction_partitions_max: count(limits.transaction_partitions_max),
         fencing_ms: i64::try_from(config.cluster.fencing_timeout_ms).unwrap_or(i64::MAX),
     }
 }

@@ -36,6 +36,11 @@ pub(super) async fn run(context: Arc<Context>, budget: Arc<Budget>) {
         metrics.state.groups.set(count(state.group_count()));
         metrics.state.group_offsets.set(i64::try_from(state.group_offset_count()).unwrap_or(i64::MAX));
         metrics.state.group_bytes.set(i64::try_from(state.group_bytes()).unwrap_or(i64::MAX));
+        metrics.state.transactional_ids.set(count(state.transactional_producers().count()));
+        let open = || state.transactional_producers().filter_map(|(_, t)| t.open.as_ref());
+        metrics.state.open_transactions.set(count(open().count()));
+        let longest_ms = open().map(|open| world.wall_ms().0.saturating_sub(open.since_ms.0)).max().unwrap_or(0);
+        metrics.state.longest_transaction_seconds.set(longest_ms.max(0) as f64 / 1000.0);
         metrics.cluster.members.set(count(state.brokers().filter(|broker| broker.is_member()).count()));
         let fenced = state.brokers().filter(|broker| broker.standing == Standing::Fenced);
         metrics.cluster.fenced_brokers.set(count(fenced.count()));

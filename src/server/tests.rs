@@ -5,6 +5,7 @@ mod members;
 mod neighbours;
 mod produce;
 mod slow_bucket;
+mod transactions;
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::*;
@@ -331,8 +332,8 @@ async fn admin_apis_answer_in_every_version_that_is_offered() {
         assert_eq!(found.iter().map(|r| r.error_code).collect::<Vec<_>>(), [0, unknown.code()]);
     });
     assert_eq!(ctx.replica.state().topic_count(), 0, "the six topics are gone");
-    // Of groups: `tests/groups.rs`.
-    let others = [0, 1, 2, 8, 9, 11, 12, 13, 14, 15, 16, 18, 22, 23, 42, 47, 68, 69];
+    // Of groups: `tests/groups.rs`; of transactions: `tests/transactions.rs`.
+    let others = [0, 1, 2, 8, 9, 11, 12, 13, 14, 15, 16, 18, 22, 23, 24, 25, 26, 27, 28, 42, 47, 65, 66, 68, 69];
     let rest: Vec<_> =
         OFFERED.iter().filter(|o| !others.contains(&(o.key as i16)) && !seen.contains(&(o.key as i16))).collect();
     assert!(rest.is_empty(), "offered, and not asked here: {rest:?}");

@@ -5,6 +5,10 @@ use bytes::Bytes;
 use super::group::{ChangeGroup, CommitOffsets, DeleteGroup, DeleteOffsets, OWN_VERSIONS_LEVEL};
 use super::runs::RunsWriter;
 use super::settings::Settings;
+use super::transaction::TRANSACTIONS_LEVEL;
+use super::transaction_commands::{
+    AbortTransaction, AddToTransaction, EndTransaction, ExpireTransactionalIds, InitProducer,
+};
 use crate::segment::ObjectName;
 use crate::types::ObjectId;
 
@@ -13,7 +17,7 @@ macro_rules! commands {
         /// One change.
         #[derive(Clone, PartialEq, prost::Message)]
         pub struct Command {
-            #[prost(oneof = "CommandKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22")]
+            #[prost(oneof = "CommandKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27")]
             pub kind: Option<CommandKind>,
         }
 
@@ -54,6 +58,11 @@ commands! {
     "20" DrainBroker,
     "21" FenceBroker,
     "22" RaiseFeatureLevel,
+    "23" InitProducer,
+    "24" AddToTransaction,
+    "25" EndTransaction,
+    "26" AbortTransaction,
+    "27" ExpireTransactionalIds,
 }
 
 impl Command {
@@ -63,6 +72,16 @@ impl Command {
         match &self.kind {
             Some(CommandKind::RaiseFeatureLevel(raise)) => raise.level,
             Some(CommandKind::ChangeGroup(change)) if change.to_version > 0 => OWN_VERSIONS_LEVEL,
+            Some(
+                CommandKind::InitProducer(_)
+                | CommandKind::AddToTransaction(_)
+                | CommandKind::EndTransaction(_)
+                | CommandKind::AbortTransaction(_)
+                | CommandKind::ExpireTransactionalIds(_),
+            ) => TRANSACTIONS_LEVEL,
+            Some(CommandKind::CommitOffsets(c)) if c.groups.iter().any(|g| g.transaction.is_some()) => {
+                TRANSACTIONS_LEVEL
+            }
             Some(CommandKind::AnnounceBroker(_) | CommandKind::DrainBroker(_) | CommandKind::FenceBroker(_)) => 2,
             _ => 1,
         }

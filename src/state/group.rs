@@ -5,6 +5,7 @@ use bytes::Bytes;
 use imbl::OrdMap;
 use std::sync::Arc;
 
+use super::transaction_commands::OffsetsTransaction;
 use crate::types::{LeaderEpoch, Offset, Slot, TimestampMs};
 
 /// A group's name (Kafka's group id), shared rather than copied.
@@ -217,6 +218,9 @@ pub struct GroupOffsets {
     /// How long after the commit the offsets are forgotten, in ms, where the client said so.
     #[prost(int64, optional, tag = "4")]
     pub retention_ms: Option<i64>,
+    /// The offsets become visible when it is committed. From level 4 on.
+    #[prost(message, optional, tag = "5")]
+    pub transaction: Option<OffsetsTransaction>,
 }
 
 /// One offset of a commit.
@@ -274,7 +278,7 @@ pub(super) struct GroupBody {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct CommittedBody {
+pub(super) struct CommittedBody {
     #[prost(message, required, tag = "1")]
     spec: OffsetSpec,
     #[prost(int64, tag = "2")]
@@ -283,6 +287,31 @@ struct CommittedBody {
     expires_ms: Option<i64>,
     #[prost(uint64, tag = "4")]
     sequence: u64,
+}
+
+impl CommittedBody {
+    pub(super) fn of(slot: Slot, c: &CommittedOffset) -> Self {
+        let metadata = c.metadata.to_string();
+        Self {
+            spec: OffsetSpec { slot: slot.0, offset: c.offset.0, leader_epoch: c.leader_epoch.0, metadata },
+            committed_ms: c.committed_ms.0,
+            expires_ms: c.expires_ms.map(|t| t.0),
+            sequence: c.sequence,
+        }
+    }
+
+    /// What [`CommittedBody::of`] made.
+    pub(super) fn restore(self) -> (Slot, CommittedOffset) {
+        let offset = CommittedOffset {
+            offset: Offset(self.spec.offset),
+            leader_epoch: LeaderEpoch(self.spec.leader_epoch),
+            metadata: Arc::from(self.spec.metadata),
+            committed_ms: TimestampMs(self.committed_ms),
+            expires_ms: self.expires_ms.map(TimestampMs),
+            sequence: self.sequence,
+        };
+        (Slot(self.spec.slot), offset)
+    }
 }
 
 impl Group {
@@ -302,24 +331,13 @@ impl Group {
 impl Group {
     /// As it stands in a snapshot.
     pub(super) fn body(&self, name: &str) -> GroupBody {
-        let committed = |(slot, c): (&Slot, &CommittedOffset)| CommittedBody {
-            spec: OffsetSpec {
-                slot: slot.0,
-                offset: c.offset.0,
-                leader_epoch: c.leader_epoch.0,
-                metadata: c.metadata.to_string(),
-            },
-            committed_ms: c.committed_ms.0,
-            expires_ms: c.expires_ms.map(|t| t.0),
-            sequence: c.sequence,
-        };
         GroupBody {
             name: name.to_string(),
             version: self.version,
             header: self.header.clone(),
             members: self.members.values().map(|m| MemberRecord::clone(m)).collect(),
             targets: self.targets.values().map(|t| TargetRecord::clone(t)).collect(),
-            offsets: self.offsets.iter().map(committed).collect(),
+            offsets: self.offsets.iter().map(|(slot, c)| CommittedBody::of(*slot, c)).collect(),
             sequence: self.sequence,
         }
     }
@@ -329,18 +347,7 @@ impl Group {
         let mut group = Self { version: body.version, header: body.header, sequence: body.sequence, ..Self::default() };
         body.members.into_iter().for_each(|m| group.put_member(m));
         body.targets.into_iter().for_each(|t| group.put_target(t));
-        let committed = |c: CommittedBody| {
-            let offset = CommittedOffset {
-                offset: Offset(c.spec.offset),
-                leader_epoch: LeaderEpoch(c.spec.leader_epoch),
-                metadata: Arc::from(c.spec.metadata),
-                committed_ms: TimestampMs(c.committed_ms),
-                expires_ms: c.expires_ms.map(TimestampMs),
-                sequence: c.sequence,
-            };
-            (Slot(c.spec.slot), offset)
-        };
-        group.offsets = body.offsets.into_iter().map(committed).collect();
+        group.offsets = body.offsets.into_iter().map(CommittedBody::restore).collect();
         (Arc::from(body.name), group)
     }
 

@@ -21,6 +21,8 @@ mod settings;
 mod snapshot;
 mod tail;
 mod topic;
+mod transaction;
+mod transaction_commands;
 mod varint;
 
 pub use apply::State;
@@ -45,5 +47,13 @@ pub use producer::{BatchSequence, ProducerState};
 pub use runs::{BatchSpec, ProducerSpec, RunSpec, RunsReader, RunsWriter};
 pub use settings::Settings;
 pub use snapshot::{SnapshotError, SnapshotHeader};
-pub use tail::{Run, Tail};
+pub use tail::{Marker, Run, Tail};
 pub use topic::{KeptSnapshot, ObjectMeta, Partition, Topic};
+pub use transaction::{
+    Aborted, Ended, OpenTransaction, PartitionTransactions, Producing, TRANSACTIONS_LEVEL, TransactionalId,
+    TransactionalProducer,
+};
+pub use transaction_commands::{
+    AbortTransaction, AddToTransaction, EndTransaction, ExpireTransactionalIds, ExpiredTransactionalId, InitProducer,
+    OffsetsTransaction, ProducerStamp,
+};

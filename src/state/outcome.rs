@@ -1,6 +1,7 @@
 //! What applying a command gave. Every broker computes the same outcomes; the chain hash over them proves it (H5).
 use crate::types::{KafkaError, ObjectId, Offset, ProducerId, Slot};
 
+use super::transaction::Producing;
 use super::varint;
 
 /// A command's outcome.
@@ -25,6 +26,12 @@ pub enum Outcome {
     },
     /// Of `CommitOffsets`: one for each request, in order.
     Offsets(Vec<OffsetsOutcome>),
+    /// Of `InitProducer`, `EndTransaction` and `AbortTransaction`: who has the transactional id then, and the partitions
+    /// that got a marker or a record.
+    Producer {
+        producer: Producing,
+        grown: Vec<Slot>,
+    },
 }
 
 /// What became of one request of `CommitOffsets`.
@@ -88,6 +95,12 @@ impl Outcome {
             Self::Offsets(requests) => {
                 out.push(6);
                 requests.iter().for_each(|r| r.hash_into(out));
+            }
+            Self::Producer { producer, grown } => {
+                out.push(7);
+                varint::put_signed(out, producer.id.0);
+                varint::put_signed(out, i64::from(producer.epoch.0));
+                grown.iter().for_each(|slot| varint::put(out, u64::from(slot.0)));
             }
         }
     }

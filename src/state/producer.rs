@@ -157,6 +157,7 @@ mod tests {
             epoch: ProducerEpoch(epoch),
             first_sequence: Sequence(first),
             transactional: false,
+            joins: false,
         }
     }
 

@@ -3,8 +3,9 @@
 //!
 //! Per run, as LEB128 (zigzag where signed): slot minus the last run's slot (signed); batches << 1 | has position;
 //! position in the object, if it is not where the last run ended; largest timestamp minus the command's base (signed);
-//! then per batch: bytes; records << 2 | transactional << 1 | has producer; and with a producer its id minus the last
-//! one (signed), epoch (signed), first sequence (signed).
+//! then per batch: bytes; records << 2 | what it has of a producer: 0 nothing, 1 a producer, 3 one in a transaction that the
+//! partition was added to, 2 one in a transaction that the partition joins with it (from level 4 on); and with a producer its
+//! id minus the last one (signed), epoch (signed), first sequence (signed).
 use super::varint;
 use crate::records::BatchHeader;
 use crate::types::{ProducerEpoch, ProducerId, Sequence, Slot, TimestampMs};
@@ -16,6 +17,9 @@ pub struct ProducerSpec {
     pub epoch: ProducerEpoch,
     pub first_sequence: Sequence,
     pub transactional: bool,
+    /// The partition joins the transaction with the batch, which begins if it is not open (version 2 of transactions,
+    /// KIP-890). Else it was added before. Only transactional batches join.
+    pub joins: bool,
 }
 
 /// One record batch of a run.
@@ -37,6 +41,7 @@ impl BatchSpec {
             epoch: header.producer_epoch,
             first_sequence: header.base_sequence,
             transactional: header.is_transactional(),
+            joins: false,
         });
         Self { bytes, records: header.records(), producer }
     }
@@ -84,9 +89,13 @@ impl RunsWriter {
 
     fn push_batch(&mut self, batch: &BatchSpec) {
         varint::put(&mut self.out, u64::from(batch.bytes));
-        let transactional = batch.producer.is_some_and(|p| p.transactional);
-        let flags = u64::from(transactional) << 1 | u64::from(batch.producer.is_some());
-        varint::put(&mut self.out, u64::from(batch.records) << 2 | flags);
+        let kind = match batch.producer {
+            None => 0,
+            Some(ProducerSpec { transactional: false, .. }) => 1,
+            Some(ProducerSpec { joins: true, .. }) => 2,
+            Some(_) => 3,
+        };
+        varint::put(&mut self.out, u64::from(batch.records) << 2 | kind);
         if let Some(producer) = batch.producer {
             varint::put_signed(&mut self.out, producer.id.0.wrapping_sub(self.last_producer));
             varint::put_signed(&mut self.out, i64::from(producer.epoch.0));
@@ -167,7 +176,7 @@ impl<'a> RunsReader<'a> {
         let bytes = varint::take_u32(&mut self.input)?;
         let head = varint::take(&mut self.input)?;
         let records = u32::try_from(head >> 2).ok().filter(|&n| n > 0)?;
-        let producer = if head & 1 == 1 {
+        let producer = if head & 3 != 0 {
             let id = self.last_producer.wrapping_add(varint::take_signed(&mut self.input)?);
             self.last_producer = id;
             Some(ProducerSpec {
@@ -175,6 +184,7 @@ impl<'a> RunsReader<'a> {
                 epoch: ProducerEpoch(i16::try_from(varint::take_signed(&mut self.input)?).ok()?),
                 first_sequence: Sequence(i32::try_from(varint::take_signed(&mut self.input)?).ok()?),
                 transactional: head & 2 == 2,
+                joins: head & 3 == 2,
             })
         } else {
             None
@@ -202,14 +212,15 @@ mod tests {
     use proptest::prelude::*;
 
     fn producers() -> impl Strategy<Value = Option<ProducerSpec>> {
-        proptest::option::of((any::<i64>(), any::<i16>(), any::<i32>(), any::<bool>()).prop_map(
-            |(id, epoch, seq, t)| ProducerSpec {
+        proptest::option::of((any::<i64>(), any::<i16>(), any::<i32>(), 0..3).prop_map(|(id, epoch, seq, kind)| {
+            ProducerSpec {
                 id: ProducerId(id),
                 epoch: ProducerEpoch(epoch),
                 first_sequence: Sequence(seq),
-                transactional: t,
-            },
-        ))
+                transactional: kind > 0,
+                joins: kind > 1,
+            }
+        }))
     }
 
     fn runs() -> impl Strategy<Value = Vec<RunSpec>> {
@@ -261,6 +272,7 @@ mod tests {
                 epoch: ProducerEpoch(0),
                 first_sequence: Sequence(1_000_000 + i as i32),
                 transactional: false,
+                joins: false,
             };
             let batches = vec![BatchSpec { bytes: 16_384, records: 120, producer: Some(producer) }];
             let max_timestamp = TimestampMs(1_700_000_000_000 + i64::from(i % 300));

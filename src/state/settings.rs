@@ -1,5 +1,6 @@
 //! The cluster's settings that `apply` obeys. They live in State, so that every broker applies with the same ones,
 //! whatever its own configuration file says (H5).
+use super::transaction::TRANSACTIONS_LEVEL;
 
 /// Limits and times that `apply` uses. A broker whose configuration differs proposes `SetSettings` at start.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
@@ -36,12 +37,24 @@ pub struct Settings {
     /// A broker that is silent for this long may be fenced, in ms. From level 2 on; 0 is never.
     #[prost(int64, tag = "11")]
     pub fencing_ms: i64,
+    /// Transactional ids in the cluster. From level 4 on, as is the next; 0 is none.
+    #[prost(uint32, tag = "12")]
+    pub transactional_ids_max: u32,
+    /// Partitions, and offsets of groups, in one transaction.
+    #[prost(uint32, tag = "13")]
+    pub transaction_partitions_max: u32,
 }
 
 impl Settings {
     /// As they are written at this feature level: without what it does not know.
     #[must_use]
     pub fn at_level(self, level: u32) -> Self {
-        Self { fencing_ms: if level >= 2 { self.fencing_ms } else { 0 }, ..self }
+        let from = |first: u32, value: u32| if level >= first { value } else { 0 };
+        Self {
+            fencing_ms: if level >= 2 { self.fencing_ms } else { 0 },
+            transactional_ids_max: from(TRANSACTIONS_LEVEL, self.transactional_ids_max),
+            transaction_partitions_max: from(TRANSACTIONS_LEVEL, self.transaction_partitions_max),
+            ..self
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! State as bytes and back: magic, version, protobuf body, CRC-32C. The encoding is canonical (everything in order), so
 //! equal States have equal bytes, and their hash proves it (H13). Specified in `docs/formats/snapshot.md`.
 mod broker;
+mod transactions;
 
 use bytes::Bytes;
 use prost::Message;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::broker::BrokerBody;
+use self::transactions::{TransactionalBody, aborted_bytes, restore_aborted};
 use super::apply::State;
 use super::command::ConfigChange;
 use super::entry::FEATURE_LEVEL_MAX;
@@ -17,7 +19,7 @@ use super::group::{Group, GroupBody};
 use super::offsets_topic::{Tombstone, TombstoneBody};
 use super::producer::{BatchSequence, Moment, ProducerState};
 use super::settings::Settings;
-use super::tail::{Run, Tail};
+use super::tail::{Run, Tail, packed_end, unpacked_end};
 use super::topic::{KeptSnapshot, ObjectMeta, Partition, Topic};
 use super::varint;
 use crate::planted::{Defect, planted};
@@ -107,6 +109,9 @@ struct Body {
     /// The generations before the present one, oldest first. From level 3 on.
     #[prost(message, repeated, tag = "23")]
     forks: Vec<ForkBody>,
+    /// Transactional ids, in order. From level 4 on.
+    #[prost(message, repeated, tag = "24")]
+    transactional: Vec<TransactionalBody>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -154,12 +159,16 @@ struct PartitionBody {
     /// Offset of the first run.
     #[prost(int64, tag = "4")]
     tail_start: i64,
-    /// Per run: records, object (difference), position, bytes, timestamp (difference).
+    /// Per run: records, object (difference), position, bytes, timestamp (difference). Per marker: 0, producer, epoch and
+    /// result, timestamp (difference).
     #[prost(bytes = "vec", tag = "5")]
     runs: Vec<u8>,
     /// Position of the entry by which a producer was forgotten last.
     #[prost(uint64, tag = "6")]
     forgotten: u64,
+    /// Aborted transactions. From level 4 on.
+    #[prost(bytes = "vec", tag = "7")]
+    aborted: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -270,6 +279,7 @@ impl State {
             membership: self.membership,
             membership_floor: self.membership_floor,
             forks: self.forks.0.iter().map(fork_body).collect(),
+            transactional: self.transactional.iter().map(|(id, known)| TransactionalBody::of(id, known)).collect(),
         }
     }
 
@@ -311,6 +321,14 @@ fn partition_body(partition: &Partition) -> PartitionBody {
     let mut runs = Vec::with_capacity(partition.tail.len() * 12);
     let (mut object, mut timestamp) = (0, 0);
     for run in partition.tail.iter() {
+        if let Some(marker) = run.marker {
+            varint::put(&mut runs, 0);
+            varint::put_signed(&mut runs, marker.producer.0);
+            varint::put(&mut runs, packed_end(marker));
+            varint::put_signed(&mut runs, run.max_timestamp.0.wrapping_sub(timestamp));
+            timestamp = run.max_timestamp.0;
+            continue;
+        }
         varint::put(&mut runs, (run.end_offset.0 - run.base_offset.0) as u64);
         varint::put_signed(&mut runs, (run.object.0 as i64).wrapping_sub(object));
         varint::put(&mut runs, u64::from(run.position));
@@ -325,6 +343,7 @@ fn partition_body(partition: &Partition) -> PartitionBody {
         tail_start: partition.tail.iter().next().map_or(partition.end.0, |r| r.base_offset.0),
         runs,
         forgotten: partition.forgotten.0,
+        aborted: aborted_bytes(partition),
     }
 }
 
@@ -412,6 +431,7 @@ fn restore(body: Body, whole: &[u8]) -> Option<State> {
         let configs = group.configs.into_iter().map(|c| Some((c.name, c.value?))).collect::<Option<_>>()?;
         state.group_configs.insert(Arc::from(group.group), Arc::new(configs));
     }
+    body.transactional.into_iter().try_for_each(|known| known.restore(&mut state))?;
     state.log_all_offsets_with(body.offset_tombstones.into_iter().map(Tombstone::restore).collect());
     state.topics_changed = head.position;
     Some(state)
@@ -440,7 +460,7 @@ fn restore_topic(
         let partition = PartitionBody::decode(partition).ok()?;
         let partition = restore_partition(id, i32::try_from(index).ok()?, &partition)?;
         slots.push(partition.slot);
-        for run in partition.tail.iter() {
+        for run in partition.tail.iter().filter(|run| run.marker.is_none()) {
             objects.get_mut(&run.object)?.live_runs += 1;
         }
         state.runs += partition.tail.len() as u64;
@@ -464,7 +484,18 @@ fn restore_partition(topic: TopicId, index: i32, body: &PartitionBody) -> Option
     }
     let (mut next, mut object, mut timestamp, mut bytes) = (body.tail_start, 0_i64, 0_i64, 0);
     while !input.is_empty() {
-        let end = next.checked_add_unsigned(varint::take(&mut input)?)?;
+        let records = varint::take(&mut input)?;
+        if records == 0 {
+            let producer = ProducerId(varint::take_signed(&mut input)?);
+            let marker = unpacked_end(producer, varint::take(&mut input)?)?;
+            timestamp = timestamp.wrapping_add(varint::take_signed(&mut input)?);
+            let run = Run::marker(Offset(next), marker, TimestampMs(timestamp));
+            bytes += u64::from(run.bytes);
+            tail.push(&run);
+            next = next.checked_add(1)?;
+            continue;
+        }
+        let end = next.checked_add_unsigned(records)?;
         object = object.wrapping_add(varint::take_signed(&mut input)?);
         let (position, size) = (varint::take_u32(&mut input)?, varint::take_u32(&mut input)?);
         timestamp = timestamp.wrapping_add(varint::take_signed(&mut input)?);
@@ -476,6 +507,7 @@ fn restore_partition(topic: TopicId, index: i32, body: &PartitionBody) -> Option
             position,
             bytes: size,
             max_timestamp: TimestampMs(timestamp),
+            marker: None,
         });
         next = end;
     }
@@ -491,6 +523,7 @@ fn restore_partition(topic: TopicId, index: i32, body: &PartitionBody) -> Option
         producers: 0,
         forgotten: Position(body.forgotten),
         tail,
+        transactions: restore_aborted(&body.aborted)?,
     })
 }
 

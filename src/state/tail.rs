@@ -1,11 +1,12 @@
 //! A partition's runs in offset order, packed to about 12 bytes each: a run is written as its difference to the one
-//! before. Sealed chunks of [`CHUNK_RUNS`] runs are shared between clones of State; only the open chunk is copied when an
-//! older State is still in use.
+//! before. The markers of transactions stand among them, one offset each: they are in no object. Sealed chunks of
+//! [`CHUNK_RUNS`] runs are shared between clones of State; only the open chunk is copied when an older State is still in use.
 use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::varint;
-use crate::types::{ObjectId, Offset, TimestampMs};
+use crate::records::MARKER_BYTES;
+use crate::types::{ObjectId, Offset, ProducerEpoch, ProducerId, TimestampMs};
 
 /// Runs in a sealed chunk: large enough that its header hardly counts, small enough that copying an open one, or reading
 /// one through, takes well below a µs.
@@ -20,11 +21,42 @@ pub struct Run {
     pub base_offset: Offset,
     /// The offset after its last record.
     pub end_offset: Offset,
+    /// Of a marker: none, as its position.
     pub object: ObjectId,
     /// Where its first byte lies in the object.
     pub position: u32,
     pub bytes: u32,
+    /// Of a marker: when its transaction ended.
     pub max_timestamp: TimestampMs,
+    /// It is no run of an object but the end of a transaction.
+    pub marker: Option<Marker>,
+}
+
+/// The end of a transaction in one partition. Readers get a control batch for it, which is made when they come (H14).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marker {
+    pub producer: ProducerId,
+    pub epoch: ProducerEpoch,
+    pub committed: bool,
+}
+
+/// What a marker has for an object; no object gets this number.
+const NO_OBJECT: ObjectId = ObjectId(u64::MAX);
+
+impl Run {
+    /// The marker of a transaction that ended at `ended`.
+    #[must_use]
+    pub(super) fn marker(offset: Offset, marker: Marker, ended: TimestampMs) -> Self {
+        Self {
+            base_offset: offset,
+            end_offset: offset.plus(1),
+            object: NO_OBJECT,
+            position: 0,
+            bytes: MARKER_BYTES,
+            max_timestamp: ended,
+            marker: Some(marker),
+        }
+    }
 }
 
 /// Neighbouring runs, packed.
@@ -40,7 +72,7 @@ struct Chunk {
     timestamp: i64,
     len: u32,
     /// Per run as LEB128: records; object minus the last run's (signed); position; bytes; timestamp minus the last
-    /// run's (signed).
+    /// run's (signed). Per marker: 0; producer (signed); epoch << 1 | committed; timestamp as of a run.
     packed: Vec<u8>,
 }
 
@@ -96,13 +128,14 @@ impl Tail {
         self.from(Offset(i64::MIN))
     }
 
-    /// The runs, oldest first, that have a record at or after `timestamp`, beginning with `offset`'s.
+    /// The runs, oldest first, that have a record at or after `timestamp`, beginning with `offset`'s. Markers are no
+    /// records (H14).
     pub fn from_time(&self, offset: Offset, timestamp: TimestampMs) -> impl Iterator<Item = Run> + '_ {
         let chunks = self.sealed.iter().map(|c| &**c).chain([&self.open]);
         chunks
             .filter(move |c| c.end > offset.0 && c.max_timestamp >= timestamp.0)
             .flat_map(Chunk::runs)
-            .filter(move |r| r.end_offset > offset && r.max_timestamp >= timestamp)
+            .filter(move |r| r.marker.is_none() && r.end_offset > offset && r.max_timestamp >= timestamp)
     }
 
     /// The first of the runs with the largest timestamp, among those that reach beyond `offset`; the one that comes next
@@ -110,7 +143,7 @@ impl Tail {
     #[must_use]
     pub fn latest_in_time(&self, offset: Offset, last: Option<Run>) -> Option<Run> {
         let order = |run: &Run| (run.max_timestamp, Reverse(run.base_offset));
-        let after = |run: &Run| last.is_none_or(|last| order(run) < order(&last));
+        let after = |run: &Run| run.marker.is_none() && last.is_none_or(|last| order(run) < order(&last));
         self.from(offset).filter(after).max_by_key(order)
     }
 
@@ -146,24 +179,43 @@ impl Chunk {
             (self.base, self.end) = (run.base_offset.0, run.base_offset.0);
         }
         assert_eq!(self.end, run.base_offset.0, "runs follow each other without gaps");
-        let records = (run.end_offset.0 - run.base_offset.0) as u64;
-        let object = varint::zigzag(run.object.0.wrapping_sub(self.object) as i64);
         let timestamp = varint::zigzag(run.max_timestamp.0.wrapping_sub(self.timestamp));
-        let fields = [records, object, u64::from(run.position), u64::from(run.bytes), timestamp];
+        if let Some(marker) = run.marker {
+            self.put(&[0, varint::zigzag(marker.producer.0), packed_end(marker), timestamp]);
+        } else {
+            let records = (run.end_offset.0 - run.base_offset.0) as u64;
+            let object = varint::zigzag(run.object.0.wrapping_sub(self.object) as i64);
+            self.put(&[records, object, u64::from(run.position), u64::from(run.bytes), timestamp]);
+            self.max_timestamp = self.max_timestamp.max(run.max_timestamp.0);
+            self.object = run.object.0;
+        }
+        self.end = run.end_offset.0;
+        self.timestamp = run.max_timestamp.0;
+        self.len += 1;
+    }
+
+    fn put(&mut self, fields: &[u64]) {
         let bytes = fields.iter().map(|&field| varint::len(field)).sum::<usize>();
         if self.packed.capacity() - self.packed.len() < bytes {
             self.packed.reserve_exact(bytes + self.packed.len() / 4);
         }
         fields.iter().for_each(|&field| varint::put(&mut self.packed, field));
-        self.end = run.end_offset.0;
-        self.max_timestamp = self.max_timestamp.max(run.max_timestamp.0);
-        (self.object, self.timestamp) = (run.object.0, run.max_timestamp.0);
-        self.len += 1;
     }
 
     fn runs(&self) -> Runs<'_> {
         Runs { packed: &self.packed, next: self.base, object: 0, timestamp: 0 }
     }
+}
+
+/// A marker's epoch and result in one number.
+pub(super) fn packed_end(marker: Marker) -> u64 {
+    u64::from(marker.epoch.0.cast_unsigned()) << 1 | u64::from(marker.committed)
+}
+
+/// What [`packed_end`] made, of this producer; `None` if it is no such number.
+pub(super) fn unpacked_end(producer: ProducerId, packed: u64) -> Option<Marker> {
+    let epoch = ProducerEpoch(u16::try_from(packed >> 1).ok()?.cast_signed());
+    Some(Marker { producer, epoch, committed: packed & 1 == 1 })
 }
 
 impl Default for Chunk {
@@ -192,12 +244,21 @@ struct Runs<'a> {
 impl Runs<'_> {
     fn read(&mut self) -> Option<Run> {
         let base_offset = Offset(self.next);
-        self.next = self.next.wrapping_add_unsigned(varint::take(&mut self.packed)?);
+        let records = varint::take(&mut self.packed)?;
+        if records == 0 {
+            let producer = ProducerId(varint::take_signed(&mut self.packed)?);
+            let marker = unpacked_end(producer, varint::take(&mut self.packed)?)?;
+            self.timestamp = self.timestamp.wrapping_add(varint::take_signed(&mut self.packed)?);
+            self.next = self.next.wrapping_add(1);
+            return Some(Run::marker(base_offset, marker, TimestampMs(self.timestamp)));
+        }
+        self.next = self.next.wrapping_add_unsigned(records);
         self.object = self.object.wrapping_add_signed(varint::take_signed(&mut self.packed)?);
         let (position, bytes) = (varint::take_u32(&mut self.packed)?, varint::take_u32(&mut self.packed)?);
         self.timestamp = self.timestamp.wrapping_add(varint::take_signed(&mut self.packed)?);
         let (end_offset, object) = (Offset(self.next), ObjectId(self.object));
-        Some(Run { base_offset, end_offset, object, position, bytes, max_timestamp: TimestampMs(self.timestamp) })
+        let max_timestamp = TimestampMs(self.timestamp);
+        Some(Run { base_offset, end_offset, object, position, bytes, max_timestamp, marker: None })
     }
 }
 
@@ -218,14 +279,21 @@ mod tests {
     fn filled(sizes: &[(u32, i64)]) -> (Tail, Vec<Run>) {
         let (mut tail, mut runs, mut next) = (Tail::default(), Vec::new(), 0);
         for (i, &(records, timestamp)) in sizes.iter().enumerate() {
-            let run = Run {
+            let ended = (records == 0).then_some(Marker {
+                producer: ProducerId(timestamp),
+                epoch: ProducerEpoch((i % 7) as i16 - 1),
+                committed: i % 2 == 0,
+            });
+            let run = ended.map(|marker| Run::marker(Offset(next), marker, TimestampMs(timestamp)));
+            let run = run.unwrap_or(Run {
                 base_offset: Offset(next),
                 end_offset: Offset(next + i64::from(records)),
                 object: ObjectId((i as u64 * 7) << 30),
                 position: 64,
                 bytes: i as u32,
                 max_timestamp: TimestampMs(timestamp),
-            };
+                marker: None,
+            });
             next = run.end_offset.0;
             tail.push(&run);
             runs.push(run);
@@ -236,7 +304,7 @@ mod tests {
     fn sizes() -> impl Strategy<Value = Vec<(u32, i64)>> {
         // Timestamps and record counts that differ little and much from their neighbours'.
         let timestamp = prop_oneof![Just(0_i64), -5_000_000_000..5_000_000_000_i64, 1000..1100_i64];
-        proptest::collection::vec((prop_oneof![1..200_u32, Just(u32::MAX)], timestamp), 0..300)
+        proptest::collection::vec((prop_oneof![0..200_u32, Just(0), Just(u32::MAX)], timestamp), 0..300)
     }
 
     proptest! {
@@ -259,7 +327,8 @@ mod tests {
             let expected: Vec<Run> = runs.iter().copied().filter(|r| r.end_offset > offset).collect();
             prop_assert_eq!(tail.from(offset).collect::<Vec<_>>(), expected.clone());
             let time = runs[at.index(runs.len())].max_timestamp;
-            let expected: Vec<Run> = expected.into_iter().filter(|r| r.max_timestamp >= time).collect();
+            let timed = |r: &Run| r.marker.is_none() && r.max_timestamp >= time;
+            let expected: Vec<Run> = expected.into_iter().filter(timed).collect();
             prop_assert_eq!(tail.from_time(offset, time).collect::<Vec<_>>(), expected);
         }
     }

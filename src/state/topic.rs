@@ -1,10 +1,12 @@
 //! The things that State is made of: topics, partitions, objects, kept snapshots.
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::segment::ObjectName;
-use crate::types::{Head, Offset, PartitionIndex, Position, Slot, TimestampMs, TopicId, TopicName};
+use crate::types::{Head, Offset, PartitionIndex, Position, ProducerId, Slot, TimestampMs, TopicId, TopicName};
 
 use super::tail::Tail;
+use super::transaction::PartitionTransactions;
 
 /// A topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +40,47 @@ pub struct Partition {
     /// When a producer was forgotten last. What was on its way before may be of that one, and in the log already.
     pub forgotten: Position,
     pub tail: Tail,
+    /// `None` where no transaction is open and none was aborted.
+    pub(super) transactions: Option<Arc<PartitionTransactions>>,
+}
+
+impl Partition {
+    /// The last stable offset: the end of what readers of committed records see (KIP-98).
+    #[must_use]
+    pub fn last_stable(&self) -> Offset {
+        let open = self.transactions.as_ref().and_then(|t| t.open.get_min());
+        open.map_or(self.end, |(first, _)| (*first).max(self.log_start))
+    }
+
+    /// Its open and aborted transactions.
+    #[must_use]
+    pub fn transactions(&self) -> Option<&PartitionTransactions> {
+        self.transactions.as_deref()
+    }
+
+    /// Open transactions that have a record here, with the offset of the first.
+    pub fn open_transactions(&self) -> impl Iterator<Item = (Offset, ProducerId)> {
+        self.transactions.iter().flat_map(|t| t.open.iter().map(|(first, producer)| (*first, *producer)))
+    }
+
+    /// Aborted transactions that ended before `offset` concern nobody any more.
+    pub(super) fn forget_aborted_below(&mut self, offset: Offset) {
+        let gone = |t: &Arc<PartitionTransactions>| t.aborted.get_min().is_some_and(|(marker, _)| *marker < offset);
+        if !self.transactions.as_ref().is_some_and(gone) {
+            return;
+        }
+        let transactions = self.transactions_mut();
+        let (_, at, kept) = transactions.aborted.split_lookup(&offset);
+        transactions.aborted = kept;
+        transactions.aborted.extend(at.map(|aborted| (offset, aborted)));
+        if transactions.is_empty() {
+            self.transactions = None;
+        }
+    }
+
+    pub(super) fn transactions_mut(&mut self) -> &mut PartitionTransactions {
+        Arc::make_mut(self.transactions.get_or_insert_default())
+    }
 }
 
 /// An object that State refers to.

@@ -233,8 +233,24 @@ room! {
         group_offsets: Gauge,
         /// Bytes of the members and assignments of all groups.
         group_bytes: Gauge,
+        /// Transactional ids.
+        transactional_ids: Gauge,
+        /// Transactions that are open.
+        open_transactions: Gauge,
+        /// Age of the transaction that is open for the longest time.
+        longest_transaction_seconds: GaugeF64,
         /// Time to apply one entry.
         apply_seconds: Histogram = Histogram::new(exponential_buckets(0.000_01, 4.0, 10)),
+    }
+}
+
+room! {
+    /// Transactions that this broker ended as a coordinator.
+    Transactions, "transactions" {
+        /// Transactions that their producers committed.
+        committed: Counter,
+        /// Transactions that were aborted, by reason (client, timeout, operator).
+        aborted_by: Family<Reason, Counter>,
     }
 }
 
@@ -320,6 +336,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
         Fetch::NAMES,
         Cache::NAMES,
         State::NAMES,
+        Transactions::NAMES,
         Snapshot::NAMES,
         NetTotals::NAMES,
         Cluster::NAMES,
@@ -336,6 +353,13 @@ impl Bucket {
         let work = BucketWork { operation: labels.operation, purpose: labels.purpose };
         self.bytes.get_or_create(&work).inc_by(bytes);
         self.request_seconds.get_or_create(&work).observe(seconds);
+    }
+}
+
+impl Transactions {
+    /// Counts a transaction that was aborted.
+    pub fn aborted(&self, reason: &'static str) {
+        self.aborted_by.get_or_create(&Reason { reason }).inc();
     }
 }
 
@@ -367,6 +391,7 @@ pub struct Metrics {
     pub fetch: Fetch,
     pub cache: Cache,
     pub state: State,
+    pub transactions: Transactions,
     pub snapshot: Snapshot,
     pub net: Net,
     pub cluster: Cluster,
@@ -384,6 +409,7 @@ impl Metrics {
         let (bucket, journal) = (Bucket::register(&mut registry), Journal::register(&mut registry));
         let (produce, fetch) = (Produce::register(&mut registry), Fetch::register(&mut registry));
         let (cache, state) = (Cache::register(&mut registry), State::register(&mut registry));
+        let transactions = Transactions::register(&mut registry);
         let (snapshot, net) = (Snapshot::register(&mut registry), Net::register(&mut registry));
         let (cluster, process) = (Cluster::register(&mut registry), Process::register(&mut registry));
         let lags = Lags::register(&mut registry);
@@ -399,6 +425,7 @@ impl Metrics {
             fetch,
             cache,
             state,
+            transactions,
             snapshot,
             net,
             cluster,

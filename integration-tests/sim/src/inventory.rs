@@ -18,7 +18,10 @@ pub fn take(state: &State, bucket: &BTreeMap<String, Bytes>) -> Inventory {
             let runs = partition.tail.iter().map(|run| Run {
                 base_offset: run.base_offset.0,
                 count: run.end_offset.0 - run.base_offset.0,
-                object: state.object(run.object).map_or_else(|| "no object".to_owned(), |meta| meta.name.key()),
+                object: match run.marker {
+                    Some(_) => String::new(),
+                    None => state.object(run.object).map_or_else(|| "no object".to_owned(), |meta| meta.name.key()),
+                },
                 at: u64::from(run.position),
                 bytes: u64::from(run.bytes),
             });

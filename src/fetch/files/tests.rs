@@ -43,6 +43,7 @@ async fn stored(values: &[usize]) -> Stored {
         position,
         bytes: run_bytes as u32,
         max_timestamp: TimestampMs(0),
+        marker: None,
     };
     let dir = tempfile::tempdir().unwrap();
     let world = World::real().unwrap();
@@ -73,7 +74,7 @@ fn joined(records: &Records) -> Vec<u8> {
 }
 
 fn target(offset: Offset, bytes_max: usize) -> Target {
-    Target { offset, bytes_max, epoch: LeaderEpoch(7) }
+    Target { offset, until: Offset(i64::MAX), bytes_max, epoch: LeaderEpoch(7) }
 }
 
 impl Stored {

@@ -51,7 +51,10 @@ fn state(commands: Vec<Command>) -> State {
 
 fn commit(group: &str, slot: u32, metadata: &str, retention_ms: Option<i64>) -> Command {
     let offsets = vec![OffsetSpec { slot, offset: 0x1234, leader_epoch: 6, metadata: metadata.into() }];
-    CommitOffsets { groups: vec![GroupOffsets { group: group.into(), from_version: 0, offsets, retention_ms }] }.into()
+    CommitOffsets {
+        groups: vec![GroupOffsets { group: group.into(), from_version: 0, offsets, retention_ms, transaction: None }],
+    }
+    .into()
 }
 
 fn hex(bytes: &[u8]) -> String {

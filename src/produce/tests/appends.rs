@@ -28,6 +28,7 @@ async fn load(partitions: u32) -> (u64, usize, f64) {
                 header: one.header,
                 bytes: one.bytes.clone(),
                 awaits: None,
+                joins: false,
             };
             let batches: Vec<_> = topic.slots.iter().enumerate().map(batch).collect();
             let frame_bytes = batches.len() * one.bytes.len();

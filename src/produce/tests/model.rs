@@ -29,7 +29,15 @@ impl Client {
         let bytes = builder.with(&record).build().unwrap();
         let header = BatchHeader::parse(&bytes).unwrap();
         let (slot, partition) = (self.slots[partition], PartitionIndex(partition as i32));
-        PartBatch { slot, topic: self.topic, partition, header, bytes: BatchBytes::whole(bytes), awaits: None }
+        PartBatch {
+            slot,
+            topic: self.topic,
+            partition,
+            header,
+            bytes: BatchBytes::whole(bytes),
+            awaits: None,
+            joins: false,
+        }
     }
 
     async fn submit(&self, connection: u64, batches: Vec<PartBatch>) -> Results {

@@ -56,7 +56,7 @@ impl State {
         for gone in &command.producers {
             let key = (Slot(gone.slot), ProducerId(gone.id));
             let unused = |p: ProducerState| p.last_used == Position(gone.last_used) || planted(Defect::ExpiryOfUsed);
-            if self.producers.get(&key).is_some_and(unused) {
+            if self.producers.get(&key).is_some_and(unused) && !self.is_in_transaction(key.0, key.1) {
                 self.forget_producer(position, key);
             }
         }

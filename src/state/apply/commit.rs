@@ -125,8 +125,18 @@ impl State {
             }
             let idle = |p: &&ProducerState| at.wall_ms.0 - p.last_used_ms.0 > 5_000;
             let known = state.as_ref().filter(|p| !(idle(p) && planted(Defect::DuplicateAfterIdle)));
-            match ProducerState::judge(known, producer, batch.records) {
+            let verdict = ProducerState::judge(known, producer, batch.records);
+            let transaction = match self.check_transaction(slot, producer, state.is_some()) {
+                Ok(transaction) => transaction,
+                // It is in the log already, however the transaction stands now.
+                Err(KafkaError::InvalidTxnState) if matches!(verdict, Verdict::Duplicate(_)) => None,
+                Err(error) => return BatchOutcome::Refused { error },
+            };
+            match verdict {
                 Verdict::Accept => {
+                    if let Some(id) = &transaction {
+                        self.join_transaction(at, id, slot, base_offset);
+                    }
                     let first = producer.first_sequence;
                     let batch = BatchSequence { first, records: batch.records, base_offset };
                     self.remember(at, key, state, producer.epoch, batch);
@@ -170,11 +180,13 @@ impl State {
     fn make_room_for_producer(&mut self, position: Position, slot: Slot) {
         let in_partition = self.partition(slot).map_or(0, |p| p.producers);
         if in_partition >= self.settings.producers_per_partition_max.max(1) {
-            let keys = self.producers_of(slot).map(|(id, p)| (p.last_used, (slot, id))).collect();
+            let idle = self.producers_of(slot).filter(|(id, _)| !self.is_in_transaction(slot, *id));
+            let keys = idle.map(|(id, p)| (p.last_used, (slot, id))).collect();
             self.forget_oldest_quarter(position, keys);
         }
         if self.producers.len() >= self.settings.producers_max.max(1) as usize {
-            let keys = self.producers.iter().map(|(key, p)| (p.last_used, key)).collect();
+            let idle = self.producers.iter().filter(|((slot, id), _)| !self.is_in_transaction(*slot, *id));
+            let keys = idle.map(|(key, p)| (p.last_used, key)).collect();
             self.forget_oldest_quarter(position, keys);
         }
     }
@@ -193,9 +205,10 @@ impl State {
         let Some(partition) = self.partition_mut(run.slot) else { return };
         let (base_offset, end_offset) = (partition.end, partition.end.plus(piece.records));
         let max_timestamp = run.max_timestamp;
-        partition.tail.push(&Run { base_offset, end_offset, object, position, bytes: piece.bytes, max_timestamp });
+        let bytes = piece.bytes;
+        partition.tail.push(&Run { base_offset, end_offset, object, position, bytes, max_timestamp, marker: None });
         partition.end = end_offset;
-        partition.bytes += u64::from(piece.bytes);
+        partition.bytes += u64::from(bytes);
         target.runs += 1;
     }
 }

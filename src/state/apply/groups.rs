@@ -9,6 +9,7 @@ use crate::state::group::{
     ChangeGroup, CommitOffsets, CommittedOffset, DeleteGroup, DeleteOffsets, Group, GroupName, GroupOffsets, OffsetSpec,
 };
 use crate::state::outcome::{OffsetsOutcome, Outcome};
+use crate::state::producer::Moment;
 use crate::state::topic::Topic;
 use crate::types::{KafkaError, LeaderEpoch, Offset, PartitionIndex, Slot, TimestampMs};
 
@@ -53,6 +54,12 @@ impl State {
             return stale();
         }
         let name = self.group_name(&command.group);
+        if self.has_pending_offsets(&name) {
+            return Outcome::refused(
+                KafkaError::NonEmptyGroup,
+                "A transaction is open that commits offsets of the group.",
+            );
+        }
         self.log_group_deleted(&name, &group, now);
         self.group_bytes -= group.bytes;
         self.group_offsets -= group.offsets.len() as u64;
@@ -60,17 +67,22 @@ impl State {
         Outcome::Done
     }
 
-    pub(super) fn commit_offsets(&mut self, now: TimestampMs, command: &CommitOffsets) -> Outcome {
-        Outcome::Offsets(command.groups.iter().map(|request| self.commit_group_offsets(now, request)).collect())
+    pub(super) fn commit_offsets(&mut self, at: Moment, command: &CommitOffsets) -> Outcome {
+        Outcome::Offsets(command.groups.iter().map(|request| self.commit_group_offsets(at, request)).collect())
     }
 
-    fn commit_group_offsets(&mut self, now: TimestampMs, request: &GroupOffsets) -> OffsetsOutcome {
+    fn commit_group_offsets(&mut self, at: Moment, request: &GroupOffsets) -> OffsetsOutcome {
+        let now = at.wall_ms;
         let old = self.groups.get(request.group.as_str());
         if old.map_or(0, |g| g.version) != request.from_version && !planted(Defect::TwoCoordinators) {
             return OffsetsOutcome::Refused { error: KafkaError::NotCoordinator };
         }
+        if let Some(transaction) = &request.transaction {
+            return self.commit_with_transaction(at, request, transaction);
+        }
         let fresh = request.offsets.iter().filter(|o| old.is_none_or(|g| !g.offsets.contains_key(&Slot(o.slot))));
-        let full = self.group_offsets + fresh.count() as u64 > u64::from(self.settings.group_offsets_max);
+        let full =
+            self.group_offsets + self.pending + fresh.count() as u64 > u64::from(self.settings.group_offsets_max);
         if full || (old.is_none() && self.groups.len() >= self.settings.groups_max as usize) {
             return OffsetsOutcome::Refused { error: KafkaError::InvalidCommitOffsetSize };
         }
@@ -160,7 +172,7 @@ impl State {
     }
 
     /// The name as State has it already, so that all that name a group share one text.
-    fn group_name(&self, name: &str) -> GroupName {
+    pub(in crate::state) fn group_name(&self, name: &str) -> GroupName {
         self.groups.get_key_value(name).map_or_else(|| Arc::from(name), |(known, _)| known.clone())
     }
 

@@ -11,6 +11,7 @@ mod commit;
 mod groups;
 mod offsets_topic;
 mod topics;
+mod transactions;
 
 use offsets_topic::OffsetsLog;
 
@@ -24,6 +25,7 @@ use super::producer::{Moment, ProducerState};
 use super::producers::Producers;
 use super::settings::Settings;
 use super::topic::{KeptSnapshot, ObjectMeta, Partition, Topic};
+use super::transaction::{TransactionalId, TransactionalProducer};
 use crate::types::{
     BrokerId, Head, KafkaError, ObjectId, Position, ProducerId, Slot, TimestampMs, Token, TopicId, TopicName,
 };
@@ -71,6 +73,14 @@ pub struct State {
     /// After this entry topics and partitions are as they are now. Not in snapshots: a restored State says its head.
     pub(super) topics_changed: Position,
     pub(super) snapshots: Vec<KeptSnapshot>,
+    /// From level 4 on, as are the next.
+    pub(super) transactional: OrdMap<TransactionalId, Arc<TransactionalProducer>>,
+    /// By present producer id. Not in snapshots, as the next two: it follows.
+    pub(super) transactional_ids: OrdMap<ProducerId, TransactionalId>,
+    /// How many open transactions have an offset for this group and partition.
+    pub(super) pending_offsets: OrdMap<(GroupName, Slot), u32>,
+    /// All of them together.
+    pub(super) pending: u64,
 }
 
 impl Default for State {
@@ -105,6 +115,10 @@ impl Default for State {
             offsets_log: OffsetsLog::default(),
             topics_changed: Position(0),
             snapshots: Vec::new(),
+            transactional: OrdMap::new(),
+            transactional_ids: OrdMap::new(),
+            pending_offsets: OrdMap::new(),
+            pending: 0,
         }
     }
 }
@@ -153,9 +167,14 @@ impl State {
             CommandKind::SnapshotTaken(c) => self.snapshot_taken(c),
             CommandKind::ChangeGroup(c) => self.change_group(wall_ms, c),
             CommandKind::DeleteGroup(c) => self.delete_group(wall_ms, c),
-            CommandKind::CommitOffsets(c) => self.commit_offsets(wall_ms, c),
+            CommandKind::CommitOffsets(c) => self.commit_offsets(Moment { position, wall_ms }, c),
             CommandKind::DeleteOffsets(c) => self.delete_offsets(wall_ms, c),
             CommandKind::AlterGroupConfigs(c) => self.alter_group_configs(c),
+            CommandKind::InitProducer(c) => self.init_producer(Moment { position, wall_ms }, c),
+            CommandKind::AddToTransaction(c) => self.add_to_transaction(Moment { position, wall_ms }, c),
+            CommandKind::EndTransaction(c) => self.end_transaction(Moment { position, wall_ms }, c),
+            CommandKind::AbortTransaction(c) => self.abort_transaction(Moment { position, wall_ms }, c),
+            CommandKind::ExpireTransactionalIds(c) => self.expire_transactional_ids(c),
         }
     }
 
@@ -350,6 +369,37 @@ impl State {
     #[must_use]
     pub fn topics_changed(&self) -> Position {
         self.topics_changed
+    }
+
+    /// What is known of a transactional id.
+    #[must_use]
+    pub fn transactional_producer(&self, id: &str) -> Option<&Arc<TransactionalProducer>> {
+        self.transactional.get(id)
+    }
+
+    /// All transactional ids, in order.
+    pub fn transactional_producers(&self) -> impl Iterator<Item = (&TransactionalId, &Arc<TransactionalProducer>)> {
+        self.transactional.iter()
+    }
+
+    /// The transactional id that this producer id was given for, and is not replaced in.
+    #[must_use]
+    pub fn transactional_id_of(&self, producer: ProducerId) -> Option<&TransactionalId> {
+        self.transactional_ids.get(&producer)
+    }
+
+    /// Whether an open transaction will change the group's offset for this partition if it is committed.
+    #[must_use]
+    pub fn has_pending_offset(&self, group: &str, slot: Slot) -> bool {
+        self.pending > 0 && self.pending_offsets.contains_key(&(Arc::from(group), slot))
+    }
+
+    /// Whether an open transaction has offsets for the group.
+    #[must_use]
+    pub fn has_pending_offsets(&self, group: &str) -> bool {
+        let name: GroupName = Arc::from(group);
+        let all = (name.clone(), Slot(0))..=(name, Slot(u32::MAX));
+        self.pending > 0 && self.pending_offsets.range(all).next().is_some()
     }
 
     /// The snapshots that are kept, oldest first.

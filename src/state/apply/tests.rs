@@ -25,6 +25,8 @@ impl Fold {
             group_offsets_max: 10_000,
             group_bytes_max: 1 << 20,
             fencing_ms: 0,
+            transactional_ids_max: 0,
+            transaction_partitions_max: 0,
         };
         let found = Bootstrap { cluster_id: "c".into(), settings };
         let register = RegisterBroker { broker: 1, incarnation: 5, feature_level_max: 1 };
@@ -93,6 +95,7 @@ fn batch(records: u32, producer: Option<(i64, i32)>) -> BatchSpec {
         epoch: ProducerEpoch(0),
         first_sequence: Sequence(first),
         transactional: false,
+        joins: false,
     });
     BatchSpec { bytes: 100, records, producer }
 }

@@ -10,7 +10,7 @@ use crate::state::command::{
 use crate::state::offsets_topic::OFFSETS_TOPIC;
 use crate::state::outcome::{Outcome, Refusal};
 use crate::state::settings::Settings;
-use crate::state::tail::Tail;
+use crate::state::tail::{Run, Tail};
 use crate::state::topic::{Partition, Topic};
 use crate::types::Position;
 use crate::types::{KafkaError, Offset, PartitionIndex, Slot, TimestampMs, TopicId, TopicName, Uuid};
@@ -111,6 +111,7 @@ impl State {
                 producers: 0,
                 forgotten: Position(0),
                 tail: Tail::default(),
+                transactions: None,
             }));
             match reused {
                 Some(at) => drop(self.partitions.set(at, partition)),
@@ -167,7 +168,7 @@ impl State {
             let Some(partition) = self.partitions.get_mut(slot.0 as usize).and_then(Option::take) else { continue };
             self.live_partitions -= 1;
             for run in partition.tail.iter() {
-                self.release(run.object);
+                self.release(&run);
             }
             if partition.producers > 0 {
                 let keys: Vec<_> = self.producers_of(slot).map(|(id, _)| (slot, id)).collect();
@@ -211,21 +212,25 @@ impl State {
         let (log_start, mut bytes) = (partition.log_start, 0);
         partition.tail.drop_below(log_start, |run| {
             bytes += u64::from(run.bytes);
-            released.push(run.object);
+            released.push(run);
         });
         partition.bytes -= bytes;
-        released.into_iter().for_each(|object| self.release(object));
+        partition.forget_aborted_below(log_start);
+        released.iter().for_each(|run| self.release(run));
         Outcome::LogStart { offset: log_start }
     }
 
-    pub(super) fn partition_mut(&mut self, slot: Slot) -> Option<&mut Partition> {
+    pub(in crate::state) fn partition_mut(&mut self, slot: Slot) -> Option<&mut Partition> {
         self.partitions.get_mut(slot.0 as usize).and_then(Option::as_mut).map(Arc::make_mut)
     }
 
-    /// A run in `object` is not referred to any more.
-    fn release(&mut self, object: crate::types::ObjectId) {
+    /// A run is not referred to any more.
+    fn release(&mut self, run: &Run) {
         self.runs -= 1;
-        let meta = self.objects.get_mut(&object).expect("an object stays while a run refers to it");
+        if run.marker.is_some() {
+            return;
+        }
+        let meta = self.objects.get_mut(&run.object).expect("an object stays while a run refers to it");
         meta.live_runs -= 1;
     }
 }

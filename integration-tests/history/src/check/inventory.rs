@@ -33,6 +33,7 @@ pub struct Run {
     pub base_offset: i64,
     /// Of offsets.
     pub count: i64,
+    /// Its key; empty where it is the marker of a transaction, which no object holds.
     pub object: String,
     /// Where in the object, in bytes.
     pub at: u64,
@@ -55,7 +56,7 @@ pub(super) fn check(facts: &Facts<'_>, inventory: &Inventory, report: &mut Repor
     for account in &inventory.logs {
         let name = format!("{}-{}", account.log.topic, account.log.partition);
         runs(&name, account, report);
-        for run in &account.runs {
+        for run in account.runs.iter().filter(|run| !run.object.is_empty()) {
             run_has_object(&name, run, objects.get(run.object.as_str()).copied(), report);
         }
         for log in facts.logs.iter().filter(|log| is_of(facts, log, &account.log)) {

@@ -62,7 +62,13 @@ impl Fold {
         let from_version = self.0.group(group).map_or(0, |g| g.version);
         let offsets = slots.iter().map(spec).collect();
         self.apply(CommitOffsets {
-            groups: vec![GroupOffsets { group: group.into(), from_version, offsets, retention_ms: None }],
+            groups: vec![GroupOffsets {
+                group: group.into(),
+                from_version,
+                offsets,
+                retention_ms: None,
+                transaction: None,
+            }],
         });
     }
 
