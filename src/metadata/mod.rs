@@ -115,6 +115,12 @@ impl Replica {
         *self.shared.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether nothing can be proposed any more.
+    #[must_use]
+    pub fn has_stopped(&self) -> bool {
+        self.queue.is_closed()
+    }
+
     /// Appends an entry without a command, so that the others see that this broker is there.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tracing::{info, warn};
+use tracing::{debug, info};
 
 use crate::cluster::Membership;
 use crate::metadata::Replica;
@@ -49,17 +49,21 @@ impl Expiry {
 
     async fn run(self) {
         let mut watch = Watch::default();
-        for look in 1_u32.. {
+        let mut looks = 0_u32;
+        while !self.replica.has_stopped() {
             self.world.sleep(LOOK_EVERY).await;
-            let state = self.replica.state();
-            let mut due = watch.look(&state, self.world.now(), self.world.wall_ms());
+            looks = looks.wrapping_add(1);
+            let (state, wall) = (self.replica.state(), self.replica.agreed_wall_ms(&self.world));
+            let mut due = watch.look(&state, self.world.now(), wall);
             let members = self.membership.now();
             due.retain(|abort| members.coordinates(&abort.transactional_id));
             for abort in due {
                 self.abort(abort).await;
             }
-            if look.is_multiple_of(LOOKS_FOR_IDS) {
-                let mut ids = unused(&state, self.world.wall_ms(), self.settings.ids_ms);
+            if looks.is_multiple_of(LOOKS_FOR_IDS)
+                && let Some(wall) = wall
+            {
+                let mut ids = unused(&state, wall, self.settings.ids_ms);
                 ids.retain(|gone| members.coordinates(&gone.id));
                 ids.truncate(NAMED_MAX);
                 if !ids.is_empty() {
@@ -82,13 +86,15 @@ impl Expiry {
             }
             // It has ended meanwhile.
             Ok(_) => {}
-            Err(error) => warn!(transactional_id = id, %error, "a transaction that timed out is not aborted yet"),
+            // It is due at the next look too; what the journal can't do is said elsewhere.
+            Err(error) => debug!(transactional_id = id, %error, "a transaction that timed out is not aborted yet"),
         }
     }
 }
 
 /// Open transactions, and since when each is known to be. Brokers' wall clocks may be wrong, so a time-out counts from when
-/// this broker saw the transaction; only of those that were open when it began, the journal's time is all there is.
+/// this broker saw the transaction; only of those that were open when it began, the journal's time is all there is, if this
+/// broker's clock agrees with the others'.
 #[derive(Default)]
 struct Watch {
     seen: BTreeMap<TransactionalId, Sight>,
@@ -104,14 +110,14 @@ struct Sight {
 
 impl Watch {
     /// One more look; gives the transactions whose time is over.
-    fn look(&mut self, state: &State, now: Instant, wall: TimestampMs) -> Vec<AbortTransaction> {
+    fn look(&mut self, state: &State, now: Instant, wall: Option<TimestampMs>) -> Vec<AbortTransaction> {
         let open = |known: &TransactionalProducer, since| known.open.as_ref().is_some_and(|o| o.since == since);
         self.seen.retain(|id, sight| state.transactional_producer(id).is_some_and(|known| open(known, sight.since)));
         let mut due = Vec::new();
         for (id, known) in state.transactional_producers() {
             let Some(open) = &known.open else { continue };
             let sight = self.seen.get(id).copied().unwrap_or_else(|| {
-                let age = if self.began { Duration::ZERO } else { age(open, wall) };
+                let age = wall.filter(|_| !self.began).map_or(Duration::ZERO, |wall| age(open, wall));
                 let left = Duration::from_millis(u64::try_from(known.timeout_ms).unwrap_or(0)).saturating_sub(age);
                 Sight { since: open.since, due: now + left }
             });
@@ -180,14 +186,14 @@ mod tests {
     async fn k9_a_transaction_is_due_when_its_timeout_has_passed_whatever_the_clocks_say() {
         let (world, mut watch) = (World::seeded(1), Watch::default());
         let empty = state_after(vec![init()]);
-        assert!(watch.look(&empty, world.now(), TimestampMs(0)).is_empty());
+        assert!(watch.look(&empty, world.now(), Some(TimestampMs(0))).is_empty());
         let open = state_after([vec![init()], begun(0)].concat());
         // The broker that began it has a clock that is hours behind.
-        assert!(watch.look(&open, world.now(), TimestampMs(100_000_000)).is_empty());
+        assert!(watch.look(&open, world.now(), Some(TimestampMs(100_000_000))).is_empty());
         world.sleep(Duration::from_millis(9_999)).await;
-        assert!(watch.look(&open, world.now(), TimestampMs(0)).is_empty());
+        assert!(watch.look(&open, world.now(), Some(TimestampMs(0))).is_empty());
         world.sleep(Duration::from_millis(1)).await;
-        assert_eq!(watch.look(&open, world.now(), TimestampMs(0)).len(), 1);
+        assert_eq!(watch.look(&open, world.now(), Some(TimestampMs(0))).len(), 1);
         let end = EndTransaction {
             transactional_id: "t".into(),
             producer: ProducerStamp { id: 0, epoch: 0 },
@@ -195,7 +201,10 @@ mod tests {
             bump: true,
         };
         let next = state_after([vec![init()], begun(0), vec![end.into()], begun(1)].concat());
-        assert!(watch.look(&next, world.now(), TimestampMs(0)).is_empty(), "the next transaction has its own time");
+        assert!(
+            watch.look(&next, world.now(), Some(TimestampMs(0))).is_empty(),
+            "the next transaction has its own time"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -203,9 +212,9 @@ mod tests {
         let (world, mut watch) = (World::seeded(1), Watch::default());
         let open = state_after([vec![init()], begun(0)].concat());
         let began = open.transactional_producer("t").unwrap().open.clone().unwrap().since_ms;
-        assert!(watch.look(&open, world.now(), TimestampMs(began.0 + 9_000)).is_empty());
+        assert!(watch.look(&open, world.now(), Some(TimestampMs(began.0 + 9_000))).is_empty());
         world.sleep(Duration::from_secs(1)).await;
-        let due = watch.look(&open, world.now(), TimestampMs(began.0));
+        let due = watch.look(&open, world.now(), Some(TimestampMs(began.0)));
         assert_eq!((due.len(), due[0].since), (1, open.head().position.0));
     }
 
