@@ -1,10 +1,15 @@
 //! Two brokers over one journal and bucket, that know of each other.
 use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::watch;
 
 use super::groups::{group, versions};
 use super::slow_bucket::{fetch, write};
 use super::*;
-use crate::journal::MemoryJournal;
+use crate::journal::{Journal, MemoryJournal};
+use crate::metadata::tests::troubled::{End, Troubled};
+use crate::net::attach;
 use crate::peers::Tcp;
 use crate::store::MemoryBucket;
 
@@ -248,4 +253,52 @@ async fn h11_leader_epochs_are_served_up_to_the_newest() {
         let end = &told.topics[0].partitions[0];
         assert_eq!((end.error_code, end.leader_epoch, end.end_offset), expected, "{asked} {current}");
     }
+}
+
+/// What is sent over it may have been asked from another broker since (H8).
+#[tokio::test(start_paused = true)]
+async fn a_connection_ends_with_the_life_that_it_was_made_in() {
+    let (world, journal, bucket) = (World::seeded(1), Arc::new(MemoryJournal::default()), MemoryBucket::new());
+    let troubled = Arc::new(Troubled::new(journal.clone(), world.clone()));
+    let often = "cluster: {heartbeat_interval_ms: 200, fencing_timeout_ms: 1000, journal_staleness_max_ms: 800}";
+    let mut brokers = Vec::new();
+    for id in [1, 2] {
+        let config = config(&format!("broker_id: {id}\n{often}\n"));
+        let metrics = Arc::new(Metrics::new(TimestampMs(0)));
+        let journal: Arc<dyn Journal> = if id == 1 { journal.clone() } else { troubled.clone() };
+        let (bucket, entrances) = (Arc::new(bucket.clone()), [entrance(id)]);
+        brokers.push(
+            build::assemble(&config, &world, &metrics, journal, bucket, Arc::new(Tcp), &entrances).await.unwrap(),
+        );
+    }
+    let silent = &brokers[1];
+    let life = || silent.context.replica.identity().incarnation;
+    let connect = || {
+        let (ours, theirs) = tokio::io::duplex(1 << 10);
+        let (read, write) = tokio::io::split(theirs);
+        let (context, limits, entrance) = (silent.context.clone(), silent.limits.clone(), Arc::new(entrance(2)));
+        let (stop, stopping) = watch::channel(false);
+        world.spawn("connection", async move {
+            attach(context, limits, read, write, None, entrance, stopping).await;
+            drop(stop);
+        });
+        ours
+    };
+    // ApiVersions 0, without a client id.
+    let request = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 0xff, 0xff];
+    let answer = async |connection: &mut DuplexStream| {
+        connection.write_all(&request).await?;
+        let size = connection.read_u32().await?;
+        connection.read_exact(&mut vec![0; size as usize]).await
+    };
+    let mut first = connect();
+    answer(&mut first).await.unwrap();
+    let before = life();
+    troubled.script([End::Silent; 3]);
+    for _ in 0..100 {
+        world.sleep(Duration::from_secs(1)).await;
+    }
+    assert_ne!(life(), before, "it was given up, and has begun again");
+    answer(&mut connect()).await.unwrap();
+    assert!(answer(&mut first).await.is_err(), "it is closed without an answer");
 }
