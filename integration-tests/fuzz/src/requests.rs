@@ -152,5 +152,5 @@ requests! {
     GetTelemetrySubscriptionsRequest PushTelemetryRequest ListConfigResourcesRequest DescribeTopicPartitionsRequest
     ShareGroupHeartbeatRequest ShareGroupDescribeRequest ShareFetchRequest ShareAcknowledgeRequest
     AddRaftVoterRequest RemoveRaftVoterRequest DescribeShareGroupOffsetsRequest AlterShareGroupOffsetsRequest
-    DeleteShareGroupOffsetsRequest
+    DeleteShareGroupOffsetsRequest FetchSnapshotRequest
 }
