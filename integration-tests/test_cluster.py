@@ -24,6 +24,8 @@ pytestmark = [pytest.mark.strandline, pytest.mark.timeout(300)]
 
 # The last version that knows feature level 1 only (setup.sh previous).
 PREVIOUS = CACHE / "previous/strandline"
+# What new clusters begin at.
+LEVEL = 4
 
 FENCING_S = 2.0
 GROUPS = ("kafka-consumer-groups", "--bootstrap-server")
@@ -257,7 +259,7 @@ def test_tools_see_the_feature_level(cluster):
     broker = cluster(count=1)[0]
     server = ("--bootstrap-server", broker.bootstrap)
     line = next(l for l in tool("kafka-features", *server, "describe").splitlines() if "strandline.version" in l)
-    assert "SupportedMaxVersion: 3" in line and "FinalizedVersionLevel: 3" in line, line
+    assert f"SupportedMaxVersion: {LEVEL}" in line and f"FinalizedVersionLevel: {LEVEL}" in line, line
     refused = tool("kafka-features", *server, "downgrade", "--feature", "strandline.version=1", check=False)
     assert "Could not downgrade strandline.version" in refused, refused
 
@@ -332,7 +334,7 @@ def test_two_versions_side_by_side(cluster, topic, tmp_path):
 
     def features(action, check=True) -> str:
         server = brokers[2].bootstrap
-        which = [] if action == "describe" else ["--feature", "strandline.version=3"]
+        which = [] if action == "describe" else ["--feature", f"strandline.version={LEVEL}"]
         return tool("kafka-features", "--bootstrap-server", server, action, *which, check=check)
 
     def change(broker, binary):
@@ -347,7 +349,7 @@ def test_two_versions_side_by_side(cluster, topic, tmp_path):
     change(brokers[2], PREVIOUS)  # back again
     for broker in reversed(brokers[1:]):
         change(broker, BINARY)
-    assert "Could not upgrade strandline.version" in features("upgrade", check=False), "broker 1 can't read level 3"
+    assert "Could not upgrade strandline.version" in features("upgrade", check=False), f"broker 1 can't read level {LEVEL}"
     change(brokers[0], BINARY)
     assert "was upgraded" in features("upgrade")
     wait_until(lambda: all(metadata(b, topic)[0] == [1, 2, 3] for b in brokers), 10, "they know each other now")
