@@ -217,6 +217,7 @@ class Worker(threading.Thread):
         self.copied += len(records)
 
 
+@pytest.mark.nightly
 @pytest.mark.strandline
 def test_k13_a_copy_is_exact_whatever_dies(launch, topic, tmp_path):
     """Workers copy numbers; the broker is killed meanwhile, and workers give up at random and begin anew."""
