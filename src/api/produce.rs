@@ -187,8 +187,7 @@ fn judge(
         check_transactional(state, asked, &valid.header)?;
     }
     let (header, bytes) = (valid.header, valid.bytes);
-    let unplaced = || ctx.unplaced.take(header.producer_id, topic, partition, header.base_sequence);
-    let awaits = header.has_producer().then(unplaced).flatten();
+    let awaits = header.has_producer().then(|| ctx.unplaced.take(header.producer_id, topic, partition)).flatten();
     Ok(PartBatch { slot, topic: topic.id, partition, header, bytes, awaits, joins: asked.version >= JOINS })
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::resolve::check_topic_name;
 use crate::fetch::TopicKey;
 use crate::state::Topic;
-use crate::types::{PartitionIndex, ProducerId, Sequence, TopicId};
+use crate::types::{PartitionIndex, ProducerId, Sequence};
 
 /// Batches that are remembered; beyond it the oldest is forgotten, which costs only the protection above.
 const BATCHES_MAX: usize = 10_000;
@@ -56,32 +56,16 @@ impl Unplaced {
         batches.oldest.push_back(key);
     }
 
-    /// A batch that begins at `first` was not refused: the earliest of its producer's that were, however they named the
-    /// topic, which is told once. Those of a topic with another id count if this one could come behind them: the name may
-    /// have been that topic's.
-    pub(super) fn take(
-        &self,
-        producer: ProducerId,
-        topic: &Topic,
-        partition: PartitionIndex,
-        first: Sequence,
-    ) -> Option<Sequence> {
+    /// A batch was not refused: the earliest of its producer's that were, however they named the topic, which is told once.
+    pub(super) fn take(&self, producer: ProducerId, topic: &Topic, partition: PartitionIndex) -> Option<Sequence> {
         let mut batches = self.batches();
         if batches.first.is_empty() {
             return None;
         }
         let names = [TopicKey::Id(topic.id), TopicKey::Name(topic.name.clone())];
-        let told = names.into_iter().filter_map(|name| batches.remove(&(producer, name, partition)));
-        let told: Vec<Sequence> = told.collect();
-        let from = (producer, TopicKey::Id(TopicId::default()), PartitionIndex(i32::MIN));
-        let by_id = batches
-            .first
-            .range(from..)
-            .take_while(|((of, topic, _), _)| *of == producer && matches!(topic, TopicKey::Id(_)));
-        let before =
-            by_id.filter(|((.., of), earliest)| *of == partition && (earliest.precedes(first) || **earliest == first));
-        let earlier = |a: Sequence, b: Sequence| if b.precedes(a) { b } else { a };
-        told.into_iter().chain(before.map(|(_, earliest)| *earliest)).reduce(earlier)
+        let mut refused = names.into_iter().filter_map(|name| batches.remove(&(producer, name, partition)));
+        let first = refused.next()?;
+        Some(refused.next().filter(|other| other.precedes(first)).unwrap_or(first))
     }
 
     fn batches(&self) -> MutexGuard<'_, Batches> {
@@ -92,7 +76,7 @@ impl Unplaced {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::Uuid;
+    use crate::types::{TopicId, Uuid};
 
     fn topic() -> Topic {
         Topic {
@@ -108,25 +92,13 @@ mod tests {
     #[test]
     fn the_earliest_of_a_partition_is_told_once() {
         let (unplaced, partition) = (Unplaced::default(), PartitionIndex(0));
-        let take = |producer, partition| unplaced.take(ProducerId(producer), &topic(), partition, Sequence(10));
+        let take = |producer, partition| unplaced.take(ProducerId(producer), &topic(), partition);
         for (name, first) in [(TopicKey::Name("t".into()), 5), (TopicKey::Id(topic().id), 3)] {
             unplaced.refused(ProducerId(1), &name, partition, Sequence(first));
             unplaced.refused(ProducerId(1), &name, partition, Sequence(9));
         }
         assert_eq!((take(2, partition), take(1, PartitionIndex(1))), (None, None));
         assert_eq!((take(1, partition), take(1, partition)), (Some(Sequence(3)), None));
-    }
-
-    #[test]
-    fn what_was_sent_to_a_topic_that_is_gone_may_come_to_the_one_that_has_its_name() {
-        let (unplaced, gone) = (Unplaced::default(), TopicKey::Id(TopicId(Uuid::from_u128(9))));
-        let take = |partition, first| {
-            unplaced.take(ProducerId(1), &topic(), PartitionIndex(partition), Sequence(first)).map(|s| s.0)
-        };
-        unplaced.refused(ProducerId(1), &gone, PartitionIndex(0), Sequence(21));
-        unplaced.refused(ProducerId(1), &gone, PartitionIndex(0), Sequence(22));
-        assert_eq!([take(0, 23), take(0, 21)], [Some(21); 2], "nothing comes before 21");
-        assert_eq!([take(0, 0), take(1, 23)], [None; 2], "another partition's, or another topic's");
     }
 
     #[test]
@@ -140,7 +112,7 @@ mod tests {
     #[test]
     fn so_many_are_remembered() {
         let (unplaced, name) = (Unplaced::default(), TopicKey::Name("t".into()));
-        let take = |producer| unplaced.take(ProducerId(producer), &topic(), PartitionIndex(0), Sequence(0));
+        let take = |producer| unplaced.take(ProducerId(producer), &topic(), PartitionIndex(0));
         for producer in 0..=BATCHES_MAX as i64 {
             unplaced.refused(ProducerId(producer), &name, PartitionIndex(0), Sequence(0));
         }
