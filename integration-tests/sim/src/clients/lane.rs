@@ -77,6 +77,11 @@ impl Lane {
         self.batches.iter().find(|batch| batch.in_flight).and_then(|batch| batch.node)
     }
 
+    /// Whether some of it is under way to a topic with another id.
+    pub(super) fn is_under_way_to_other(&self, id: Option<Uuid>) -> bool {
+        self.batches.iter().any(|batch| batch.in_flight && batch.topic_id.is_some_and(|sent| Some(sent) != id))
+    }
+
     /// The batch that may go out now. Batches that went out before go again only when they are the first.
     pub(super) fn ready(&self, now: Instant, identity: Option<Identity>) -> Option<usize> {
         let (at, batch) = self.batches.iter().enumerate().find(|(_, batch)| !batch.in_flight)?;

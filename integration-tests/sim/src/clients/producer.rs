@@ -280,7 +280,13 @@ impl Producer {
             if lane.ready(now, self.identity).is_none() {
                 continue;
             }
-            match view.topics.get(&at.0).and_then(|topic| topic.leaders.get(&at.1)) {
+            let topic = view.topics.get(&at.0);
+            // What is under way to a topic that is gone comes perhaps behind this in the one that has its name now: which is
+            // first there, Kafka does not promise either.
+            if topic.is_some_and(|topic| lane.is_under_way_to_other(topic.id)) {
+                continue;
+            }
+            match topic.and_then(|topic| topic.leaders.get(&at.1)) {
                 // What is under way elsewhere keeps its order only there.
                 Some(leader) => {
                     let node = lane.busy_at().unwrap_or_else(|| self.client.route(leader.node));
