@@ -1,6 +1,6 @@
 //! ApiVersions (18): what is offered. A feature is finalised with the capability that it stands for, since clients change
-//! their behaviour by it: `group.version` is the consumer protocol; `transaction.version` 2 is KIP-890, from feature level 4 on; `strandline.version` is the cluster's
-//! feature level.
+//! their behaviour by it: `group.version` is the consumer protocol; `transaction.version` 2 is KIP-890, from feature level
+//! 4 on; `strandline.version` is the cluster's feature level.
 use kafka_protocol::messages::api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
 use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse};
 use kafka_protocol::protocol::StrBytes;

@@ -45,14 +45,18 @@ pub(super) async fn found(bucket: &dyn Bucket) -> Result<Option<String>, StoreEr
 }
 
 async fn marks(bucket: &dyn Bucket) -> Result<Vec<String>, StoreError> {
-    let mut left: Vec<String> =
-        list_since(bucket, FORK_PREFIX, Position(0)).await?.into_iter().map(|listed| listed.key).collect();
+    let mut left = keys(bucket).await?;
     let resolved = left.iter().filter_map(|key| moment(RESOLVED_PREFIX, key)).max().unwrap_or_default();
     left.retain(|key| {
         let at = [FOUND_PREFIX, STATE_PREFIX].iter().find_map(|prefix| moment(prefix, key));
         !key.starts_with(RESOLVED_PREFIX) && at.is_none_or(|at| at.position >= resolved.position)
     });
     Ok(left)
+}
+
+/// Everything that is left of forks.
+async fn keys(bucket: &dyn Bucket) -> Result<Vec<String>, StoreError> {
+    Ok(list_since(bucket, FORK_PREFIX, Position(0)).await?.into_iter().map(|listed| listed.key).collect())
 }
 
 /// Ends all forks that were found before `begun`, where a generation of the history begins: how many marks there were.
@@ -62,7 +66,7 @@ pub(super) async fn resolve(bucket: &dyn Bucket, begun: Option<Head>) -> Result<
         let body = "a generation of the history begins here, marks of before it do not count\n".into();
         bucket.create(resolved, vec![body], Purpose::Control).await?;
     }
-    let left = list_since(bucket, FORK_PREFIX, Position(0)).await?.into_iter().map(|listed| listed.key);
+    let left = keys(bucket).await?.into_iter();
     let (earlier, mut marks): (Vec<_>, Vec<_>) = left.partition(|key| key.starts_with(RESOLVED_PREFIX));
     let count = marks.len();
     if resolved.is_some() {
