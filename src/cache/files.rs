@@ -9,7 +9,6 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::memory::Buffers;
 use crate::segment::ObjectName;
 use crate::store::{ObjectFiles, StoreError};
 use crate::telemetry::Metrics;
@@ -32,8 +31,6 @@ pub struct FileCache {
     places: Arc<Semaphore>,
     /// A mutex, held for map operations only.
     kept: Mutex<Kept>,
-    /// For what is copied out of files.
-    pub buffers: Arc<Buffers>,
 }
 
 #[derive(Default)]
@@ -59,9 +56,9 @@ struct Mark {
 }
 
 impl FileCache {
-    pub(super) fn new(objects: Arc<dyn ObjectFiles>, metrics: Arc<Metrics>, buffers: Arc<Buffers>) -> Self {
+    pub(super) fn new(objects: Arc<dyn ObjectFiles>, metrics: Arc<Metrics>) -> Self {
         let places = Arc::new(Semaphore::new(HELD_MAX));
-        Self { objects, metrics, places, kept: Mutex::default(), buffers }
+        Self { objects, metrics, places, kept: Mutex::default() }
     }
 
     /// The object's file.
