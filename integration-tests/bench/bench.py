@@ -125,16 +125,26 @@ class Run:
         self.note(arm, "trip", **self.tool(broker, "trip", "--topic", "trip", *self.trip_words(), *configs))
         self.tool(broker, "delete", "--topic", "trip")
 
-    def latency_while_creating(self, arm, broker):
-        """Latency of others while somebody creates topics of 10,000 partitions, one after another, and deletes them."""
+    def latency_while_creating(self, arm, broker, other):
+        """Latency of others while somebody creates topics of 10,000 partitions, one after another, and deletes them: on the
+        same broker, and on another one, which shows how much of it is the machine's and not the broker's."""
+
+        def disturb(at):
+            def one(number):
+                self.tool(at, "create", "--topic", f"wide{number}", "--partitions", "10000")
+                self.tool(at, "delete", "--topic", f"wide{number}")
+
+            return one
+
         calm = self.trip(broker, "calm")
-
-        def disturb(number):
-            self.tool(broker, "create", "--topic", f"wide{number}", "--partitions", "10000")
-            self.tool(broker, "delete", "--topic", f"wide{number}")
-
-        during = self.trip(broker, "busy", disturb)
-        self.note(arm, "trip_create", calm=calm["ack"], during=during["ack"], created=during["disturbed"])
+        during = self.trip(broker, "busy", disturb(broker))
+        other.start()
+        try:
+            elsewhere = self.trip(broker, "elsewhere", disturb(other))
+        finally:
+            other.stop()
+        results = {"calm": calm["ack"], "during": during["ack"], "elsewhere": elsewhere["ack"]}
+        self.note(arm, "trip_create", **results, created=during["disturbed"], created_elsewhere=elsewhere["disturbed"])
 
     def latency_while_snapshots_are_written(self, arm, calm, busy):
         """Latency on a broker that writes a snapshot each second, and on one that writes none. Both hold many runs."""
@@ -264,7 +274,7 @@ class StrandlineArm:
         self.run.loaded(self.name, self.broker)
         if self.name == table.LOCAL:
             self.run.groups(self.name, self.broker)
-        self.run.latency_while_creating(self.name, self.broker)
+        self.run.latency_while_creating(self.name, self.broker, self.calm)
         self.run.latency_while_snapshots_are_written(self.name, self.calm, self.busy)
 
 

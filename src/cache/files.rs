@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn a_file_is_opened_once_and_few_stay_open() {
         let same = Arc::new(Same::default());
-        let cache = FileCache::new(same.clone(), Arc::new(Metrics::new(TimestampMs(0))), Arc::default());
+        let cache = FileCache::new(same.clone(), Arc::new(Metrics::new(TimestampMs(0))));
         for _ in 0..2 {
             (0..KEPT_MAX as u128).for_each(|ulid| assert!(cache.open(name(ulid)).unwrap().may_be_held()));
         }
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn what_readers_hold_counts() {
-        let cache = FileCache::new(Arc::new(Same::default()), Arc::new(Metrics::new(TimestampMs(0))), Arc::default());
+        let cache = FileCache::new(Arc::new(Same::default()), Arc::new(Metrics::new(TimestampMs(0))));
         let held: Vec<_> = (0..HELD_MAX as u128).map(|ulid| cache.open(name(ulid)).unwrap()).collect();
         assert!(held.iter().all(|file| file.may_be_held()));
         let more: Vec<_> = (0..10).map(|i| cache.open(name(1000 + i)).unwrap()).collect();
