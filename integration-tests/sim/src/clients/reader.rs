@@ -54,6 +54,8 @@ struct Part {
     /// Changes whenever what comes next does not follow from what came before.
     position_of: u64,
     topic_id: Option<Uuid>,
+    /// High watermark and log start, as they were told last.
+    told: (i64, i64),
     not_before: Instant,
     /// A fetch or a reset is under way.
     busy: bool,
@@ -118,7 +120,7 @@ impl Reader {
         let position = if offset < 0 { Position::Ask(offset) } else { Position::At(offset) };
         let (position_of, not_before) = (self.positions, self.client.now());
         let topic_id = self.client.view().topics.get(&at.0).and_then(|topic| topic.id);
-        let part = Part { position, position_of, topic_id, not_before, busy: false };
+        let part = Part { position, position_of, topic_id, told: (-1, -1), not_before, busy: false };
         self.parts.insert(at, part);
     }
 
@@ -303,16 +305,38 @@ impl Reader {
                 }
             }
         }
-        for share in shares {
-            self.client.site().recorder.forget(share.begun);
+        for mut share in shares {
+            if by_id {
+                share.log = self.client.log(&share.at.0, share.asked.topic_id, share.at.1);
+            }
+            self.unchanged(node, share);
         }
+    }
+
+    /// What a session does not name is as it was told last, and has no records (KIP-227).
+    fn unchanged(&self, node: i32, share: Share) {
+        let Share { at, log, asked, position_of, begun } = share;
+        let recorder = &self.client.site().recorder;
+        let part = self.parts.get(&at).filter(|part| part.position_of == position_of && part.told != (-1, -1));
+        let Some(part) = part else { return recorder.forget(begun) };
+        let (high_watermark, log_start) = part.told;
+        let data = PartitionData::default()
+            .with_high_watermark(high_watermark)
+            .with_last_stable_offset(-1)
+            .with_log_start_offset(log_start);
+        let seen = Some((&data, records::Got::default(), asked.from));
+        recorder.end(begun, Some(node), End::Ok, poll(&log, position_of, asked.from, self.manner, seen));
     }
 
     fn share(&mut self, node: i32, share: Share, data: &PartitionData) {
         let site = self.client.site().clone();
         let Share { at, log, asked, position_of, begun } = share;
         let from = asked.from;
-        let part = self.parts.get_mut(&at).filter(|part| part.position_of == position_of);
+        let mut part = self.parts.get_mut(&at);
+        if let Some(part) = part.as_mut().filter(|_| data.error_code == 0) {
+            part.told = (data.high_watermark, data.log_start_offset);
+        }
+        let part = part.filter(|part| part.position_of == position_of);
         if data.error_code == 0 {
             let records = data.records.clone().unwrap_or_default();
             let got = records::read(&records, &log, site.run, from);
