@@ -54,8 +54,6 @@ struct Part {
     /// Changes whenever what comes next does not follow from what came before.
     position_of: u64,
     topic_id: Option<Uuid>,
-    /// High watermark and log start, as they were told last.
-    told: (i64, i64),
     not_before: Instant,
     /// A fetch or a reset is under way.
     busy: bool,
@@ -120,7 +118,7 @@ impl Reader {
         let position = if offset < 0 { Position::Ask(offset) } else { Position::At(offset) };
         let (position_of, not_before) = (self.positions, self.client.now());
         let topic_id = self.client.view().topics.get(&at.0).and_then(|topic| topic.id);
-        let part = Part { position, position_of, topic_id, told: (-1, -1), not_before, busy: false };
+        let part = Part { position, position_of, topic_id, not_before, busy: false };
         self.parts.insert(at, part);
     }
 
@@ -317,9 +315,8 @@ impl Reader {
     fn unchanged(&self, node: i32, share: Share) {
         let Share { at, log, asked, position_of, begun } = share;
         let recorder = &self.client.site().recorder;
-        let part = self.parts.get(&at).filter(|part| part.position_of == position_of && part.told != (-1, -1));
-        let Some(part) = part else { return recorder.forget(begun) };
-        let (high_watermark, log_start) = part.told;
+        let told = self.nodes.get(&node).and_then(|node| node.session.told(&at));
+        let Some((high_watermark, log_start)) = told else { return recorder.forget(begun) };
         let data = PartitionData::default()
             .with_high_watermark(high_watermark)
             .with_last_stable_offset(-1)
@@ -332,12 +329,11 @@ impl Reader {
         let site = self.client.site().clone();
         let Share { at, log, asked, position_of, begun } = share;
         let from = asked.from;
-        let mut part = self.parts.get_mut(&at);
-        if let Some(part) = part.as_mut().filter(|_| data.error_code == 0) {
-            part.told = (data.high_watermark, data.log_start_offset);
-        }
-        let part = part.filter(|part| part.position_of == position_of);
+        let part = self.parts.get_mut(&at).filter(|part| part.position_of == position_of);
         if data.error_code == 0 {
+            if let Some(node) = self.nodes.get_mut(&node) {
+                node.session.tell(&at, data.high_watermark, data.log_start_offset);
+            }
             let records = data.records.clone().unwrap_or_default();
             let got = records::read(&records, &log, site.run, from);
             let next = got.next.map_or(from, |next| next.max(from));
