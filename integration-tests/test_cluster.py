@@ -28,6 +28,7 @@ PREVIOUS = CACHE / "previous/strandline"
 LEVEL = 4
 
 FENCING_S = 2.0
+TIMES = {"fencing_timeout_ms": int(FENCING_S * 1000), "heartbeat_interval_ms": 300, "journal_staleness_max_ms": 1000}
 GROUPS = ("kafka-consumer-groups", "--bootstrap-server")
 # From a broker's silence to the others' new answer: the fencing time, its jitter, and a look.
 GONE_S = FENCING_S * 1.1 + 1.0
@@ -37,9 +38,9 @@ GONE_S = FENCING_S * 1.1 + 1.0
 def cluster(launch, postgres, tmp_path):
     """Brokers 1 to `count`; `zones` says where they are, `previous` which run the version before."""
 
-    def make(count=3, zones=None, previous=(), bucket=None):
+    def make(count=3, zones=None, previous=(), bucket=None, times=None):
         journal = postgres.journal(postgres_schema=f"test_{os.urandom(4).hex()}")
-        times = {"fencing_timeout_ms": int(FENCING_S * 1000), "heartbeat_interval_ms": 300, "journal_staleness_max_ms": 1000}
+        times = times or TIMES
         brokers = []
         for id in range(1, count + 1):
             binary = PREVIOUS if id in previous else BINARY
@@ -154,6 +155,25 @@ def test_brokers_are_killed_and_stand_still(cluster, topic, tmp_path):
     finals = [read_partitions(b, topic) for b in brokers]
     assert finals[0] == finals[1] == finals[2]
     check_final(load, finals[0])
+
+
+def test_nobody_is_fenced_for_an_outage_of_the_database(cluster, postgres, topic):
+    """With a fencing time that is shorter than what brokers once waited between two attempts to connect."""
+    times = {"fencing_timeout_ms": 1000, "heartbeat_interval_ms": 200, "journal_staleness_max_ms": 800}
+    brokers = cluster(times=times)
+    make_topic(brokers[0], topic, 1)
+    wait_until(lambda: all(metadata(b, topic)[0] == [1, 2, 3] for b in brokers), 5, "three brokers everywhere")
+    for round, away_s in enumerate((0.0, 0.4, 1.0, 2.5, 4.0)):
+        postgres.kill9()
+        time.sleep(away_s)
+        postgres.start()
+        for broker in brokers:
+            write(broker, topic, [0], 0, 1)
+        time.sleep(2 * times["fencing_timeout_ms"] / 1000)
+        for broker in brokers:
+            fenced = [line for line in broker.log.read_text().splitlines() if "was fenced" in line or "gave this one up" in line]
+            assert not fenced, f"outage {round}, of {away_s} s: {fenced}"
+    assert all(metadata(b, topic)[0] == [1, 2, 3] for b in brokers)
 
 
 def test_what_one_broker_commits_wakes_fetches_at_another(cluster, topic):
