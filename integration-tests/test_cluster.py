@@ -5,7 +5,6 @@ import re
 import signal
 import statistics
 import subprocess
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -19,6 +18,7 @@ from harness.clients import connect
 from harness.clients.console import tool
 from harness.group import SETTINGS, Group
 from harness.processes import CACHE, wait_until
+from harness.wakes import wakes
 
 pytestmark = [pytest.mark.strandline, pytest.mark.timeout(300)]
 
@@ -28,6 +28,7 @@ PREVIOUS = CACHE / "previous/strandline"
 LEVEL = 4
 
 FENCING_S = 2.0
+TIMES = {"fencing_timeout_ms": int(FENCING_S * 1000), "heartbeat_interval_ms": 300, "journal_staleness_max_ms": 1000}
 GROUPS = ("kafka-consumer-groups", "--bootstrap-server")
 # From a broker's silence to the others' new answer: the fencing time, its jitter, and a look.
 GONE_S = FENCING_S * 1.1 + 1.0
@@ -37,13 +38,13 @@ GONE_S = FENCING_S * 1.1 + 1.0
 def cluster(launch, postgres, tmp_path):
     """Brokers 1 to `count`; `zones` says where they are, `previous` which run the version before."""
 
-    def make(count=3, zones=None, previous=(), bucket=None):
+    def make(count=3, zones=None, previous=(), bucket=None, times=None, more=None):
         journal = postgres.journal(postgres_schema=f"test_{os.urandom(4).hex()}")
-        times = {"fencing_timeout_ms": int(FENCING_S * 1000), "heartbeat_interval_ms": 300, "journal_staleness_max_ms": 1000}
+        times = times or TIMES
         brokers = []
         for id in range(1, count + 1):
             binary = PREVIOUS if id in previous else BINARY
-            own = {"broker_id": id, "journal": journal}
+            own = {"broker_id": id, "journal": journal, **(more or {})}
             if binary is BINARY:
                 own["cluster"] = times
             if zones:
@@ -156,33 +157,65 @@ def test_brokers_are_killed_and_stand_still(cluster, topic, tmp_path):
     check_final(load, finals[0])
 
 
+def test_nobody_is_fenced_for_an_outage_of_the_database(cluster, postgres, topic):
+    """With a fencing time that is shorter than what brokers once waited between two attempts to connect."""
+    times = {"fencing_timeout_ms": 1000, "heartbeat_interval_ms": 200, "journal_staleness_max_ms": 800}
+    brokers = cluster(times=times)
+    make_topic(brokers[0], topic, 1)
+    wait_until(lambda: all(metadata(b, topic)[0] == [1, 2, 3] for b in brokers), 5, "three brokers everywhere")
+    for round, away_s in enumerate((0.0, 0.4, 1.0, 2.5, 4.0)):
+        postgres.kill9()
+        time.sleep(away_s)
+        postgres.start()
+        for broker in brokers:
+            write(broker, topic, [0], 0, 1)
+        time.sleep(2 * times["fencing_timeout_ms"] / 1000)
+        for broker in brokers:
+            fenced = [line for line in broker.log.read_text().splitlines() if "was fenced" in line or "gave this one up" in line]
+            assert not fenced, f"outage {round}, of {away_s} s: {fenced}"
+    assert all(metadata(b, topic)[0] == [1, 2, 3] for b in brokers)
+
+
+def test_a_broker_that_slept_through_a_trim_goes_on(cluster, topic):
+    """From a snapshot, without an end of its process; who was connected before connects anew."""
+    brokers = cluster(more={"snapshot": {"entries_between": 20, "kept_min": 1, "kept_hours": 0}})
+    awake, sleeper = brokers[0], brokers[2]
+    make_topic(awake, topic, 2)
+    wait_until(lambda: all(metadata(b, topic)[0] == [1, 2, 3] for b in brokers), 5, "three brokers everywhere")
+    write(sleeper, topic, [0], 0, 10)
+    before, pid = wire.Connection(sleeper.port), sleeper.child.pid
+    assert before.metadata([topic])["topics"][topic]["error"] == 0
+    applied = sleeper.metrics()["strandline_journal_head_position"]
+    os.killpg(pid, signal.SIGSTOP)
+    count = 10
+
+    def trimmed():
+        nonlocal count
+        for _ in range(10):
+            write(awake, topic, [0], count, 1)
+            count += 1
+        return max(b.metrics()["strandline_journal_trimmed_position"] for b in brokers[:2]) > applied + 1
+
+    wait_until(trimmed, 60, "the journal is trimmed beyond what the sleeper has applied")
+    wait_until(lambda: metadata(awake, topic)[0] == [1, 2], GONE_S + 3, "the others take over")
+    os.killpg(pid, signal.SIGCONT)
+    wait_until(lambda: sleeper.metrics()["strandline_journal_reloads_total"] == 1, 10, "it has loaded a snapshot")
+    wait_until(lambda: all(metadata(b, topic)[0] == [1, 2, 3] for b in brokers), 10, "it is back")
+    wait_until(lambda: sleeper.admin("/readyz")[0] == 200, 5, "it is ready")
+    assert sleeper.child.pid == pid and sleeper.alive()
+    with pytest.raises(wire.Closed):
+        before.metadata([topic])
+    with wire.Connection(sleeper.port) as connection:
+        assert [r[3] for r in connection.read_all(topic, partition=0)] == [b"%d" % n for n in range(count)]
+    write(sleeper, topic, [1], 0, 10)
+    with wire.Connection(awake.port) as connection:
+        assert len(connection.read_all(topic, partition=1)) == 10
+
+
 def test_what_one_broker_commits_wakes_fetches_at_another(cluster, topic):
     """By the server's notification, long before the poll that makes up for a lost one."""
     one, two = cluster(count=2)
-    make_topic(one, topic, 1)
-    rounds, seen = 200, []
-
-    def read():
-        with wire.Connection(two.port) as reader:
-            while len(seen) < rounds:
-                answer = reader.fetch_one(topic, len(seen), max_wait_ms=5000)
-                assert answer["error"] == 0
-                seen.extend([time.monotonic()] * len([r for b in wire.decode_batches(answer["data"]) for r in b.records()]))
-
-    with wire.Connection(one.port) as writer:
-        wait_until(lambda: metadata(two, topic)[1], 5, "the topic at the other broker")
-        thread = threading.Thread(target=read, daemon=True)
-        thread.start()
-        committed = []
-        for number in range(rounds):
-            time.sleep(0.03)
-            assert writer.produce(topic, wire.encode_batch([(None, b"%d" % number)]))["error"] == 0
-            committed.append(time.monotonic())
-        thread.join(20)
-    assert len(seen) == rounds
-    late = sorted(max(0.0, at - by) * 1000 for at, by in zip(seen, committed))
-    p50, p99 = late[rounds // 2], late[rounds * 99 // 100]
-    print(f"from the answer to the producer until a reader at the other broker has it: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+    _, p99 = wakes(one, two, topic)
     assert p99 < 200, f"{p99} ms"
 
 

@@ -58,7 +58,8 @@ impl Membership {
         self.0.me
     }
 
-    /// The members as they are now: without this broker, if it has not heard of the journal for long (H9).
+    /// The members as they are now: without this broker, if it has not heard of the journal for long (H9), or knows that it
+    /// has missed much.
     #[must_use]
     pub fn now(&self) -> Arc<Members> {
         let inner = &*self.0;
@@ -66,7 +67,7 @@ impl Membership {
         let mut known = inner.known.lock().unwrap_or_else(PoisonError::into_inner);
         let heard = inner.replica.confirmed().max(known.others_since);
         let silent = now.saturating_duration_since(heard) > inner.staleness_max;
-        let cut_off = silent && !planted(Defect::CutOffKeepsClients);
+        let cut_off = (silent || inner.replica.is_reloading()) && !planted(Defect::CutOffKeepsClients);
         let basis = Basis { membership: state.membership(), cut_off };
         if known.basis != basis {
             let mut members = Members::of(inner.me, &state);

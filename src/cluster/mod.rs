@@ -3,6 +3,7 @@
 //! partition's leader epoch never falls for a client that stays in its zone (H11). It never decides what may happen: each
 //! broker serves every partition, and of two coordinators `apply` lets one win. [`task`] keeps this broker's place among
 //! the others. Tests: beside each file.
+mod hearing;
 mod members;
 mod membership;
 mod task;

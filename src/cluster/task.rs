@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::Membership;
+use super::hearing::Hearing;
 use crate::metadata::Replica;
 use crate::state::{
     AnnounceBroker, Broker, BrokerProfile, Command, FenceBroker, Outcome, SetSettings, Settings, Standing, State,
@@ -26,6 +27,10 @@ const JOURNAL_SHARE: u32 = 5;
 
 /// A broker is heard this often in a fencing time at least, however slow the journal is.
 const HEARD_MIN: u32 = 4;
+
+/// An entry that takes longer than the fencing time by this met an outage. Short enough that what is not noticed of one,
+/// and the time in which brokers find the journal again, are well below the fencing time.
+const OUTAGE: u32 = 8;
 
 /// When a broker speaks, and when it calls others silent.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +77,7 @@ impl Task {
 
     async fn run(self) {
         let mut heard: BTreeMap<BrokerId, Heard> = BTreeMap::new();
+        let mut hearing = Hearing::from(self.world.now());
         let (mut interval, mut told) = (self.timing.heartbeat, None);
         loop {
             let every = look_every(&self.replica.state());
@@ -92,20 +98,27 @@ impl Task {
                 // Nobody listens, and nobody could take over.
                 continue;
             }
+            // Beside the time between two entries: looks, and what waits in front of one.
+            let gap = interval + fencing_time(&state) / HEARD_MIN;
             if heard.get(&me).is_none_or(|h| self.world.now() - h.at >= interval) {
-                let begun = self.world.now();
-                // One that the journal did not take is made up for by the next.
-                let _ = self.replica.heartbeat().await;
-                let took = self.world.now() - begun;
-                interval = self.interval(&state, took, others);
-                if took > fencing_time(&state) / HEARD_MIN {
-                    // The others could not be heard either.
-                    heard.clear();
-                    continue;
-                }
+                interval = self.speak(&state, others, &mut hearing).await;
             }
-            self.fence(&state, &mut heard).await;
+            hearing.reach(self.replica.confirmed(), gap);
+            self.fence(&mut heard, &mut hearing, gap).await;
         }
+    }
+
+    /// Appends an entry; gives the time until the next.
+    async fn speak(&self, state: &State, others: usize, hearing: &mut Hearing) -> Duration {
+        let begun = self.world.now();
+        // One that the journal did not take is made up for by the next.
+        let spoken = self.replica.heartbeat().await;
+        let took = self.world.now() - begun;
+        if spoken.is_err() || took > fencing_time(state) / OUTAGE {
+            // The others could not be heard either.
+            hearing.interrupted(self.world.now());
+        }
+        self.interval(state, took, others)
     }
 
     /// Notes who has spoken since the last look.
@@ -124,12 +137,17 @@ impl Task {
     }
 
     /// Proposes to fence those who have been silent for longer than their time. `apply` decides.
-    async fn fence(&self, state: &State, heard: &mut BTreeMap<BrokerId, Heard>) {
-        if fencing_time(state).is_zero() {
+    async fn fence(&self, heard: &mut BTreeMap<BrokerId, Heard>, hearing: &mut Hearing, gap: Duration) {
+        let me = self.membership.me();
+        let quiet =
+            |(id, h): (&BrokerId, &Heard)| *id != me && hearing.silence_until(self.world.now(), h.at) >= h.patience;
+        if !heard.iter().any(quiet) || self.replica.barrier().await.is_err() {
             return;
         }
-        let (me, now) = (self.membership.me(), self.world.now());
-        let silent = |broker: &&Broker| heard.get(&broker.id).is_some_and(|h| now - h.at >= h.patience);
+        hearing.reach(self.replica.confirmed(), gap);
+        let state = self.replica.state();
+        self.listen(&state, heard);
+        let silent = |b: &&Broker| heard.get(&b.id).is_some_and(|h| hearing.silence_since(h.at) >= h.patience);
         let silent: Vec<Broker> = state.brokers().filter(|b| b.id != me).filter(silent).cloned().collect();
         for broker in silent {
             let Some(incarnation) = broker.incarnation else { continue };

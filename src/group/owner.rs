@@ -59,7 +59,7 @@ enum End {
     Idle,
     /// A change did not happen, for this reason.
     Undone(KafkaError),
-    /// Another broker coordinates the group, or did.
+    /// Another broker coordinates the group, or did, or may have: it was given up, or has missed what the journal had.
     Moved,
 }
 
@@ -111,6 +111,7 @@ impl Owner {
         // As the table has it. Of a machine that was just loaded, that is not known.
         let mut shown = None;
         let membership = self.tools.membership.clone();
+        let life = self.tools.replica.identity().incarnation;
         loop {
             let changed = membership.change();
             if self.has_moved(&machine) {
@@ -137,6 +138,9 @@ impl Owner {
                     Event::Elapsed
                 }
             };
+            if self.tools.replica.identity().incarnation != life {
+                return End::Moved;
+            }
             let state = self.tools.replica.state();
             let actions = machine.on(event, self.view(&state));
             self.carry_out(actions, machine.version()).await;

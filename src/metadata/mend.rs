@@ -8,10 +8,11 @@ use std::fmt;
 use tracing::info;
 
 use super::fork::{self, FORK_PREFIX, FOUND_PREFIX, NEXT_PREFIX, STATE_PREFIX};
-use super::owner::{Fatal, OutcomeHashes, new_incarnation};
+use super::life::new_incarnation;
+use super::load::replay;
+use super::owner::{Fatal, OutcomeHashes};
 use super::salvage::{Salvaged, salvage};
 use super::snapshots::SNAPSHOT_PREFIX;
-use super::start::replay;
 use super::witness::{few_since, key, list_since, moment, objects_since};
 use crate::journal::{Journal, JournalError, Proposal, Stored};
 use crate::state::State;

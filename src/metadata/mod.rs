@@ -6,6 +6,8 @@ mod barrier;
 mod clock;
 mod expiry;
 mod fork;
+mod life;
+mod load;
 mod mend;
 mod owner;
 mod salvage;
@@ -16,6 +18,7 @@ mod witness;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use tokio::sync::watch::{Receiver, Sender};
 use tokio::sync::{mpsc, oneshot};
 
 pub use fork::FORK_PREFIX;
@@ -48,13 +51,15 @@ struct Shared {
     state: RwLock<Arc<State>>,
     hub: Hub,
     broker: BrokerId,
-    /// The life that it is in. It begins another when the others have fenced it.
+    /// The life that it is in. It begins another when the others have fenced it, or gone on without it.
     incarnation: AtomicU64,
     /// Up to when everything is applied: the time at which the last call began that told a head which now is. A lock, held
     /// for a copy.
     confirmed: Mutex<Instant>,
     /// Payload bytes that this broker appended since it started; a snapshot falls due by them.
     journal_bytes: AtomicU64,
+    /// Whether State is being loaded anew, since the journal was trimmed beyond it.
+    reloading: Sender<bool>,
 }
 
 /// A command on its way to the owner, and where its outcome goes.
@@ -70,8 +75,8 @@ pub enum ProposeError {
     /// It certainly did not happen and may be proposed again.
     #[error("the journal did not take it: {0}")]
     NotDone(String),
-    /// This broker has stopped; it is not known whether it happened.
-    #[error("the broker has stopped")]
+    /// This broker has stopped, or was overtaken by a trim before it knew (H13); it is not known whether it happened.
+    #[error("the broker has stopped, or lost sight of it")]
     Stopped,
 }
 
@@ -113,6 +118,19 @@ impl Replica {
     #[must_use]
     pub fn confirmed(&self) -> Instant {
         *self.shared.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells whether State is being loaded anew: from when the journal was found to be trimmed beyond it until this broker is
+    /// registered again (H13). What is read meanwhile is old.
+    #[must_use]
+    pub fn reloading(&self) -> Receiver<bool> {
+        self.shared.reloading.subscribe()
+    }
+
+    /// Whether State is being loaded anew now.
+    #[must_use]
+    pub fn is_reloading(&self) -> bool {
+        *self.shared.reloading.borrow()
     }
 
     /// Whether nothing can be proposed any more.

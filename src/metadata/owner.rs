@@ -7,20 +7,24 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
+use super::life::Registered;
 use super::{ProposeError, Proposed, Shared};
 use crate::journal::{Appended, Journal, JournalError, Proposal, Stored};
 use crate::planted::{Defect, planted};
 use crate::state::{
-    AnnounceBroker, BatchOutcome, BrokerProfile, Command, CommandKind, Entry, FEATURE_LEVEL_MAX, OFFSETS_TOPIC,
-    Outcome, RegisterBroker, RunSpec, RunsReader, Standing, State,
+    BatchOutcome, BrokerProfile, Command, CommandKind, Entry, OFFSETS_TOPIC, Outcome, RunSpec, RunsReader, State,
 };
+use crate::store::Bucket;
 use crate::telemetry::Metrics;
-use crate::types::{BrokerId, Head, Incarnation, KafkaError, Position, Slot, Token};
+use crate::types::{BrokerId, Head, Incarnation, Position, Slot, Token};
 use crate::world::{Instant, World};
 
 /// What one entry takes at most, so that no append is slow for the others (H15).
 const ENTRY_COMMANDS_MAX: usize = 1024;
 const ENTRY_BYTES_MAX: usize = 1 << 20;
+
+/// What proposers of an earlier life are told.
+const OVERTAKEN: &str = "the other brokers had given this one up before it came to this, or gone on without it";
 
 /// Between attempts of an append that failed: short, since producers wait for it.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -52,6 +56,10 @@ pub enum Fatal {
          on from"
     )]
     ForkFound { mark: String },
+    #[error(
+        "the journal was trimmed beyond what this broker had applied, and there is nothing to go on from: {reason}"
+    )]
+    Overtaken { reason: String, forked: bool },
     #[error("journal entry {position} {reason}")]
     Entry { position: Position, reason: String },
     #[error(
@@ -65,7 +73,8 @@ impl Fatal {
     /// Whether the history forked, which all brokers have to know (H2).
     #[must_use]
     pub fn is_fork(&self) -> bool {
-        matches!(self, Self::Journal(JournalError::Forked { .. }) | Self::ForkFound { .. })
+        let overtaken = matches!(self, Self::Overtaken { forked: true, .. });
+        overtaken || matches!(self, Self::Journal(JournalError::Forked { .. }) | Self::ForkFound { .. })
     }
 }
 
@@ -74,6 +83,7 @@ const REMEMBERED_HASHES: usize = 4096;
 
 pub(super) struct Owner {
     pub(super) journal: Arc<dyn Journal>,
+    pub(super) bucket: Arc<dyn Bucket>,
     pub(super) world: World,
     pub(super) metrics: Arc<Metrics>,
     pub(super) shared: Arc<Shared>,
@@ -87,8 +97,8 @@ pub(super) struct Owner {
     pub(super) profile: Arc<BrokerProfile>,
     /// The last entry of this broker.
     pub(super) appended: Position,
-    /// The entry that its life began with.
-    pub(super) registered: Position,
+    /// What its last life began with that others know of.
+    pub(super) registered: Registered,
 }
 
 /// The chain hash of outcomes after each of the last positions.
@@ -141,12 +151,14 @@ struct Known {
 
 impl Owner {
     /// Serves proposals, and folds in what others append, until every handle is gone.
-    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Proposed>) -> Result<(), Fatal> {
+    pub(super) async fn run(&mut self, queue: &mut mpsc::Receiver<Proposed>) -> Result<(), Fatal> {
         let mut carried = None;
         loop {
             if self.check_life().await? {
-                refuse(carried.take(), &mut queue);
+                refuse(carried.take(), queue);
+                continue;
             }
+            self.shared.reloading.send_if_modified(std::mem::take);
             let first = if carried.is_some() {
                 carried.take()
             } else {
@@ -162,55 +174,10 @@ impl Owner {
             };
             let Some(first) = first else { return Ok(()) };
             let mut batch = vec![first];
-            carried = gather(&mut queue, &mut batch);
+            carried = gather(queue, &mut batch);
             self.metrics.journal.queued_commands.set(i64::try_from(queue.len()).unwrap_or(i64::MAX));
             self.append(batch).await?;
         }
-    }
-
-    /// A broker that was replaced while it stood still has nothing more to say: its proposals are fenced (H8), and what it
-    /// remembers of groups is another's now. One that was fenced for its silence begins a new life, and this gives true.
-    async fn check_life(&mut self) -> Result<bool, Fatal> {
-        let Identity { broker, incarnation } = self.identity();
-        let Some(known) = self.state.broker(broker) else { return Ok(false) };
-        match known.incarnation {
-            Some(other) if other != incarnation => Err(Fatal::Replaced { broker }),
-            None if known.registered > self.registered => Err(Fatal::Replaced { broker }),
-            None if known.standing == Standing::Fenced => self.begin_life().await.map(|()| true),
-            _ => Ok(false),
-        }
-    }
-
-    async fn begin_life(&mut self) -> Result<(), Fatal> {
-        let broker = self.shared.broker;
-        warn!(broker = broker.0, "the other brokers gave this one up, since it was silent; it registers again");
-        self.shared.incarnation.store(new_incarnation(&self.world), Ordering::Relaxed);
-        self.counter = 0;
-        let outcomes = self.append_directly(self.registration()).await?;
-        match outcomes.into_iter().next() {
-            Some(Ok(Outcome::Refused(refusal))) if refusal.error != KafkaError::DuplicateBrokerRegistration => {
-                Err(Fatal::Refused { broker, reason: refusal.message })
-            }
-            Some(Ok(Outcome::Done)) => {
-                self.registered = self.appended;
-                Ok(())
-            }
-            // What was not done is tried again: it is still fenced. If another process was faster, it has replaced this one.
-            _ => Ok(()),
-        }
-    }
-
-    /// What begins a life; the first command of its first entry (H8).
-    pub(super) fn registration(&self) -> Vec<Command> {
-        let Identity { broker, incarnation } = self.identity();
-        let (broker, incarnation) = (broker.0, incarnation.0);
-        let register = RegisterBroker { broker, incarnation, feature_level_max: FEATURE_LEVEL_MAX };
-        let mut commands = vec![register.into()];
-        if self.level() >= 2 {
-            let BrokerProfile { zone, endpoints } = BrokerProfile::clone(&self.profile);
-            commands.push(AnnounceBroker { zone, endpoints }.into());
-        }
-        commands
     }
 
     /// The cluster's feature level; of one that is not founded yet, the one that it will have.
@@ -218,7 +185,7 @@ impl Owner {
         if self.state.cluster_id().is_some() { self.state.feature_level() } else { self.founding_level }
     }
 
-    fn identity(&self) -> Identity {
+    pub(super) fn identity(&self) -> Identity {
         let incarnation = Incarnation(self.shared.incarnation.load(Ordering::Relaxed));
         Identity { broker: self.shared.broker, incarnation }
     }
@@ -246,14 +213,19 @@ impl Owner {
         if planted(Defect::AckBeforeCommit) && entry.commands.iter().all(is_produce) {
             replies.drain(..).zip(&foreseen).for_each(|(reply, outcome)| drop(reply.send(Ok(outcome.clone()))));
         }
-        let Known { appended, begun, at_once } = match self.append_until_known(proposal).await? {
-            Ok(known) => known,
-            Err(reason) => {
-                let replies = replies.into_iter().chain(heard);
-                replies.for_each(|r| drop(r.send(Err(ProposeError::NotDone(reason.clone())))));
-                return Ok(());
-            }
+        let known = self.append_until_known(proposal).await;
+        let not_done = match &known {
+            Ok(Ok(_)) => None,
+            Ok(Err(reason)) => Some(reason.clone()),
+            // No journal takes a new entry behind one that it does not have any more, now or later.
+            Err(Fatal::Journal(JournalError::Trimmed { .. })) => Some(OVERTAKEN.to_owned()),
+            Err(_) => None,
         };
+        if let Some(reason) = not_done {
+            let replies = replies.drain(..).chain(heard.drain(..));
+            replies.for_each(|r| drop(r.send(Err(ProposeError::NotDone(reason.clone())))));
+        }
+        let Ok(Known { appended, begun, at_once }) = known? else { return Ok(()) };
         self.appended = appended.position;
         // One that was tried again may be there since the first attempt, and others after it.
         let is_last = at_once && appended.position == overlay.head().position && appended.missed.is_empty();
@@ -398,6 +370,16 @@ impl Owner {
 
     /// Makes `state` the one that readers see, and wakes who waits for what the entries brought.
     fn publish(&mut self, state: State, applied: &[(&Entry, impl AsRef<[Outcome]>)]) {
+        self.show(state);
+        for (entry, outcomes) in applied {
+            for (command, outcome) in entry.commands.iter().zip(outcomes.as_ref()) {
+                self.shared.hub.wake(grown(&self.state, command, outcome).into_iter());
+            }
+        }
+    }
+
+    /// Makes `state` the one that readers see.
+    pub(super) fn show(&mut self, state: State) {
         let head: Head = state.head();
         self.state = Arc::new(state);
         let old = {
@@ -407,11 +389,6 @@ impl Owner {
         // Freed here, after the lock: it may be the last use of what the new State replaced.
         drop(old);
         self.applied.send_replace(head.position);
-        for (entry, outcomes) in applied {
-            for (command, outcome) in entry.commands.iter().zip(outcomes.as_ref()) {
-                self.shared.hub.wake(grown(&self.state, command, outcome).into_iter());
-            }
-        }
         self.metrics.journal.head_position.set(i64::try_from(head.position.0).unwrap_or(i64::MAX));
     }
 }
@@ -464,7 +441,7 @@ fn committed(command: &Command, outcome: &Outcome) -> Vec<Slot> {
 fn refuse(carried: Option<Proposed>, queue: &mut mpsc::Receiver<Proposed>) {
     let waiting = std::iter::from_fn(|| queue.try_recv().ok());
     for Proposed { reply, .. } in carried.into_iter().chain(waiting) {
-        let reason = "the other brokers had given this one up before it came to this".to_owned();
+        let reason = OVERTAKEN.to_owned();
         // A proposer that went away needs no answer.
         let _ = reply.send(Err(ProposeError::NotDone(reason)));
     }
@@ -491,8 +468,4 @@ fn size(proposed: &Proposed) -> usize {
 /// Brokers that lost the journal at one time come back at different ones.
 fn retry_after(world: &World) -> Duration {
     RETRY_AFTER / 2 + Duration::from_micros(world.random_below(RETRY_AFTER.as_micros() as u64))
-}
-
-pub(super) fn new_incarnation(world: &World) -> u64 {
-    world.random_u64() >> 1
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tracing::warn;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::owner::new_incarnation;
+use super::life::new_incarnation;
 use super::witness::list_since;
 use crate::records::Batches;
 use crate::segment::{FooterRun, HEADER_BYTES, ObjectName, read_footer};

@@ -4,6 +4,7 @@ mod forks;
 mod histories;
 mod snapshots;
 mod starts;
+mod trims;
 pub(crate) mod troubled;
 
 use bytes::Bytes;

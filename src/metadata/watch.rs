@@ -49,6 +49,12 @@ impl Hub {
             }
         }
     }
+
+    /// Wakes everybody.
+    pub(super) fn wake_all(&self) {
+        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.waiters.values().for_each(|notify| notify.notify_one());
+    }
 }
 
 impl Waiter {

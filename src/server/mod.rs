@@ -107,6 +107,7 @@ async fn serve(
     let broker = build::broker(config, world, metrics, &entrances).await?;
     gauges::show_lags(&broker.context);
     world.spawn("gauges", gauges::run(broker.context.clone(), broker.limits.budget.clone()));
+    world.spawn("readiness", object_while_reloading(broker.context.replica.reloading(), health.clone()));
     let addresses: Vec<_> = bound.iter().map(|b| (b.entrance.listener.clone(), b.address)).collect();
     let listeners: Vec<_> = bound
         .into_iter()
@@ -152,6 +153,17 @@ async fn serve(
     stop::finish(broker.context, broker.batcher, owner).await?;
     info!("stopped");
     Ok(())
+}
+
+/// A broker that loads its metadata anew is to be left alone until it has it.
+async fn object_while_reloading(mut reloading: watch::Receiver<bool>, health: Health) {
+    while reloading.changed().await.is_ok() {
+        if *reloading.borrow_and_update() {
+            health.object("journal", "its metadata was overtaken by a trim of the journal, a snapshot is being loaded");
+        } else {
+            health.clear("journal");
+        }
+    }
 }
 
 /// Says on standard output where clients connect and what to try next.

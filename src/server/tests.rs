@@ -4,6 +4,7 @@ mod groups;
 mod members;
 mod neighbours;
 mod produce;
+mod silence;
 mod slow_bucket;
 mod transactions;
 

@@ -135,6 +135,8 @@ room! {
         head_position: Gauge,
         /// Position below which the journal was trimmed.
         trimmed_position: Gauge,
+        /// Times that this broker loaded a snapshot while it ran, since the journal was trimmed beyond what it had applied.
+        reloads: Counter,
         /// Commands that wait for the append in flight to end.
         queued_commands: Gauge,
         /// 1 if a fork of the journal's history was found: this broker acknowledges nothing until it is resolved.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use strandline::api::Context;
 use strandline::config::{Config, Entrance, HostPort};
-use strandline::journal::{Journal, JournalError, MemoryJournal, Witnesses};
+use strandline::journal::{Journal, MemoryJournal, Witnesses};
 use strandline::metadata::{BucketWitnesses, Choice, Fatal, Mended, Replica, mend};
 use strandline::server::{self, Broker, assemble};
 use strandline::store::object::ObjectBucket;
@@ -324,8 +324,6 @@ impl Cluster {
                 biased;
                 ended = &mut life.owner => {
                     match ended {
-                        // It lagged further behind than the journal is kept, and begins again from a snapshot.
-                        Ok(Err(Fatal::Journal(JournalError::Trimmed { .. }))) => {}
                         Ok(Err(Fatal::Replaced { .. })) if life.contested => {}
                         Ok(Err(fatal)) if fatal.is_fork() && self.is_forked() => {
                             self.bury(id, &life, false);
@@ -369,7 +367,7 @@ impl Cluster {
                         // It notices by itself, sooner or later, and ends as a process does.
                         let noticed = cluster.0.world.timeout(ZOMBIE_TIME, zombie.owner).await;
                         if let Some(Ok(Err(fatal))) = noticed
-                            && !matches!(fatal, Fatal::Replaced { .. } | Fatal::Journal(JournalError::Trimmed { .. }))
+                            && !matches!(fatal, Fatal::Replaced { .. })
                             && !(fatal.is_fork() && cluster.0.losses.load(Ordering::Relaxed) > 0)
                         {
                             cluster.trouble(format!("broker {id}, which was replaced, stopped itself: {fatal}"));
@@ -398,7 +396,6 @@ impl Cluster {
         self.0.network.stop(id);
         let finished = self.0.world.timeout(STOP_PATIENCE, server::finish(context, batcher, owner)).await;
         if let Some(Err(error)) = finished
-            && !error.to_string().contains("trimmed below")
             && !(contested && error.to_string().contains("another process is registered"))
             && !(self.0.losses.load(Ordering::Relaxed) > 0 && error.to_string().contains("fork"))
         {

@@ -34,6 +34,8 @@ faults! {
     ClientPartition = "client partition",
     /// A broker does not reach the journal for a while.
     JournalPartition = "broker cut off from the journal",
+    /// No broker reaches the journal for a while, and they do not all find it again at one time.
+    JournalAway = "journal away for all",
     /// A broker does not reach the bucket for a while.
     BucketPartition = "broker cut off from the bucket",
     /// An answer of the store takes seconds.

@@ -7,6 +7,9 @@ use crate::faults::{Fault, Faults};
 use crate::network::{Link, Network};
 use crate::plan::Plan;
 
+/// After an outage of the journal a broker looks for it again within the fencing time by this.
+const LATE: u64 = 8;
+
 /// Who does it.
 #[derive(Clone)]
 pub struct Nemesis {
@@ -33,7 +36,8 @@ impl Nemesis {
                 continue;
             }
             let drawn = self.world.random_below(self.plan.events.len() as u64);
-            let event = if std::mem::take(&mut first) { Fault::Crash } else { self.plan.events[drawn as usize] };
+            let crashes = std::mem::take(&mut first) && self.plan.events.contains(&Fault::Crash);
+            let event = if crashes { Fault::Crash } else { self.plan.events[drawn as usize] };
             self.strike(event);
         }
     }
@@ -60,6 +64,11 @@ impl Nemesis {
                 clients.into_iter().for_each(|client| self.block(Link::Client(client, id), time));
             }
             Fault::JournalPartition => self.block(Link::Journal(id), time),
+            Fault::JournalAway => {
+                let late_ms = u64::try_from(self.plan.fencing.as_millis()).unwrap_or(0) / LATE;
+                let late = || Duration::from_millis(self.world.random_below(late_ms));
+                ids.into_iter().for_each(|id| self.block(Link::Journal(id), time + late()));
+            }
             Fault::BucketPartition => self.block(Link::Bucket(id), time),
             Fault::BucketFull | Fault::JournalFull => self.fill(event, time),
             _ => {}

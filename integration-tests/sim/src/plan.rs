@@ -22,6 +22,8 @@ pub struct Plan {
     /// What is done to brokers and links now and then, and the mean time between two such events.
     pub events: Vec<Fault>,
     pub between_events: Duration,
+    /// After this silence a broker is missed.
+    pub fencing: Duration,
     /// The brokers' configuration, but for who they are.
     pub yaml: String,
 }
@@ -141,11 +143,19 @@ impl Plan {
                 Some(Storm::Crashes) => 1_500,
                 _ => pick(&[4_000, 8_000, 14_000]),
             }),
-            yaml: yaml(&pick, &draw, storm),
+            fencing: Duration::ZERO,
+            yaml: String::new(),
         };
+        // Staleness is less than a third of the shortest session.
+        let (fencing_ms, staleness_ms) = [(1_500, 800), (4_000, 900), (12_000, 900)][draw(3) as usize];
+        plan.fencing = Duration::from_millis(fencing_ms);
+        plan.yaml = yaml(&pick, &draw, storm, (fencing_ms, staleness_ms));
         if draw(6) == 0 {
             plan.events.push(Fault::Fork);
             plan.yaml = plan.yaml.replace("cluster:\n", "cluster:\n  witness_interval_ms: 500\n");
+        }
+        if draw(3) == 0 {
+            plan.events.push(Fault::JournalAway);
         }
         plan
     }
@@ -158,9 +168,12 @@ impl Plan {
 }
 
 /// Stores near and far, limits that are reached, and snapshots and trims all the time.
-fn yaml(pick: &impl Fn(&[u64]) -> u64, draw: &impl Fn(u64) -> u64, storm: Option<Storm>) -> String {
-    // Staleness is less than a third of the shortest session.
-    let (fencing, staleness) = [(1_500, 800), (4_000, 900), (12_000, 900)][draw(3) as usize];
+fn yaml(
+    pick: &impl Fn(&[u64]) -> u64,
+    draw: &impl Fn(u64) -> u64,
+    storm: Option<Storm>,
+    (fencing, staleness): (u64, u64),
+) -> String {
     format!(
         "journal:\n  kind: memory\n  append_deadline_ms: {append}\n\
          cluster:\n  heartbeat_interval_ms: 300\n  fencing_timeout_ms: {fencing}\n  \

@@ -30,6 +30,8 @@ pub struct Ran {
     /// The hash over everything that passed the network and the stores, and how much it was.
     pub trace: (u64, u64),
     pub virtual_time: Duration,
+    /// How often brokers have come or gone, as the others know; nothing if nobody could say.
+    pub membership: Option<u32>,
     /// A broker has thought for a while that it is the only one, and would not have noticed that it is cut off.
     pub alone: bool,
     /// What went wrong beside what clients saw: panics, brokers that stopped themselves, hangs.
@@ -137,6 +139,7 @@ async fn run_inside(seed: u64, plan: &Plan) -> Ran {
     site.network.close();
     Ran {
         history: site.recorder.take(),
+        membership: state.as_ref().map(|state| state.membership()),
         inventory: state.map(|state| inventory::take(&state, &cluster.objects().contents())),
         faults: faults.counts(),
         met: faults.met(),

@@ -18,10 +18,9 @@ use crate::telemetry::Metrics;
 use crate::types::{Head, Position};
 use crate::world::{Instant, World};
 
-/// Between attempts at all hosts: the first wait, doubled with each failure up to the second; a random half of it is
-/// left out, so that brokers do not come back all at once.
-const BACKOFF: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// Between attempts at all hosts: the first wait, doubled with each failure up to [`PostgresSettings::pause_max`]; a random
+/// half of it is left out, so that brokers do not come back all at once.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Entries that other brokers have seen, of which a server has to have each: the last ones.
 const COMPARED_MAX: usize = 16;
@@ -272,14 +271,18 @@ impl Connector {
             warn!(reason = unconnected.text(), "the journal's server can't be reached, trying on");
         }
         known.failures = known.failures.saturating_add(1);
-        let wait = BACKOFF.saturating_mul(1 << known.failures.min(10)).min(BACKOFF_MAX) / 2;
-        let jitter = Duration::from_millis(self.world.random_below(u64::try_from(wait.as_millis()).unwrap_or(0)));
-        known.not_before = Some(self.world.now() + wait + jitter);
+        known.not_before = Some(self.world.now() + pause(&self.world, known.failures, self.settings.pause_max));
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Before the next attempt, after so many that failed.
+fn pause(world: &World, failures: u32, most: Duration) -> Duration {
+    let half = PAUSE.saturating_mul(1 << failures.min(10)).min(most) / 2;
+    half + Duration::from_micros(world.random_below(u64::try_from(half.as_micros()).unwrap_or(0)))
 }
 
 fn of_looking(failure: Failure) -> Unfit {
@@ -319,5 +322,27 @@ impl From<Unconnected> for Failure {
             _ => None,
         });
         fork.unwrap_or_else(|| Self::NotSent(unconnected.text()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[tokio::test]
+    async fn h12_attempts_to_connect_are_closer_than_a_broker_is_missed() {
+        let world = World::seeded(1);
+        for (fencing_ms, most_ms) in [(500, 62), (1_000, 125), (15_000, 1_875), (60_000, 2_000)] {
+            let config = format!(
+                "cluster: {{fencing_timeout_ms: {fencing_ms}, heartbeat_interval_ms: 100, journal_staleness_max_ms: 400}}"
+            );
+            let most = PostgresSettings::from(&Config::from_yaml(&config).unwrap()).pause_max;
+            assert_eq!(most.as_millis(), most_ms);
+            let pauses: Vec<Duration> = (1..200).map(|failures| pause(&world, failures, most)).collect();
+            assert!(pauses.iter().all(|pause| *pause <= most), "{pauses:?}");
+            let (shortest, longest) = (pauses[10..].iter().min().unwrap(), pauses[10..].iter().max().unwrap());
+            assert!(*shortest < most * 6 / 10 && *longest > most * 9 / 10, "{shortest:?} to {longest:?} of {most:?}");
+        }
     }
 }

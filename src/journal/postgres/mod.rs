@@ -58,7 +58,15 @@ pub struct PostgresSettings {
     pub connect_timeout: Duration,
     /// Between looks at the journal's end; chosen by what the server can do if there is none.
     pub poll_interval: Option<Duration>,
+    /// Between attempts to connect, at most.
+    pub pause_max: Duration,
 }
+
+/// Parts of the fencing time that pass between two attempts to connect, at most: after an outage nobody is to be missed who
+/// has only waited for its next attempt (H12).
+const PAUSES_MIN: u32 = 8;
+/// Where the fencing time is long.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 impl From<&Config> for PostgresSettings {
     fn from(config: &Config) -> Self {
@@ -71,6 +79,7 @@ impl From<&Config> for PostgresSettings {
             durability: journal.postgres_durability,
             connect_timeout: Duration::from_millis(journal.postgres_connect_timeout_ms),
             poll_interval: journal.postgres_poll_interval_ms.map(Duration::from_millis),
+            pause_max: PAUSE_MAX.min(Duration::from_millis(config.cluster.fencing_timeout_ms) / PAUSES_MIN),
         }
     }
 }

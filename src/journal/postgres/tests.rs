@@ -24,6 +24,7 @@ fn settings(url: String, schema: &str) -> PostgresSettings {
         durability: PostgresDurability::Disk,
         connect_timeout: Duration::from_secs(5),
         poll_interval: None,
+        pause_max: PAUSE_MAX,
     }
 }
 

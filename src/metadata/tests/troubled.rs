@@ -71,6 +71,7 @@ struct Plan {
     head_delay: Duration,
     head_fails: bool,
     read_delay: Duration,
+    away: bool,
 }
 
 impl Troubled {
@@ -112,6 +113,15 @@ impl Troubled {
         self.plan().head_fails = fail;
     }
 
+    /// From now on, or not any more, every call is refused.
+    pub(crate) fn away(&self, away: bool) {
+        self.plan().away = away;
+    }
+
+    fn is_there(&self) -> Result<(), JournalError> {
+        if self.plan().away { Err(JournalError::NotDone("it is away".into())) } else { Ok(()) }
+    }
+
     pub(crate) fn slow_reads(&self, delay: Duration) {
         self.plan().read_delay = delay;
     }
@@ -150,6 +160,7 @@ impl Troubled {
 impl Journal for Troubled {
     async fn append(&self, proposal: Proposal, after: Head) -> Result<Appended, JournalError> {
         self.plan().seen.push(proposal.clone());
+        self.is_there()?;
         let trouble = self.next();
         let other = self.plan().other.clone();
         for _ in 0..trouble.foreign {
@@ -178,10 +189,12 @@ impl Journal for Troubled {
     async fn read(&self, from: Position) -> Result<Vec<Stored>, JournalError> {
         let delay = self.plan().read_delay;
         self.world.sleep(delay).await;
+        self.is_there()?;
         self.journal.read(from).await.map(|page| self.paged(page))
     }
 
     async fn head(&self) -> Result<Head, JournalError> {
+        self.is_there()?;
         let head = self.journal.head().await;
         let (delay, fails) = {
             let mut plan = self.plan();
