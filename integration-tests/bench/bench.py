@@ -4,7 +4,7 @@
     bench.py [--quick] [--rounds N] [--only kafka,local,s3] [--out DIR]
 
 A round starts each broker in turn on an empty directory, measures every row, stops it and removes its data; so the arms
-alternate: A-B-C-A-B-C. With --quick (six minutes) the brokers start once and live through all rounds. Both Kafka arms are
+alternate: A-B-C-A-B-C. With --quick (nine minutes) the brokers start once and live through all rounds. Both Kafka arms are
 one process and differ by the topic's flush.messages alone. Kafka is warmed with 2 GiB that are discarded, Strandline with
 256 MiB. The table goes to standard output and to DIR, with the raw numbers as JSON beside it. The exit code is 0 also when
 a bar is missed, unless --strict is given.
@@ -313,7 +313,7 @@ def version(binary):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="six minutes: short rows, for a look")
+    parser.add_argument("--quick", action="store_true", help="nine minutes: short rows, for a look")
     parser.add_argument("--rounds", type=int, help="how often each arm is measured")
     parser.add_argument("--only", default="kafka,local,s3", help="arms: kafka, local, s3")
     parser.add_argument("--kafka", type=Path, default=CACHE / "kafka", help="where setup.sh installed Kafka")
