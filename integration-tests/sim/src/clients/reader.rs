@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use strandline::types::Uuid;
 use strandline::world::Instant;
-use strandline_history::{End, Log, What};
+use strandline_history::{End, Log, Value, What};
 use tokio::sync::mpsc;
 
 use super::client::{Client, Lane, View, error_name, topic_name};
 use super::connection::{Fault, note};
 use super::offsets::list_offset;
-use super::records;
+use super::records::{self, Aborts};
 use super::session::{Asked, Plan, Session};
 use crate::recorder::Begun;
 
@@ -45,6 +45,8 @@ pub(super) struct Reader {
     parts: BTreeMap<At, Part>,
     nodes: BTreeMap<i32, Node>,
     positions: u64,
+    /// What it read since somebody asked, if anybody asks: the values of each partition.
+    kept: Option<Vec<(At, Value)>>,
     events: mpsc::Receiver<Event>,
     tell: mpsc::Sender<Event>,
 }
@@ -109,7 +111,7 @@ impl Reader {
     pub(super) fn new(client: &Client, manner: Manner) -> Self {
         let (tell, events) = mpsc::channel(1000);
         let client = client.clone();
-        Self { client, manner, parts: BTreeMap::new(), nodes: BTreeMap::new(), positions: 0, events, tell }
+        Self { client, manner, parts: BTreeMap::new(), nodes: BTreeMap::new(), positions: 0, kept: None, events, tell }
     }
 
     /// Reads `at` too, from `offset`; negative ones are ListOffsets' timestamps.
@@ -125,6 +127,11 @@ impl Reader {
     /// Reads it no longer. An answer that is under way is written down and not used.
     pub(super) fn revoke(&mut self, at: &At) {
         self.parts.remove(at);
+    }
+
+    /// Gives what it read since the last call, and keeps from now on what it reads. All of it lies before the positions.
+    pub(super) fn take(&mut self) -> Vec<(At, Value)> {
+        self.kept.replace(Vec::new()).unwrap_or_default()
     }
 
     pub(super) fn assigned(&self) -> Vec<At> {
@@ -335,10 +342,15 @@ impl Reader {
                 node.session.tell(&at, data.high_watermark, data.log_start_offset);
             }
             let records = data.records.clone().unwrap_or_default();
-            let got = records::read(&records, &log, site.run, from);
+            let aborts = self.manner.read_committed.then(|| Aborts::of(data));
+            let got = records::read(&records, &log, site.run, from, aborts);
             let next = got.next.map_or(from, |next| next.max(from));
             if let Some(part) = part {
                 part.position = Position::At(next);
+                if let Some(kept) = &mut self.kept {
+                    let values = got.records.iter().filter_map(|seen| seen.value.clone().ok());
+                    kept.extend(values.map(|value| (at.clone(), value)));
+                }
             }
             let seen = Some((data, got, next));
             return site.recorder.end(begun, Some(node), End::Ok, poll(&log, position_of, from, self.manner, seen));
