@@ -75,8 +75,11 @@ fn groups<'a>(facts: &Facts<'a>) -> BTreeMap<&'a str, &'a str> {
     groups
 }
 
+/// Offsets by topic and partition.
+type Committed<'a> = BTreeMap<(&'a str, i32), i64>;
+
 /// What the group was last said to have committed, in the final phase, and by which operation.
-fn committed_in_the_end<'a>(facts: &Facts<'a>, group: &str) -> Option<(u32, BTreeMap<(&'a str, i32), i64>)> {
+fn committed_in_the_end<'a>(facts: &Facts<'a>, group: &str) -> Option<(u32, Committed<'a>)> {
     let healed_us = facts.healed_us.filter(|_| facts.options.final_reads)?;
     let asked = (0..).zip(&facts.operations).filter_map(|(number, operation)| match &operation.what {
         What::Committed { group: of, offsets } if of == group && operation.end == End::Ok => Some((number, offsets)),
