@@ -97,6 +97,7 @@ def check(ran, least):
     assert not few, few
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(120)
 def test_kills_and_zombies(observed):
     check(observed({"kill": 3, "zombie": 1}, transactions_per_s=20), EVERY)
