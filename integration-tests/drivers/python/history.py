@@ -1,7 +1,6 @@
 """The workload of histories in librdkafka: history.py CONFIG; harness/histories.py says what is in it."""
 
 import json
-import os
 import random
 import sys
 import threading
@@ -10,6 +9,7 @@ import time
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from recorder import Recorder, encoded, micros, seen
+from works import guarded, until_told
 
 CONFIG = json.loads(sys.argv[1])
 RUN, TOPIC, PROCESS = CONFIG["run"], CONFIG["topic"], CONFIG["process"]
@@ -309,21 +309,7 @@ def load():
         lambda: Member(PROCESS + 3).run(),
         lambda: ask(PROCESS + 4),
     ]
-    threads = [threading.Thread(target=guarded, args=(work,)) for work in works]
-    for thread in threads:
-        thread.start()
-    sys.stdin.readline()  # a line, or the end of the process that reads us
-    STOP.set()
-    for thread in threads:
-        thread.join()
-
-
-def guarded(work):
-    try:
-        work()
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        os._exit(1)
+    until_told(works, STOP)
 
 
 guarded(read_all if CONFIG["final"] else load)

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import random
 import sys
 import threading
@@ -10,6 +9,7 @@ import time
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from recorder import Recorder, encoded, micros, seen
+from works import guarded, until_told
 
 CONFIG = json.loads(sys.argv[1])
 RUN, BANK, INPUT, OUTPUT, GROUP = (CONFIG[name] for name in ("run", "bank", "input", "output", "group"))
@@ -248,21 +248,7 @@ def load():
         Reader(True).run,
         Reader(False).run,
     ]
-    threads = [threading.Thread(target=guarded, args=(work,)) for work in works]
-    for thread in threads:
-        thread.start()
-    sys.stdin.readline()  # a line, or the end of the process that reads us
-    STOP.set()
-    for thread in threads:
-        thread.join()
-
-
-def guarded(work):
-    try:
-        work()
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        os._exit(1)
+    until_told(works, STOP)
 
 
 guarded(final if CONFIG["final"] else load)
