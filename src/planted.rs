@@ -20,7 +20,7 @@ macro_rules! defects {
                 match self { $(Self::$variant => $name),+ }
             }
 
-            /// The hazard or corner that it comes from: H1 to H18, K1 to K36, or `issue` where issue 5 names it.
+            /// The hazard or corner that it comes from: H1 to H18, K1 to K36, or `issue` where it was asked for by name.
             #[must_use]
             pub const fn origin(self) -> &'static str {
                 match self { $(Self::$variant => $origin),+ }
