@@ -16,6 +16,7 @@ from harness.processes import free_port, wait_until
 from harness.records import Record
 from harness.suites import run_suite
 from harness.unconditional import Unconditional
+from harness.wakes import wakes
 
 pytestmark = [pytest.mark.strandline, pytest.mark.timeout(300)]
 
@@ -113,6 +114,24 @@ def test_a_consumer_that_waits_hears_of_a_record_that_another_broker_took(cluste
     assert [r[3] for batch in wire.decode_batches(answer["data"]) for r in batch.records()] == [b"v"]
     print(f"{took:.2f} s from the produce to the other broker's answer")
     assert took < 5, f"{took} s"
+
+
+# What an entry takes until it is seen elsewhere, once it is told of: its read and one of the boundary, and the object's.
+WOKEN_MS = 50
+
+
+def test_what_one_broker_commits_wakes_fetches_at_another(cluster, topic):
+    """By what brokers tell each other, not by the next look at the bucket."""
+    one, two = cluster(1), cluster(2)
+    wait_until(lambda: one.seen() == two.seen() == 2, 10, "both know each other")
+    _, p99 = wakes(one, two, topic, rounds=100, between_s=0.2)
+    assert p99 <= WOKEN_MS, f"{p99} ms"
+    looks = 'strandline_bucket_requests_total{operation="read",purpose="journal",outcome="not_found"}'
+    before = [broker.metrics()[looks] for broker in (one, two)]
+    time.sleep(10)
+    looked = [broker.metrics()[looks] - had for broker, had in zip((one, two), before)]
+    print(f"looked for entries {looked} times in 10 s")
+    assert max(looked) <= 15, "who is told of entries looks for few"
 
 
 def test_several_brokers_under_load_are_killed_in_turn(cluster, names, topic, tmp_path):
