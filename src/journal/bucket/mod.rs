@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 use super::{Appended, Journal, JournalError, Proposal, Stored};
 use crate::store::Bucket;
 use crate::types::{Head, Hint, Position};
-use crate::world::{Instant, World};
+use crate::world::World;
 use objects::Objects;
 use poll::NextPoll;
 use view::View;
@@ -39,7 +39,7 @@ pub struct PollPolicy {
     pub fastest: Duration,
     /// When nothing has come for a while.
     pub slowest: Duration,
-    /// While the others tell of their entries, and nothing has come for a while.
+    /// While the others tell of each of their entries.
     pub told: Duration,
 }
 

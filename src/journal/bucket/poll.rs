@@ -92,12 +92,10 @@ impl Inner {
 
     fn poll_every(&self, view: &View, now: Instant) -> Duration {
         let PollPolicy { fastest, slowest, told } = self.polls;
-        let every = view.turns.poll_every(now);
         if view.hints.is_told(view.turns.own(), now) {
-            every.clamp(slowest, told.max(slowest))
-        } else {
-            every.clamp(fastest, slowest)
+            return told.max(slowest);
         }
+        view.turns.poll_every(now).clamp(fastest, slowest)
     }
 
     pub(super) fn hint(&self, said: Hint) {
