@@ -59,7 +59,7 @@ cluster: build ## three brokers over PostgreSQL and MinIO, to try and to kill
 	integration-tests/setup.sh python postgres minio
 	@exec $(CACHE)/venv/bin/python integration-tests/cluster.py
 
-bench: build ## Strandline beside Apache Kafka (QUICK=1: six minutes)
+bench: build ## Strandline beside Apache Kafka (QUICK=1: nine minutes)
 	integration-tests/setup.sh kafka
 	$(CARGO) build --locked --release -p strandline-load
 	python3 integration-tests/bench/bench.py $(if $(QUICK),--quick)

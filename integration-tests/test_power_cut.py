@@ -90,7 +90,7 @@ def test_a_thousand_cuts(program):
 
 @pytest.mark.timeout(600)
 def test_a_broker_keeps_what_it_promised():
-    cut(BINARY, "--subject", "serve", "--cuts", "40")
+    cut(BINARY, "--subject", "serve", "--cuts", "20")
 
 
 @pytest.mark.nightly

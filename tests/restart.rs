@@ -227,6 +227,8 @@ fn cpu_ns() -> f64 {
 #[test]
 fn start_as_asked() {
     let Some(site) = std::env::var_os(SITE).map(PathBuf::from) else { return };
+    // As in the binary.
+    rustix::thread::disable_transparent_huge_pages(true).unwrap();
     let runtime = runtime();
     let before = memory("RssAnon");
     runtime.block_on(async {

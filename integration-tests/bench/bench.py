@@ -4,7 +4,7 @@
     bench.py [--quick] [--rounds N] [--only kafka,local,s3] [--out DIR]
 
 A round starts each broker in turn on an empty directory, measures every row, stops it and removes its data; so the arms
-alternate: A-B-C-A-B-C. With --quick (six minutes) the brokers start once and live through all rounds. Both Kafka arms are
+alternate: A-B-C-A-B-C. With --quick (nine minutes) the brokers start once and live through all rounds. Both Kafka arms are
 one process and differ by the topic's flush.messages alone. Kafka is warmed with 2 GiB that are discarded, Strandline with
 256 MiB. The table goes to standard output and to DIR, with the raw numbers as JSON beside it. The exit code is 0 also when
 a bar is missed, unless --strict is given.
@@ -125,16 +125,26 @@ class Run:
         self.note(arm, "trip", **self.tool(broker, "trip", "--topic", "trip", *self.trip_words(), *configs))
         self.tool(broker, "delete", "--topic", "trip")
 
-    def latency_while_creating(self, arm, broker):
-        """Latency of others while somebody creates topics of 10,000 partitions, one after another, and deletes them."""
+    def latency_while_creating(self, arm, broker, other):
+        """Latency of others while somebody creates topics of 10,000 partitions, one after another, and deletes them: on the
+        same broker, and on another one, which shows how much of it is the machine's and not the broker's."""
+
+        def disturb(at):
+            def one(number):
+                self.tool(at, "create", "--topic", f"wide{number}", "--partitions", "10000")
+                self.tool(at, "delete", "--topic", f"wide{number}")
+
+            return one
+
         calm = self.trip(broker, "calm")
-
-        def disturb(number):
-            self.tool(broker, "create", "--topic", f"wide{number}", "--partitions", "10000")
-            self.tool(broker, "delete", "--topic", f"wide{number}")
-
-        during = self.trip(broker, "busy", disturb)
-        self.note(arm, "trip_create", calm=calm["ack"], during=during["ack"], created=during["disturbed"])
+        during = self.trip(broker, "busy", disturb(broker))
+        other.start()
+        try:
+            elsewhere = self.trip(broker, "elsewhere", disturb(other))
+        finally:
+            other.stop()
+        results = {"calm": calm["ack"], "during": during["ack"], "elsewhere": elsewhere["ack"]}
+        self.note(arm, "trip_create", **results, created=during["disturbed"], created_elsewhere=elsewhere["disturbed"])
 
     def latency_while_snapshots_are_written(self, arm, calm, busy):
         """Latency on a broker that writes a snapshot each second, and on one that writes none. Both hold many runs."""
@@ -264,7 +274,7 @@ class StrandlineArm:
         self.run.loaded(self.name, self.broker)
         if self.name == table.LOCAL:
             self.run.groups(self.name, self.broker)
-        self.run.latency_while_creating(self.name, self.broker)
+        self.run.latency_while_creating(self.name, self.broker, self.calm)
         self.run.latency_while_snapshots_are_written(self.name, self.calm, self.busy)
 
 
@@ -303,7 +313,7 @@ def version(binary):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="six minutes: short rows, for a look")
+    parser.add_argument("--quick", action="store_true", help="nine minutes: short rows, for a look")
     parser.add_argument("--rounds", type=int, help="how often each arm is measured")
     parser.add_argument("--only", default="kafka,local,s3", help="arms: kafka, local, s3")
     parser.add_argument("--kafka", type=Path, default=CACHE / "kafka", help="where setup.sh installed Kafka")

@@ -305,8 +305,11 @@ fn all(wanted: &Wanted, error: KafkaError) -> Vec<Found> {
 /// The response: of an incremental session only the partitions that have news.
 fn respond(ctx: &Context, call: &Call, wanted: &Wanted, found: Vec<Found>, held: Held) -> Answer {
     let news = |f: &Found| {
+        if f.error.is_some() && wanted.view.incremental && planted(Defect::SessionHidesErrors) {
+            return false;
+        }
         !wanted.view.incremental
-            || f.error.is_some() && !planted(Defect::SessionHidesErrors)
+            || f.error.is_some()
             || f.records.bytes > 0
             || f.nearer.is_some()
             || f.high_watermark != f.known.high_watermark

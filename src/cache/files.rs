@@ -9,7 +9,6 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::memory::Buffers;
 use crate::segment::ObjectName;
 use crate::store::{ObjectFiles, StoreError};
 use crate::telemetry::Metrics;
@@ -32,8 +31,6 @@ pub struct FileCache {
     places: Arc<Semaphore>,
     /// A mutex, held for map operations only.
     kept: Mutex<Kept>,
-    /// For what is copied out of files.
-    pub buffers: Arc<Buffers>,
 }
 
 #[derive(Default)]
@@ -59,9 +56,9 @@ struct Mark {
 }
 
 impl FileCache {
-    pub(super) fn new(objects: Arc<dyn ObjectFiles>, metrics: Arc<Metrics>, buffers: Arc<Buffers>) -> Self {
+    pub(super) fn new(objects: Arc<dyn ObjectFiles>, metrics: Arc<Metrics>) -> Self {
         let places = Arc::new(Semaphore::new(HELD_MAX));
-        Self { objects, metrics, places, kept: Mutex::default(), buffers }
+        Self { objects, metrics, places, kept: Mutex::default() }
     }
 
     /// The object's file.
@@ -177,7 +174,7 @@ mod tests {
     #[test]
     fn a_file_is_opened_once_and_few_stay_open() {
         let same = Arc::new(Same::default());
-        let cache = FileCache::new(same.clone(), Arc::new(Metrics::new(TimestampMs(0))), Arc::default());
+        let cache = FileCache::new(same.clone(), Arc::new(Metrics::new(TimestampMs(0))));
         for _ in 0..2 {
             (0..KEPT_MAX as u128).for_each(|ulid| assert!(cache.open(name(ulid)).unwrap().may_be_held()));
         }
@@ -190,7 +187,7 @@ mod tests {
 
     #[test]
     fn what_readers_hold_counts() {
-        let cache = FileCache::new(Arc::new(Same::default()), Arc::new(Metrics::new(TimestampMs(0))), Arc::default());
+        let cache = FileCache::new(Arc::new(Same::default()), Arc::new(Metrics::new(TimestampMs(0))));
         let held: Vec<_> = (0..HELD_MAX as u128).map(|ulid| cache.open(name(ulid)).unwrap()).collect();
         assert!(held.iter().all(|file| file.may_be_held()));
         let more: Vec<_> = (0..10).map(|i| cache.open(name(1000 + i)).unwrap()).collect();

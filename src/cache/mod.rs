@@ -107,6 +107,8 @@ pub struct ObjectCache {
     asks: Arc<Semaphore>,
     /// Loads that have begun. A mutex, held for map operations only.
     in_flight: Mutex<BTreeMap<u128, Load>>,
+    /// For what is copied out of objects.
+    buffers: Arc<Buffers>,
     files: Option<Arc<FileCache>>,
     limit: usize,
 }
@@ -198,7 +200,7 @@ impl CachedObject {
 
 impl ObjectCache {
     /// An empty cache in front of `bucket`, and of `neighbours` if there may be any. `buffers` are for what is copied out of
-    /// its files.
+    /// objects.
     #[must_use]
     pub fn new(
         bucket: Arc<dyn Bucket>,
@@ -217,7 +219,7 @@ impl ObjectCache {
                 .build_with_hasher(BuildHasherDefault::<DefaultHasher>::default())
         };
         Self {
-            files: bucket.files().map(|objects| Arc::new(FileCache::new(objects, metrics.clone(), buffers))),
+            files: bucket.files().map(|objects| Arc::new(FileCache::new(objects, metrics.clone()))),
             bucket,
             world,
             metrics,
@@ -228,6 +230,7 @@ impl ObjectCache {
             neighbours,
             asks: Arc::new(Semaphore::new(limits.loads)),
             in_flight: Mutex::default(),
+            buffers,
             limit: limits.bytes,
         }
     }
@@ -273,6 +276,12 @@ impl ObjectCache {
     #[must_use]
     pub fn has_files(&self) -> bool {
         self.files.is_some()
+    }
+
+    /// Buffers for what is copied out of objects.
+    #[must_use]
+    pub fn buffers(&self) -> &Arc<Buffers> {
+        &self.buffers
     }
 
     /// The object, if it is in memory.

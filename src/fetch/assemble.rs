@@ -117,17 +117,14 @@ impl Iterator for Walk<'_> {
     }
 }
 
-/// Adds the batches of `run` that `target` wants to `out`. Gives whether there is room for more. Where the bytes are not
-/// `copied` they are slices of the object, which must be held as long as they are used.
-pub(super) fn append(
+/// The batches of `run` that `target` wants, counted in `out`, and whether there is room for more.
+pub(super) fn choose(
     out: &mut Records,
     object: &CachedObject,
     run: &Run,
     target: Target,
-    copied: bool,
-) -> Result<bool, Broken> {
+) -> Result<(Vec<Located>, bool), Broken> {
     let mut taken = Vec::new();
-    let mut room = true;
     for batch in Walk::new(object, run) {
         let batch = batch?;
         let last = batch.header.records() > 1 && batch.end_offset() == target.offset.plus(1);
@@ -135,17 +132,19 @@ pub(super) fn append(
             continue;
         }
         if batch.base_offset >= target.until || !target.admits(out, batch.bytes as usize) {
-            room = false;
-            break;
+            return Ok((taken, false));
         }
         out.count(&batch);
         taken.push(batch);
     }
-    if copied {
-        copy(out, object, &taken, target.epoch)?;
-    } else {
-        splice(out, object, &taken, target.epoch)?;
-    }
+    Ok((taken, true))
+}
+
+/// Adds the batches of `run` that `target` wants to `out`, as slices of the object, which must be held as long as they are
+/// used. Gives whether there is room for more.
+pub(super) fn append(out: &mut Records, object: &CachedObject, run: &Run, target: Target) -> Result<bool, Broken> {
+    let (taken, room) = choose(out, object, run, target)?;
+    splice(out, object, &taken, target.epoch)?;
     Ok(room)
 }
 
@@ -186,28 +185,6 @@ fn splice(out: &mut Records, object: &CachedObject, taken: &[Located], epoch: Le
         if !object.slice_into(rest, &mut out.chunks) {
             return Err(Broken::Contradiction);
         }
-    }
-    Ok(())
-}
-
-/// The taken batches in one buffer of their own.
-fn copy(out: &mut Records, object: &CachedObject, taken: &[Located], epoch: LeaderEpoch) -> Result<(), Broken> {
-    let mut buffer = vec![0; taken.iter().map(|b| b.bytes as usize).sum()];
-    let mut at = 0;
-    for batch in taken {
-        let place = &mut buffer[at..at + batch.bytes as usize];
-        if !object.copy_to(batch.position, place) {
-            return Err(Broken::Contradiction);
-        }
-        place[..PREFIX_BYTES].copy_from_slice(&prefix(batch, epoch));
-        if planted(Defect::EpochOfCopies) {
-            place[..PREFIX_BYTES].copy_from_slice(&patched_prefix(&batch.header, batch.base_offset, LeaderEpoch(1)));
-        }
-        at += batch.bytes as usize;
-    }
-    if !buffer.is_empty() {
-        out.own_bytes += buffer.len();
-        out.chunks.push(Bytes::from(buffer).into());
     }
     Ok(())
 }

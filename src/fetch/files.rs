@@ -5,13 +5,12 @@ use rustix::fs::{Advice, fadvise};
 use rustix::io::{ReadWriteFlags, preadv2};
 use std::io::IoSliceMut;
 use std::num::NonZeroU64;
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::Records;
 use super::assemble::{Broken, Located, Target, locate, prefix};
+use super::copies::{BUFFER_BYTES, Copies};
 use crate::cache::ObjectFile;
-use crate::memory::{Buffer, Buffers};
 use crate::records::{HEADER_BYTES, PREFIX_BYTES};
 use crate::state::Run;
 use crate::types::{FileRange, LeaderEpoch, Offset, Piece};
@@ -22,35 +21,9 @@ const SENT_BYTES_MIN: usize = 32 << 10;
 /// What is left of a run is read at once, without a look at its first header, if it is at most this long.
 const WHOLE_BYTES_MAX: usize = 2 * SENT_BYTES_MIN;
 
-/// Small batches are read into buffers of this size.
-const BUFFER_BYTES: usize = 256 << 10;
-
-/// The copied batches of one partition, until all are there.
-pub(super) struct Copies {
-    home: Arc<Buffers>,
-    buffers: Vec<Buffer>,
-    /// Bytes of the last buffer that are in use.
-    filled: usize,
-    /// Bytes that may still come.
-    expected: usize,
-    holes: Vec<Hole>,
-}
-
-/// A piece of the partition that lies in one of the buffers.
-struct Hole {
-    piece: usize,
-    buffer: usize,
-    range: Range<usize>,
-}
-
 impl Copies {
-    /// For a partition of about `expected` bytes.
-    pub(super) fn new(home: Arc<Buffers>, expected: usize) -> Self {
-        Self { home, buffers: Vec::new(), filled: 0, expected, holes: Vec::new() }
-    }
-
-    /// Adds the batches of `run`, as [`append`](super::assemble::append) does.
-    pub(super) fn append(
+    /// Adds the batches of `run` that `target` wants. Gives whether there is room for more.
+    pub(super) fn append_file(
         &mut self,
         out: &mut Records,
         file: &Arc<ObjectFile>,
@@ -118,14 +91,12 @@ impl Copies {
         if window > WHOLE_BYTES_MAX {
             window = window.min(BUFFER_BYTES);
         }
-        let free = self.buffers.last().map_or(0, |b| b.as_ref().len() - self.filled);
+        let free = self.free();
         if free >= WHOLE_BYTES_MAX {
             window = window.min(free);
         }
         loop {
-            let start = self.space(out, window);
-            let Some(buffer) = self.buffers.last_mut() else { return Err(Broken::Contradiction) };
-            let place = &mut buffer.bytes_mut()[start..start + window];
+            let (start, place) = self.space(out, window);
             file.read_at(at, place).map_err(|e| Broken::reading(&e))?;
             let (mut done, mut taken_from, mut room) = (0, None, true);
             let mut needed = None;
@@ -169,41 +140,6 @@ impl Copies {
                 _ if done == 0 && room => return Err(Broken::Contradiction),
                 _ => return Ok((done as u32, next, room)),
             }
-        }
-    }
-
-    /// Where the next `bytes` bytes are read to, in the last buffer.
-    fn space(&mut self, out: &mut Records, bytes: usize) -> usize {
-        let free = self.buffers.last().map_or(0, |b| b.as_ref().len() - self.filled);
-        if free < bytes {
-            let buffer = self.home.take(bytes.max(self.expected.min(BUFFER_BYTES)));
-            out.own_bytes += buffer.as_ref().len();
-            self.buffers.push(buffer);
-            self.filled = 0;
-        }
-        self.filled
-    }
-
-    /// Takes `range` of the last buffer as the partition's next bytes.
-    fn keep(&mut self, out: &mut Records, range: Range<usize>) {
-        self.filled = range.end;
-        self.expected = self.expected.saturating_sub(range.len());
-        let buffer = self.buffers.len() - 1;
-        if let Some(last) = self.holes.last_mut()
-            && (last.piece + 1, last.buffer, last.range.end) == (out.chunks.len(), buffer, range.start)
-        {
-            last.range.end = range.end;
-            return;
-        }
-        self.holes.push(Hole { piece: out.chunks.len(), buffer, range });
-        out.chunks.push(Bytes::new().into());
-    }
-
-    /// Puts the copied pieces in their places.
-    pub(super) fn finish(self, out: &mut Records) {
-        let buffers: Vec<Bytes> = self.buffers.into_iter().map(Bytes::from_owner).collect();
-        for Hole { piece, buffer, range } in self.holes {
-            out.chunks[piece] = buffers[buffer].slice(range).into();
         }
     }
 }

@@ -6,10 +6,11 @@ use tracing::error;
 
 use super::Records;
 use super::assemble::{Broken, Target, append, append_marker};
-use super::files::Copies;
+use super::copies::Copies;
 use super::plan::{Part, Plan};
 use super::read::{FetchError, PartRead, kind_of};
 use crate::cache::{CachedObject, FileCache, ObjectFile};
+use crate::memory::Buffers;
 use crate::segment::ObjectName;
 use crate::state::Run;
 use crate::types::ObjectId;
@@ -29,6 +30,8 @@ pub(super) struct Job {
     pub(super) parts: Vec<PartRead>,
     pub(super) bytes_max: usize,
     pub(super) sources: Sources,
+    /// For what is copied.
+    pub(super) buffers: Arc<Buffers>,
 }
 
 /// Why a partition's records are not in the answer.
@@ -99,7 +102,7 @@ impl Job {
     ) -> Result<Records, Failed> {
         let mut out = Records::default();
         let expected = runs.iter().map(|run| run.bytes as usize).sum::<usize>().min(room);
-        let mut copies = files.map(|files| Copies::new(files.cache.buffers.clone(), expected));
+        let mut copies = Copies::new(self.buffers.clone(), expected);
         for run in runs {
             let target = part.target(room, self.plan.epoch(part, run));
             if let Some(marker) = run.marker {
@@ -108,7 +111,7 @@ impl Job {
                 }
                 break;
             }
-            let more = match self.run_of(run, &mut out, target, files, copies.as_mut()) {
+            let more = match self.run_of(run, &mut out, target, files, &mut copies) {
                 Ok(more) => more,
                 Err(_) if out.bytes > 0 => break,
                 Err(FetchError::Damaged) => return Err(Failed::Missing(*run)),
@@ -120,9 +123,7 @@ impl Job {
                 Err(broken) => return Err(Failed::For(broken_run(run, broken))),
             }
         }
-        if let Some(copies) = copies {
-            copies.finish(&mut out);
-        }
+        copies.finish(&mut out);
         if !first && out.bytes > room { Ok(Records::default()) } else { Ok(out) }
     }
 
@@ -133,14 +134,17 @@ impl Job {
         out: &mut Records,
         target: Target,
         files: Option<&Files<'_>>,
-        copies: Option<&mut Copies>,
+        copies: &mut Copies,
     ) -> Result<Result<bool, Broken>, FetchError> {
         let source = self.sources.get(&run.object).ok_or(FetchError::Unavailable)?;
-        match (source.as_ref().map_err(|error| *error)?, files, copies) {
-            (Source::Memory(object), ..) => Ok(append(out, object, run, target, self.plan.is_copied(run.object))),
-            (Source::File(name), Some(files), Some(copies)) => {
+        match (source.as_ref().map_err(|error| *error)?, files) {
+            (Source::Memory(object), _) if self.plan.is_copied(run.object) => {
+                Ok(copies.append_object(out, object, run, target))
+            }
+            (Source::Memory(object), _) => Ok(append(out, object, run, target)),
+            (Source::File(name), Some(files)) => {
                 let file = files.open(run.object, *name)?;
-                Ok(copies.append(out, &file, run, target))
+                Ok(copies.append_file(out, &file, run, target))
             }
             (Source::File(_), ..) => Err(FetchError::Unavailable),
         }

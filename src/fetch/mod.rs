@@ -1,9 +1,11 @@
 //! Offsets → ranges → bytes. Plans which runs a fetch needs, loads their objects, and gives the batches with their
-//! offsets patched into a copy of the first 16 bytes, the rest uncopied where it is large. It promises whole batches in offset order, the
-//! first one even if it is larger than the limit, and that an object which is gone is looked for again in a newer State
-//! before it is an error. It keeps the fetch sessions of KIP-227. It does not wait: `api` does. Tests: beside each file.
+//! offsets patched into a copy of the first 16 bytes, the rest uncopied where it is large. It promises whole batches in
+//! offset order, the first one even if it is larger than the limit, and that an object which is gone is looked for again
+//! in a newer State before it is an error. It keeps the fetch sessions of KIP-227. It does not wait: `api` does.
+//! Tests: beside each file.
 mod answers;
 mod assemble;
+mod copies;
 mod files;
 mod job;
 mod offsets_topic;

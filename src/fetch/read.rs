@@ -6,7 +6,8 @@ use std::time::Duration;
 use tracing::error;
 
 use super::Records;
-use super::assemble::{Target, append};
+use super::assemble::Target;
+use super::copies::Copies;
 use super::job::{Failed, Job, Source, Sources, broken_run};
 use super::plan::{Plan, Planned, Reading};
 use crate::cache::{CachedObject, ObjectCache};
@@ -20,6 +21,10 @@ use crate::world::{Instant, World};
 /// An answer waits at least this long for the bucket, even if its client wants it at once: most reads end within it.
 /// Kafka's default for reads of its second tier (`remote.fetch.max.wait.ms`).
 const BUCKET_WAIT_MIN: Duration = Duration::from_millis(500);
+
+/// Of an object in memory that an answer does not hold, this many bytes or more are read from its file, if it has one:
+/// the kernel sends large batches from there without a copy. For fewer it is not worth a visit to another thread.
+const FILE_BYTES_MIN: usize = 64 << 10;
 
 /// Serves reads.
 #[derive(Clone)]
@@ -97,13 +102,13 @@ impl Fetcher {
     pub async fn read(&self, plan: Plan, parts: &[PartRead], bytes_max: usize, until: Instant) -> Fetched {
         let until = until.max(self.world.now() + BUCKET_WAIT_MIN);
         let sources = if self.cache.has_files() {
-            self.find(plan.objects.iter()).await
+            self.find(&plan)
         } else {
             let wanted = plan.objects.iter().map(|(id, planned)| (*id, planned.meta));
             let loaded = self.load(wanted, Some(until)).await;
             loaded.into_iter().map(|(id, object)| (id, object.map(Source::Memory))).collect()
         };
-        let job = Job { plan, parts: parts.to_vec(), bytes_max, sources };
+        let job = Job { plan, parts: parts.to_vec(), bytes_max, sources, buffers: self.cache.buffers().clone() };
         let (job, mut found) = self.run(job, until).await;
         let taken = |found: &[Result<Records, Failed>]| found.iter().flatten().map(|r| r.bytes).sum::<usize>();
         for i in 0..found.len() {
@@ -136,14 +141,15 @@ impl Fetcher {
         self.cache.get_for_neighbour(name, bytes).await.map_err(|e| kind_of(&e))
     }
 
-    /// Where each object is: in memory or in a file.
-    async fn find(&self, wanted: impl Iterator<Item = (&ObjectId, &Planned)>) -> Sources {
-        let mut sources = Sources::new();
-        for (id, planned) in wanted {
-            let object = self.cache.peek(planned.meta.name);
-            sources.insert(*id, Ok(object.map_or(Source::File(planned.meta.name), Source::Memory)));
-        }
-        sources
+    /// Where each object is read: in memory or in its file.
+    fn find(&self, plan: &Plan) -> Sources {
+        let source = |(id, planned): (&ObjectId, &Planned)| {
+            let name = planned.meta.name;
+            let by_file = plan.is_copied(*id) && planned.used >= FILE_BYTES_MIN;
+            let object = if by_file { None } else { self.cache.peek(name) };
+            (*id, Ok(object.map_or(Source::File(name), Source::Memory)))
+        };
+        plan.objects.iter().map(source).collect()
     }
 
     /// Runs the job, where it may block if it has to.
@@ -166,7 +172,9 @@ impl Fetcher {
     async fn read_again(&self, part: &PartRead, run: &Run, target: Target, first: bool) -> Result<Records, FetchError> {
         let object = self.look_again(part, run).await?;
         let mut out = Records::default();
-        append(&mut out, &object, run, target, true).map_err(|broken| broken_run(run, broken))?;
+        let mut copies = Copies::new(self.cache.buffers().clone(), target.bytes_max.min(run.bytes as usize));
+        copies.append_object(&mut out, &object, run, target).map_err(|broken| broken_run(run, broken))?;
+        copies.finish(&mut out);
         if !first && out.bytes > target.bytes_max { Ok(Records::default()) } else { Ok(out) }
     }
 

@@ -11,6 +11,7 @@ use super::snapshots::SNAPSHOT_PREFIX;
 use super::start::StartError;
 use super::witness::{WITNESS_PREFIX, list_for, list_since, moment, seen_since};
 use crate::journal::{Journal, JournalError};
+use crate::planted::{Defect, planted};
 use crate::segment::ObjectName;
 use crate::state::State;
 use crate::store::{Bucket, Listed, Purpose, StoreError};
@@ -72,6 +73,9 @@ async fn refuse_newer_bucket(from: &Sources) -> Result<Head, StartError> {
 
 /// Something in the bucket whose writer knew of a later position than `head`.
 async fn newer(from: &Sources, head: Head) -> Result<Option<(Position, String)>, StoreError> {
+    if planted(Defect::ForkIgnored) {
+        return Ok(None);
+    }
     let newest = list_snapshots(&*from.bucket).await?.pop();
     if let Some((at, key)) = newest.filter(|(at, _)| at.position > head.position) {
         return Ok(Some((at.position, format!("snapshot {key} of position {}", at.position))));
@@ -100,7 +104,8 @@ async fn refuse_forked(from: &Sources, last: &Tokens) -> Result<(), StartError> 
 
 /// The keys that name an entry at the position of one of `last`, and are not of it.
 async fn foreign_to(from: &Sources, last: &Tokens) -> Result<BTreeSet<String>, StoreError> {
-    let Some((first, _)) = last.first_key_value() else { return Ok(BTreeSet::new()) };
+    let first = last.first_key_value().filter(|_| !planted(Defect::ForkIgnored));
+    let Some((first, _)) = first else { return Ok(BTreeSet::new()) };
     let seen = seen_since(&*from.bucket, *first).await?.into_iter();
     let foreign = seen.filter(|(at, _)| last.get(&at.position).is_some_and(|token| *token != at.token));
     Ok(foreign.map(|(_, key)| key).collect())

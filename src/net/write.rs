@@ -58,9 +58,6 @@ pub(super) struct Writer<'a, W, P> {
 impl<W: Sink, P: Fn() -> bool> Writer<'_, W, P> {
     /// Writes all of `pieces`.
     pub(super) async fn write_all(&mut self, pieces: Vec<Piece>) -> Result<(), WriteEnded> {
-        let has_files = pieces.iter().any(|piece| matches!(piece, Piece::File(_)));
-        // Held back until the end, what lies between files does not leave in packets of its own.
-        self.cork(has_files, true);
         let mut buffers = VecDeque::new();
         for piece in pieces {
             match piece {
@@ -71,16 +68,7 @@ impl<W: Sink, P: Fn() -> bool> Writer<'_, W, P> {
                 }
             }
         }
-        self.write_buffers(&mut buffers).await?;
-        self.cork(has_files, false);
-        Ok(())
-    }
-
-    /// It only saves packets, so that it may fail.
-    fn cork(&self, has_files: bool, on: bool) {
-        if let (true, Some(socket)) = (has_files, self.sink.socket()) {
-            let _ = rustix::net::sockopt::set_tcp_cork(socket, on);
-        }
+        self.write_buffers(&mut buffers).await
     }
 
     async fn write_buffers(&mut self, left: &mut VecDeque<Bytes>) -> Result<(), WriteEnded> {

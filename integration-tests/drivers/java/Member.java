@@ -79,6 +79,9 @@ public final class Member implements ConsumerRebalanceListener {
         settings.put("fetch.max.wait.ms", "100");
         settings.put("max.poll.records", "100");
         settings.put("reconnect.backoff.max.ms", "300");
+        if (config.has("metadata_recovery")) {
+            settings.put("metadata.recovery.strategy", config.get("metadata_recovery").asText());
+        }
         String assignor = config.get("assignor").asText();
         if (config.get("protocol").asText().equals("classic")) {
             Map<String, String> classes = Map.of("range", "RangeAssignor", "roundrobin", "RoundRobinAssignor",

@@ -12,6 +12,7 @@ import java.util.zip.CRC32;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.errors.UnknownServerException;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.header.internals.RecordHeader;
 import org.apache.kafka.common.protocol.Errors;
@@ -101,13 +102,20 @@ final class Recorder {
     }
 
     private static String text(Throwable why) {
-        return Errors.forException(why).name() + ": " + why;
+        Errors error = Errors.forException(why);
+        // What the client says by itself is nothing that a broker said.
+        boolean own = error == Errors.UNKNOWN_SERVER_ERROR && !(why instanceof UnknownServerException);
+        return (own ? why.getClass().getSimpleName() : error.name()) + ": " + why;
     }
 
     /** The values, keys and headers of the workload; history/src/payload.rs describes them. */
     ProducerRecord<byte[], byte[]> record(int process, long counter, TopicPartition to, long timestamp, int padding) {
+        return record(process, counter, to, timestamp, "x".repeat(padding));
+    }
+
+    ProducerRecord<byte[], byte[]> record(int process, long counter, TopicPartition to, long timestamp, String padding) {
         String text = String.join("|", Long.toString(run), Integer.toString(process), Long.toString(counter), to.topic(),
-                Integer.toString(to.partition()), Long.toString(timestamp), "x".repeat(padding));
+                Integer.toString(to.partition()), Long.toString(timestamp), padding);
         CRC32 sum = new CRC32();
         sum.update(bytes(text));
         List<Header> headers = List.of(new RecordHeader("counter", bytes(Long.toString(counter))));

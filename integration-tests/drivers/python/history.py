@@ -1,15 +1,15 @@
 """The workload of histories in librdkafka: history.py CONFIG; harness/histories.py says what is in it."""
 
 import json
-import os
 import random
 import sys
 import threading
 import time
-from zlib import crc32
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
+from recorder import Recorder, encoded, micros, seen
+from works import guarded, until_told
 
 CONFIG = json.loads(sys.argv[1])
 RUN, TOPIC, PROCESS = CONFIG["run"], CONFIG["topic"], CONFIG["process"]
@@ -28,70 +28,11 @@ COMMON = {
 FAILED = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.TOPIC_AUTHORIZATION_FAILED}
 
 
-def micros():
-    return time.monotonic_ns() // 1000
-
-
-def text(why):
-    error = why.args[0] if isinstance(why, KafkaException) else why
-    return f"{error.name()}: {error}"
-
-
 def of(partition):
     return {"topic": TOPIC, "partition": partition}
 
 
-class Recorder:
-    """This client's part of a history: a line when an operation begins, one when it ends; history/src/json.rs describes them."""
-
-    def __init__(self, path):
-        self.file, self.lock, self.operations = open(path, "w"), threading.Lock(), 0
-
-    def begin(self, process, kind, start=None, **asked):
-        """The operation, for its end."""
-        start = start or micros()
-        with self.lock:
-            self.operations += 1
-            operation = {"process": process, "op": self.operations}
-            self._write("invoke", {**operation, "time_us": start, "kind": kind, **asked})
-        return operation
-
-    def ok(self, operation, **answered):
-        self._end(operation, {"end": "ok", **answered})
-
-    def fail(self, operation, why):
-        """It certainly did not happen."""
-        self._end(operation, {"end": "fail", "error": text(why)})
-
-    def info(self, operation, why):
-        """It may have happened, or may happen later."""
-        self._end(operation, {"end": "info", "error": text(why)})
-
-    def _end(self, operation, answered):
-        at = micros()
-        with self.lock:
-            self._write("complete", {**operation, "time_us": at, **answered})
-
-    def _write(self, half, fields):
-        self.file.write(json.dumps({half: fields}) + "\n")
-
-
 RECORDER = Recorder(CONFIG["file"])
-
-
-# Values; history/src/payload.rs describes them.
-
-
-def encoded(process, counter, partition, timestamp, padding):
-    text = f"{RUN}|{process}|{counter}|{TOPIC}|{partition}|{timestamp}|{'x' * padding}"
-    return f"{text}|{crc32(text.encode()):08x}"
-
-
-def seen(message):
-    headers = message.headers() or []
-    header = headers[0][1].decode(errors="replace") if [name for name, _ in headers] == ["counter"] else str(headers)
-    value, key = (str(data) if data is None else data.decode(errors="replace") for data in (message.value(), message.key()))
-    return [message.offset(), message.timestamp()[1], value, key, header]
 
 
 # Producers.
@@ -120,7 +61,7 @@ def produce(process, idempotent):
         partition = chance.choice(PARTITIONS)
         padding = 5000 if chance.randrange(200) == 0 else chance.randrange(100)
         now = time.time_ns() // 1_000_000
-        value = encoded(process, counter, partition, now, padding)
+        value = encoded(RUN, process, counter, TOPIC, partition, now, "x" * padding)
         operation = RECORDER.begin(process, "send", **of(partition), once=idempotent, acked=True, values=[value])
 
         def delivered(error, message):
@@ -368,21 +309,7 @@ def load():
         lambda: Member(PROCESS + 3).run(),
         lambda: ask(PROCESS + 4),
     ]
-    threads = [threading.Thread(target=guarded, args=(work,)) for work in works]
-    for thread in threads:
-        thread.start()
-    sys.stdin.readline()  # a line, or the end of the process that reads us
-    STOP.set()
-    for thread in threads:
-        thread.join()
-
-
-def guarded(work):
-    try:
-        work()
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        os._exit(1)
+    until_told(works, STOP)
 
 
 guarded(read_all if CONFIG["final"] else load)

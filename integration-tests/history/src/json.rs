@@ -29,7 +29,7 @@
 //!
 //! | kind | asked | answered |
 //! |---|---|---|
-//! | `send` | topic, partition, values, once, acked | offset |
+//! | `send` | topic, partition, values, once, acked, transaction | offset |
 //! | `poll` | topic, partition, position_of, from, read_committed | next, records, high_watermark, last_stable_offset, log_start_offset |
 //! | `list_offsets` | topic, partition, timestamp | offset, found_timestamp |
 //! | `epoch_end` | topic, partition, epoch | offset |
@@ -38,7 +38,9 @@
 //! | `delete_topic` | topic | |
 //! | `describe` | topic | topic_id and partitions, or neither where there is no such topic |
 //! | `alter_config` | name, key, value | |
-//! | `init_producer` | transactional_id | producer_id, epoch |
+//! | `init_producer` | transactional_id, timeout_ms | producer_id, epoch |
+//! | `send_offsets` | transaction, group, member, generation, offsets as `commit` has them | |
+//! | `end_transaction` | transaction, commit | |
 //! | `assigned` | group, member, instance, protocol (`Classic` or `Consumer`) | generation, logs: `[["t",0],…]`, member |
 //! | `left` | group, member | |
 //! | `heartbeat` | group, member, generation | |
@@ -232,6 +234,9 @@ struct Fields {
     key: String,
     value: String,
     transactional_id: Option<String>,
+    transaction: Option<u64>,
+    commit: Option<bool>,
+    timeout_ms: Option<i32>,
     producer_id: Option<i64>,
     group: String,
     member: String,
@@ -313,12 +318,13 @@ fn what(fields: Fields) -> std::result::Result<What, String> {
     let commits = |offsets: Vec<Offset>| offsets.into_iter().map(commit).collect();
     let generation = fields.generation.unwrap_or(-1);
     let partitions = fields.partitions.unwrap_or(-1);
+    let transaction = fields.transaction.ok_or("no transaction".to_owned());
     Ok(match fields.kind.as_str() {
         "send" => {
             let decode = |text: &String| Value::decode(text.as_bytes()).ok_or(format!("not a value: {text:.80}"));
             let values = fields.values.iter().map(decode).collect::<std::result::Result<_, _>>()?;
             let (once, acked) = (fields.once, fields.acked.unwrap_or(true));
-            What::Send { log: log()?, values, once, acked, offset: fields.offset }
+            What::Send { log: log()?, values, once, acked, offset: fields.offset, transaction: fields.transaction }
         }
         "poll" => What::Poll {
             log: log()?,
@@ -355,7 +361,18 @@ fn what(fields: Fields) -> std::result::Result<What, String> {
             transactional_id: fields.transactional_id,
             producer_id: fields.producer_id.unwrap_or(-1),
             epoch: i16::try_from(fields.epoch).map_err(|_| "epoch is too large")?,
+            timeout_ms: fields.timeout_ms.unwrap_or(-1),
         },
+        "send_offsets" => What::SendOffsets {
+            transaction: transaction?,
+            group: fields.group,
+            member: fields.member,
+            generation,
+            offsets: commits(fields.offsets),
+        },
+        "end_transaction" => {
+            What::EndTransaction { transaction: transaction?, commit: fields.commit.ok_or("no commit")? }
+        }
         "assigned" => What::Assigned {
             group: fields.group,
             member: fields.member,
@@ -382,7 +399,8 @@ mod tests {
     use super::*;
 
     fn value(counter: u64) -> String {
-        let value = Value { run: 77, process: 3, counter, topic: "t".into(), partition: 0, timestamp_ms: 5 };
+        let value =
+            Value { run: 77, process: 3, counter, topic: "t".into(), partition: 0, timestamp_ms: 5, source: None };
         String::from_utf8(value.encode(0)).unwrap()
     }
 

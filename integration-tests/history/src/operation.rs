@@ -114,6 +114,9 @@ pub enum What {
         /// The first record's offset; `None` where the answer had none (acks is 0, or the broker knew the batch as a
         /// duplicate without its offset).
         offset: Option<i64>,
+        /// The producer's transaction that it is part of: a number that rises with each of its process.
+        #[serde(default)]
+        transaction: Option<u64>,
     },
     /// One partition's share of one fetch.
     Poll {
@@ -183,6 +186,24 @@ pub enum What {
         transactional_id: Option<String>,
         producer_id: i64,
         epoch: i16,
+        /// Of transactions; -1 where the library does not show it.
+        #[serde(default = "unknown")]
+        timeout_ms: i32,
+    },
+    /// Offsets that a group gets when the process' transaction is committed (AddOffsetsToTxn, TxnOffsetCommit). Who speaks
+    /// for no member has an empty one and the generation -1.
+    SendOffsets {
+        transaction: u64,
+        group: String,
+        member: String,
+        generation: i32,
+        offsets: Vec<Commit>,
+    },
+    /// EndTxn. It begins with the first attempt, before which nobody can have seen the transaction as committed; there
+    /// is none for a transaction that its producer never ended.
+    EndTransaction {
+        transaction: u64,
+        commit: bool,
     },
     /// A member took over an assignment, from this operation's end until its next `Assigned` or `Left` begins.
     /// The operation begins with the join, or with the first heartbeat of a member that has none yet.
@@ -226,6 +247,10 @@ pub enum What {
     Note(String),
 }
 
+fn unknown() -> i32 {
+    -1
+}
+
 impl What {
     /// The kind of operation, for reports.
     #[must_use]
@@ -243,6 +268,8 @@ impl What {
             Self::DescribeConfig { .. } => "describe config",
             Self::Describe { .. } => "describe",
             Self::InitProducer { .. } => "init producer",
+            Self::SendOffsets { .. } => "send offsets",
+            Self::EndTransaction { .. } => "end transaction",
             Self::Assigned { .. } => "assigned",
             Self::Left { .. } => "left",
             Self::Heartbeat { .. } => "heartbeat",

@@ -1,7 +1,8 @@
 //! The values that test clients write. A value says who wrote it and where to, and carries a checksum, so that a reader
 //! can tell a record that was damaged, sent elsewhere or never sent. It is plain text, which clients in any language can
 //! make: `run|process|counter|topic|partition|timestamp_ms|padding|crc`, the CRC-32 (ISO-HDLC, as in zlib) of all that
-//! stands before the last bar, in eight hexadecimal digits.
+//! stands before the last bar, in eight hexadecimal digits. The padding of a value that was made from another one begins
+//! with `of=process/counter;`.
 use serde::{Deserialize, Serialize};
 
 /// One value of one run; (process, counter) is written once.
@@ -17,14 +18,20 @@ pub struct Value {
     pub partition: i32,
     /// The record's timestamp, in ms since 1970.
     pub timestamp_ms: i64,
+    /// The process and counter of the value that it was made from.
+    #[serde(default)]
+    pub source: Option<(u32, u64)>,
 }
 
 impl Value {
     /// The record's value, at least `bytes_min` long.
     #[must_use]
     pub fn encode(&self, bytes_min: usize) -> Vec<u8> {
-        let Self { run, process, counter, topic, partition, timestamp_ms } = self;
+        let Self { run, process, counter, topic, partition, timestamp_ms, source } = self;
         let mut text = format!("{run}|{process}|{counter}|{topic}|{partition}|{timestamp_ms}|");
+        if let Some((process, counter)) = source {
+            text.push_str(&format!("of={process}/{counter};"));
+        }
         let padding = bytes_min.saturating_sub(text.len() + 9);
         text.extend(std::iter::repeat_n('x', padding));
         let crc = crc32fast::hash(text.as_bytes());
@@ -47,8 +54,14 @@ impl Value {
             topic: fields.next()?.to_owned(),
             partition: fields.next()?.parse().ok()?,
             timestamp_ms: fields.next()?.parse().ok()?,
+            source: None,
         };
-        fields.next().map(|_| value)
+        let padding = fields.next()?;
+        let Some((source, _)) = padding.strip_prefix("of=").and_then(|rest| rest.split_once(';')) else {
+            return Some(value);
+        };
+        let (process, counter) = source.split_once('/')?;
+        Some(Self { source: Some((process.parse().ok()?, counter.parse().ok()?)), ..value })
     }
 
     /// The record's key: clients write it and readers compare it.
@@ -70,15 +83,17 @@ mod tests {
 
     #[test]
     fn a_value_is_read_as_it_was_made_and_every_flipped_bit_is_seen() {
-        let value = Value { run: 1, process: 2, counter: 3, topic: "a.b-c".into(), partition: 4, timestamp_ms: 5 };
-        for bytes_min in [0, 60, 1000] {
+        let topic = "a.b-c".to_owned();
+        let value = Value { run: 1, process: 2, counter: 3, topic, partition: 4, timestamp_ms: 5, source: None };
+        let made = Value { source: Some((6, 7)), ..value.clone() };
+        for (bytes_min, value) in [(0, &value), (60, &made), (1000, &value)] {
             let bytes = value.encode(bytes_min);
             assert!(bytes.len() >= bytes_min);
-            assert_eq!(Value::decode(&bytes), Some(value.clone()));
+            assert_eq!(Value::decode(&bytes).as_ref(), Some(value));
             for bit in 0..bytes.len() * 8 {
                 let mut damaged = bytes.clone();
                 damaged[bit / 8] ^= 1 << (bit % 8);
-                assert_ne!(Value::decode(&damaged), Some(value.clone()));
+                assert_ne!(Value::decode(&damaged).as_ref(), Some(value));
             }
         }
     }

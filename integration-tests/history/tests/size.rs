@@ -11,7 +11,7 @@ fn history() -> History {
     let log = |number: u64| Log { topic: format!("topic-{}", number / 10), id: None, partition: (number % 10) as i32 };
     let value = |number: u64, counter: u64| {
         let Log { topic, partition, .. } = log(number);
-        Value { run: 1, process: number as u32, counter, topic, partition, timestamp_ms: counter as i64 }
+        Value { run: 1, process: number as u32, counter, topic, partition, timestamp_ms: counter as i64, source: None }
     };
     for id in 0..OPERATIONS {
         let (number, round, turn) = (id / 8 % LOGS, id / 8 / LOGS, id % 8);
@@ -19,8 +19,9 @@ fn history() -> History {
         let what = match turn {
             0..4 => {
                 let first = round * 8 + turn * 2;
+                let (log, offset) = (log(number), Some(first as i64));
                 let values = vec![value(number, first), value(number, first + 1)];
-                What::Send { log: log(number), values, once: true, acked: true, offset: Some(first as i64) }
+                What::Send { log, values, once: true, acked: true, offset, transaction: None }
             }
             4 | 5 => {
                 let seen = |offset: u64| {

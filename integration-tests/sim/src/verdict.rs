@@ -42,7 +42,8 @@ impl Verdict {
         let salvaged = ran.faults.contains_key(&Fault::Fork);
         let one_epoch = !salvaged;
         let lags = Options { poll_lag_us: LAG_US, end_lag_us, own_lag_us, ..Options::default() };
-        let options = Options { final_reads: true, one_epoch, salvaged, ..lags };
+        let clocks_differ = [Fault::ClockJump, Fault::ClockSkew].iter().any(|fault| ran.faults.contains_key(fault));
+        let options = Options { final_reads: true, one_epoch, salvaged, clocks_differ, ..lags };
         let report = check_with(&ran.history, ran.inventory.as_ref(), &options);
         let processes: BTreeSet<u32> = ran.history.operations.iter().map(|operation| operation.process).collect();
         let mut troubles = ran.troubles;

@@ -79,11 +79,11 @@ fn target(offset: Offset, bytes_max: usize) -> Target {
 
 impl Stored {
     async fn by_file(&self, target: Target) -> (Result<bool, Broken>, Records) {
-        let (name, run) = (self.name, self.run);
+        let (name, run, buffers) = (self.name, self.run, self.cache.buffers().clone());
         let read = self.cache.read_files(move |files| {
             let mut out = Records::default();
-            let mut copies = Copies::new(files.buffers.clone(), (run.bytes as usize).min(target.bytes_max));
-            let more = copies.append(&mut out, &files.open(name).unwrap(), &run, target);
+            let mut copies = Copies::new(buffers, (run.bytes as usize).min(target.bytes_max));
+            let more = copies.append_file(&mut out, &files.open(name).unwrap(), &run, target);
             copies.finish(&mut out);
             (more, out)
         });
@@ -92,16 +92,27 @@ impl Stored {
 
     fn by_memory(&self, target: Target) -> (Result<bool, Broken>, Records) {
         let mut out = Records::default();
-        let more = assemble::append(&mut out, &self.object, &self.run, target, true);
+        let more = assemble::append(&mut out, &self.object, &self.run, target);
+        (more, out)
+    }
+
+    fn by_copies(&self, target: Target) -> (Result<bool, Broken>, Records) {
+        let mut out = Records::default();
+        let expected = (self.run.bytes as usize).min(target.bytes_max);
+        let mut copies = Copies::new(self.cache.buffers().clone(), expected);
+        let more = copies.append_object(&mut out, &self.object, &self.run, target);
+        copies.finish(&mut out);
         (more, out)
     }
 
     async fn compare(&self, target: Target) {
-        let (file, memory) = (self.by_file(target).await, self.by_memory(target));
-        assert_eq!((file.0, file.1.bytes, file.1.records), (memory.0, memory.1.bytes, memory.1.records));
-        assert!(joined(&file.1) == joined(&memory.1), "the bytes differ");
-        let copied: usize = file.1.chunks.iter().filter_map(Piece::in_memory).map(Bytes::len).sum();
-        assert!(file.1.own_bytes >= copied, "{} bytes pinned for {copied}", file.1.own_bytes);
+        let memory = self.by_memory(target);
+        for found in [self.by_file(target).await, self.by_copies(target)] {
+            assert_eq!((found.0, found.1.bytes, found.1.records), (memory.0, memory.1.bytes, memory.1.records));
+            assert!(joined(&found.1) == joined(&memory.1), "the bytes differ");
+            let copied: usize = found.1.chunks.iter().filter_map(Piece::in_memory).map(Bytes::len).sum();
+            assert!(found.1.own_bytes >= copied, "{} bytes pinned for {copied}", found.1.own_bytes);
+        }
     }
 }
 

@@ -155,17 +155,21 @@ impl State {
 
     /// The offsets that any group has committed for the deleted topic go with it.
     pub(super) fn forget_offsets_of(&mut self, topic: &Topic, now: TimestampMs) {
-        let slots = &topic.slots;
-        let holds = |group: &Group| slots.iter().any(|slot| group.offsets.contains_key(slot));
-        let names: Vec<GroupName> =
-            self.groups.iter().filter(|(_, group)| holds(group)).map(|(name, _)| name.clone()).collect();
-        for name in names {
+        let (Some(first), Some(last)) = (topic.slots.first(), topic.slots.last()) else { return };
+        // Slots are given in rising order. A topic may have far more partitions than a group has offsets.
+        let held = |group: &Group| -> Vec<(usize, Slot)> {
+            let between = group.offsets.range(*first..=*last).map(|(slot, _)| *slot);
+            between.filter_map(|slot| Some((topic.slots.binary_search(&slot).ok()?, slot))).collect()
+        };
+        let all = self.groups.iter().map(|(name, group)| (name.clone(), held(group)));
+        let holders: Vec<(GroupName, Vec<(usize, Slot)>)> = all.filter(|(_, held)| !held.is_empty()).collect();
+        for (name, held) in holders {
             let Some(mut group) = self.groups.get(&name).cloned() else { continue };
-            for (index, slot) in (0..).zip(slots) {
-                let Some(gone) = Arc::make_mut(&mut group).offsets.remove(slot) else { continue };
+            for (index, slot) in held {
+                let Some(gone) = Arc::make_mut(&mut group).offsets.remove(&slot) else { continue };
                 self.group_offsets -= 1;
-                let partition = Some((topic.name.clone(), PartitionIndex(index)));
-                self.log_partition_deleted(&name, partition, gone.sequence, now);
+                let index = PartitionIndex(i32::try_from(index).expect("the limits keep partitions below 2^31"));
+                self.log_partition_deleted(&name, Some((topic.name.clone(), index)), gone.sequence, now);
             }
             self.groups.insert(name, group);
         }

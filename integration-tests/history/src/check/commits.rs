@@ -1,17 +1,20 @@
 //! A20: a group's committed offset of a partition is a register. What is read was the last write, where writes whose end
 //! is unknown may have happened at any time since they began. Deleting the group writes "none", and so may deleting the
-//! topic, at any time since that began.
+//! topic, at any time since that began. A21: what is sent with a transaction is written by its commit, and by nothing else.
 use std::collections::HashMap;
 
 use super::bounds::Rising;
 use super::facts::{Facts, end_of};
 use super::report::{Report, Rule};
-use crate::operation::{End, What};
+use super::transactions::Fate;
+use crate::operation::{Commit, End, Operation, What};
 
 #[derive(Default)]
 struct Register<'a> {
     writes: Vec<Write<'a>>,
     reads: Vec<Read<'a>>,
+    /// Transactions write it too.
+    of_transactions: bool,
 }
 
 /// An offset and its text.
@@ -62,6 +65,7 @@ fn registers<'a>(facts: &Facts<'a>) -> (Vec<Key<'a>>, Vec<Register<'a>>) {
         let (group, offsets) = match (&operation.what, &operation.end) {
             (What::Commit { group, offsets, .. }, End::Ok | End::Info(_)) => (group, offsets),
             (What::Committed { group, offsets }, End::Ok) => (group, offsets),
+            (What::SendOffsets { group, offsets, .. }, End::Ok | End::Info(_)) => (group, offsets),
             _ => continue,
         };
         for commit in offsets {
@@ -73,16 +77,44 @@ fn registers<'a>(facts: &Facts<'a>) -> (Vec<Key<'a>>, Vec<Register<'a>>) {
             });
             let offset = commit.offset.filter(|offset| *offset >= 0);
             let said = offset.map(|offset| (offset, commit.metadata.as_deref()));
-            if matches!(operation.what, What::Committed { .. }) {
-                registers[at].reads.push(Read { said, operation: number });
-            } else {
-                let end_us = if operation.end == End::Ok { end_of(operation) } else { u64::MAX };
-                let start_us = operation.start_us;
-                registers[at].writes.push(Write { said, start_us, end_us, operation: number });
+            match &operation.what {
+                What::Committed { .. } => registers[at].reads.push(Read { said, operation: number }),
+                What::SendOffsets { .. } => {
+                    registers[at].of_transactions = true;
+                    let end = end_of_transaction(facts, number, commit);
+                    registers[at].writes.extend(end.map(|(operation, end_us)| {
+                        let start_us = facts.op(operation).start_us;
+                        Write { said, start_us, end_us, operation }
+                    }));
+                }
+                _ => {
+                    let (start_us, end_us) = (operation.start_us, over_at(operation));
+                    registers[at].writes.push(Write { said, start_us, end_us, operation: number });
+                }
             }
         }
     }
     (keys, registers)
+}
+
+fn over_at(operation: &Operation) -> u64 {
+    if operation.end == End::Ok { end_of(operation) } else { u64::MAX }
+}
+
+/// The operation that commits what was sent with a transaction, if any may have, and when it certainly had; none where the
+/// transaction has sent another offset since.
+fn end_of_transaction(facts: &Facts<'_>, sent: u32, commit: &Commit) -> Option<(u32, u64)> {
+    let transaction = facts.transactions.of_operation(sent)?;
+    let replaces = |later: &&u32| match &facts.op(**later).what {
+        What::SendOffsets { offsets, .. } if **later > sent => offsets.iter().any(|other| other.log == commit.log),
+        _ => false,
+    };
+    if transaction.fate == Fate::NotCommitted || transaction.offsets.iter().any(|later| replaces(&later)) {
+        return None;
+    }
+    let certain = transaction.fate == Fate::Committed && facts.op(sent).end == End::Ok;
+    let over = if certain { over_at(facts.op(transaction.commit)) } else { u64::MAX };
+    Some((transaction.commit, over))
 }
 
 fn check_register(facts: &Facts<'_>, key: &Key<'_>, register: &Register<'_>, report: &mut Report) {
@@ -126,7 +158,8 @@ fn check_register(facts: &Facts<'_>, key: &Key<'_>, register: &Register<'_>, rep
         let holds = candidate.is_some_and(|end| newer.is_none_or(|(start, _)| end >= start));
         let operations: Vec<u64> =
             newer.iter().map(|(_, by)| *by).chain([read.operation]).map(|by| facts.id(by)).collect();
-        report.expect(Rule::A20, holds, &operations, || {
+        let rule = if register.of_transactions { Rule::A21 } else { Rule::A20 };
+        report.expect(rule, holds, &operations, || {
             let said = read.said.map_or("no offset".into(), |(offset, text)| match text {
                 Some(text) => format!("the offset {offset} with the text {text:?}"),
                 None => format!("the offset {offset}"),

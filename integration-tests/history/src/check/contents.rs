@@ -72,7 +72,7 @@ fn copies(facts: &Facts<'_>, (at, log): (u32, &LogFacts<'_>), report: &mut Repor
     let read = log.contents.iter().filter(|entry| entry.read && entry.value < UNKNOWN);
     let mut read: Vec<Copy> = read.map(|entry| (entry.value, entry.offset, entry.operation)).collect();
     read.sort_unstable();
-    let passed = Passed::new(facts, log);
+    let passed = Passed::new(facts, (at, log));
     for copies in read.chunk_by(|one, other| one.0 == other.0) {
         let (send, position) = facts.sent[copies[0].0 as usize];
         let What::Send { values, once, offset, .. } = &facts.op(send).what else { continue };
@@ -123,8 +123,11 @@ struct Passed {
 }
 
 impl Passed {
-    fn new(facts: &Facts<'_>, log: &LogFacts<'_>) -> Self {
+    fn new(facts: &Facts<'_>, (at, log): (u32, &LogFacts<'_>)) -> Self {
+        // Who reads committed records passes over others.
+        let all_seen = facts.transactions.markers(at) == 0;
         let range = |poll: &u32| match &facts.op(*poll).what {
+            What::Poll { read_committed: true, .. } if !all_seen => None,
             What::Poll { from, next, .. } if facts.op(*poll).end == End::Ok && from < next => Some((*from, *next)),
             _ => None,
         };

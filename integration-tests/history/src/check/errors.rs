@@ -7,15 +7,12 @@ use super::report::{Report, Rule};
 use crate::operation::{End, Operation, What};
 
 /// What well-formed requests of plain and idempotent clients never get.
-const NEVER: &[&str] = &[
-    "CORRUPT_MESSAGE",
-    "INVALID_RECORD",
-    "INVALID_REQUEST",
-    "INVALID_TXN_STATE",
-    "PRODUCER_FENCED",
-    "UNKNOWN_SERVER_ERROR",
-    "UNSUPPORTED_VERSION",
-];
+const NEVER: &[&str] =
+    &["CORRUPT_MESSAGE", "INVALID_RECORD", "INVALID_REQUEST", "UNKNOWN_SERVER_ERROR", "UNSUPPORTED_VERSION"];
+/// What only producers with transactions get, when another has taken their transactional id or a time-out has aborted
+/// what they were at.
+const FENCED: &[&str] =
+    &["INVALID_PRODUCER_ID_MAPPING", "INVALID_TXN_STATE", "PRODUCER_FENCED", "TRANSACTION_ABORTABLE"];
 const AUTHORIZATION: &[&str] = &[
     "CLUSTER_AUTHORIZATION_FAILED",
     "GROUP_AUTHORIZATION_FAILED",
@@ -27,13 +24,10 @@ pub(super) fn check(facts: &Facts<'_>, report: &mut Report) {
     out_of_range(facts, report);
     out_of_order(facts, report);
     too_large(facts, report);
-    let transactions =
-        facts.operations.iter().any(|o| matches!(&o.what, What::InitProducer { transactional_id: Some(_), .. }));
-    for operation in &facts.operations {
+    for (number, operation) in (0..).zip(&facts.operations) {
         let error = operation.end.error();
-        let of_transactions = matches!(error, "PRODUCER_FENCED" | "INVALID_TXN_STATE");
-        let never = NEVER.contains(&error) && !(transactions && of_transactions);
-        let lies = never || (!facts.options.authorization && AUTHORIZATION.contains(&error));
+        let fenced = FENCED.contains(&error) && facts.transactions.has_no_reason(facts, number);
+        let lies = NEVER.contains(&error) || fenced || (!facts.options.authorization && AUTHORIZATION.contains(&error));
         report.expect(Rule::K36, !lies, &[operation.id], || {
             format!("process {} is told {error}, which nothing here is a reason for", operation.process)
         });

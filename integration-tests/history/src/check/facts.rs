@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::Options;
 use super::bounds::{Ceiling, Rising};
 use super::eras::{Spans, deletions, ids_of_eras};
+use super::transactions::Transactions;
 use crate::operation::{End, History, Log, Operation, Seen, What};
 use crate::payload::Value;
 
@@ -30,6 +31,7 @@ pub(super) struct Facts<'a> {
     pub(super) read: Vec<bool>,
     /// Topics whose records carry the broker's times.
     pub(super) broker_time: BTreeSet<&'a str>,
+    pub(super) transactions: Transactions,
     values: HashMap<(u32, u64), u32>,
 }
 
@@ -112,6 +114,7 @@ impl<'a> Facts<'a> {
             sent: Vec::new(),
             read: Vec::new(),
             broker_time: broker_time(&operations),
+            transactions: Transactions::default(),
             values: HashMap::new(),
             operations,
         };
@@ -127,6 +130,7 @@ impl<'a> Facts<'a> {
             let by_name = trims.get(&(facts.logs[at].topic, facts.logs[at].partition));
             facts.fill(at, by_name.map_or(&[], Vec::as_slice));
         }
+        facts.transactions = Transactions::gather(&facts);
         facts
     }
 
@@ -150,6 +154,18 @@ impl<'a> Facts<'a> {
         }
     }
 
+    /// The number of what that process sent under that counter; `UNKNOWN` if it did not.
+    pub(super) fn value_by(&self, (process, counter): (u32, u64)) -> u32 {
+        self.values.get(&(process, counter)).copied().unwrap_or(UNKNOWN)
+    }
+
+    /// The value of that number.
+    pub(super) fn value(&self, number: u32) -> Option<&'a Value> {
+        let (operation, position) = self.sent.get(number as usize)?;
+        let What::Send { values, .. } = &self.op(*operation).what else { return None };
+        values.get(*position as usize)
+    }
+
     /// Whether some reader got it.
     pub(super) fn was_read(&self, value: &Value) -> bool {
         let number = self.values.get(&(value.process, value.counter));
@@ -158,9 +174,7 @@ impl<'a> Facts<'a> {
 
     /// The value as people read it.
     pub(super) fn name(&self, value: u32) -> String {
-        let Some((operation, position)) = self.sent.get(value as usize) else { return "a foreign record".into() };
-        let What::Send { values, .. } = &self.op(*operation).what else { return String::new() };
-        let value = &values[*position as usize];
+        let Some(value) = self.value(value) else { return "a foreign record".into() };
         format!("value {}/{}", value.process, value.counter)
     }
 

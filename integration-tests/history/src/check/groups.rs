@@ -66,7 +66,9 @@ fn groups<'a>(facts: &Facts<'a>) -> BTreeMap<&'a str, Group> {
                 let group = groups.entry(group).or_default();
                 group.turns.entry(member.clone()).or_default().push(number);
             }
-            What::Heartbeat { group, .. } | What::Commit { group, .. } => {
+            // Whoever speaks for no member may send offsets with a transaction at any time.
+            What::SendOffsets { generation: ..0, .. } => {}
+            What::Heartbeat { group, .. } | What::Commit { group, .. } | What::SendOffsets { group, .. } => {
                 let group = groups.entry(group).or_default();
                 group.calls.push(number);
                 if matches!(operation.end, End::Info(_)) || operation.end.error().contains("COORDINATOR") {
@@ -95,9 +97,10 @@ fn groups<'a>(facts: &Facts<'a>) -> BTreeMap<&'a str, Group> {
 
 fn generation(operation: &Operation) -> i32 {
     match operation.what {
-        What::Assigned { generation, .. } | What::Heartbeat { generation, .. } | What::Commit { generation, .. } => {
-            generation
-        }
+        What::Assigned { generation, .. }
+        | What::Heartbeat { generation, .. }
+        | What::Commit { generation, .. }
+        | What::SendOffsets { generation, .. } => generation,
         _ => -1,
     }
 }
@@ -107,6 +110,7 @@ fn member(operation: &Operation) -> &str {
         What::Assigned { member, .. }
         | What::Heartbeat { member, .. }
         | What::Commit { member, .. }
+        | What::SendOffsets { member, .. }
         | What::Left { member, .. } => member,
         _ => "",
     }

@@ -43,8 +43,15 @@ pub(super) fn check(facts: &Facts<'_>, report: &mut Report) {
         if operation.start_us < healed_us {
             continue;
         }
+        let transactional = match &operation.what {
+            What::InitProducer { .. } | What::EndTransaction { .. } => facts.transactions.id_of(operation.process),
+            _ => None,
+        };
         let subject = match group_of(&operation.what) {
             Some((group, kind)) => (kind, format!("group {group}")),
+            None if transactional.is_some() => {
+                ("transactions", format!("producer {}", transactional.unwrap_or_default()))
+            }
             None if facts.placed[number as usize] != NONE => {
                 let log = &facts.logs[facts.placed[number as usize] as usize];
                 let there = || topics.certain(facts, log.topic, log.partition, operation).is_some();
@@ -99,7 +106,7 @@ fn counts(operation: &Operation) -> bool {
 fn group_of(what: &What) -> Option<(&str, &'static str)> {
     match what {
         What::Assigned { group, .. } => Some((group, "joins")),
-        What::Commit { group, .. } => Some((group, "commits")),
+        What::Commit { group, .. } | What::SendOffsets { group, .. } => Some((group, "commits")),
         What::Committed { group, .. } => Some((group, "committed offsets")),
         _ => None,
     }

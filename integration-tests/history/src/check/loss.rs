@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use super::facts::{Facts, LogFacts, end_of};
 use super::report::{Report, Rule};
+use super::transactions::Fate;
 use crate::operation::{End, What};
 
 pub(super) fn check(facts: &Facts<'_>, report: &mut Report) {
-    for log in &facts.logs {
+    for (at, log) in (0..).zip(&facts.logs) {
         for &poll in &log.polls {
             if let (End::Ok, What::Poll { from, next, .. }) = (&facts.op(poll).end, &facts.op(poll).what) {
-                passed_over(facts, log, poll, (*from, *next), report);
+                passed_over(facts, (at, log), poll, (*from, *next), report);
             }
         }
         in_the_end(facts, log, report);
@@ -19,7 +20,13 @@ pub(super) fn check(facts: &Facts<'_>, report: &mut Report) {
 
 /// Offsets inside a range that a reader passed and that its records leave out. That the reader came behind them says
 /// that they existed when the answer was made.
-fn passed_over(facts: &Facts<'_>, log: &LogFacts<'_>, poll: u32, (from, next): (i64, i64), report: &mut Report) {
+fn passed_over(
+    facts: &Facts<'_>,
+    (at, log): (u32, &LogFacts<'_>),
+    poll: u32,
+    (from, next): (i64, i64),
+    report: &mut Report,
+) {
     let What::Poll { records, .. } = &facts.op(poll).what else { return };
     report.checked(Rule::A12, records.len() as u64);
     report.checked(Rule::A1, records.len() as u64);
@@ -28,7 +35,7 @@ fn passed_over(facts: &Facts<'_>, log: &LogFacts<'_>, poll: u32, (from, next): (
     let mut expected = from;
     for offset in records.iter().map(|seen| seen.offset).chain([next]) {
         if expected.max(start) < offset {
-            missing(facts, log, poll, (expected.max(start), offset), Rule::A17, report);
+            missing(facts, (at, log), poll, (expected.max(start), offset), Rule::A17, report);
         }
         expected = expected.max(offset.saturating_add(1));
     }
@@ -38,23 +45,37 @@ fn passed_over(facts: &Facts<'_>, log: &LogFacts<'_>, poll: u32, (from, next): (
 /// knows.
 pub(super) fn missing(
     facts: &Facts<'_>,
-    log: &LogFacts<'_>,
+    (at, log): (u32, &LogFacts<'_>),
     poll: u32,
     (from, to): (i64, i64),
     unknown: Rule,
     report: &mut Report,
 ) {
+    let committed_only = matches!(facts.op(poll).what, What::Poll { read_committed: true, .. });
     let known = &log.contents[log.position(from)..log.position(to)];
     let mut offsets = 0;
-    for (at, entry) in known.iter().enumerate() {
-        offsets += i64::from(at == 0 || known[at - 1].offset != entry.offset);
+    for (nth, entry) in known.iter().enumerate() {
+        offsets += i64::from(nth == 0 || known[nth - 1].offset != entry.offset);
+        if let Some(transaction) = facts.transactions.of_value(facts, entry.value).filter(|_| committed_only) {
+            if transaction.fate == Fate::Committed {
+                let proof = [entry.operation, transaction.commit, poll].map(|by| facts.id(by));
+                report.found(Rule::A8, &proof, || {
+                    let (log, offset, value) = (log.name(), entry.offset, facts.name(entry.value));
+                    format!("{log} offset {offset} is passed over: {value}, whose transaction was committed")
+                });
+            }
+            continue;
+        }
         let read = entry.read || facts.read.get(entry.value as usize).is_some_and(|read| *read);
         let rule = if read { Rule::A12 } else { Rule::A1 };
         report.found(rule, &[facts.id(entry.operation), facts.id(poll)], || {
             format!("{} offset {} is passed over: {}", log.name(), entry.offset, facts.name(entry.value))
         });
     }
-    if to - from > offsets && !facts.options.holes_legal {
+    // Each transaction has a marker in the log. Who reads committed records passes over others too.
+    let markers = facts.transactions.markers(at);
+    let markers = if committed_only && markers > 0 { i64::MAX } else { markers };
+    if to - from - offsets > markers && !facts.options.holes_legal {
         report.found(unknown, &[facts.id(poll)], || {
             format!("{}: {} of the offsets {from}..{to} have no record", log.name(), to - from - offsets)
         });

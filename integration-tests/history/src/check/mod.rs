@@ -3,6 +3,7 @@
 //! twice; topics are deleted and made again under one name; a reader may have begun before something was there; times
 //! that are equal or overlap say nothing of an order. Each file is one family of rules, with what they promise.
 mod bounds;
+mod chain;
 mod commits;
 mod contents;
 mod eras;
@@ -10,6 +11,7 @@ mod errors;
 mod facts;
 mod groups;
 mod inventory;
+mod isolation;
 mod liveness;
 mod lookups;
 mod loss;
@@ -17,6 +19,7 @@ mod order;
 mod polls;
 mod report;
 mod topics;
+mod transactions;
 
 use super::operation::{End, History, What};
 use facts::Facts;
@@ -47,6 +50,8 @@ pub struct Options {
     pub one_epoch: bool,
     /// Records were taken from objects by `fork resolve`: among them may be some that were refused.
     pub salvaged: bool,
+    /// Brokers' clocks were wrong at times, so that a broker that starts may take a transaction for older than it is.
+    pub clocks_differ: bool,
     /// The longest time until an answer, after healing and the first question, in µs.
     pub liveness_us: u64,
     /// The final phase reads every log that was acknowledged anything, from beginning to end.
@@ -69,6 +74,7 @@ impl Default for Options {
             strict_no: true,
             one_epoch: true,
             salvaged: false,
+            clocks_differ: false,
             liveness_us: 30_000_000,
             final_reads: false,
             authorization: false,
@@ -94,6 +100,8 @@ pub fn check_with(history: &History, inventory: Option<&Inventory>, options: &Op
     order::check(&facts, &mut report);
     polls::check(&facts, &mut report);
     lookups::check(&facts, &mut report);
+    isolation::check(&facts, &mut report);
+    chain::check(&facts, &mut report);
     commits::check(&facts, &mut report);
     groups::check(&facts, &mut report);
     topics::check(&facts, &mut report);
@@ -131,6 +139,8 @@ fn kind(what: &What) -> &'static str {
         What::DescribeConfig { .. } => "describe_config",
         What::Describe { .. } => "describe",
         What::InitProducer { .. } => "init_producer",
+        What::SendOffsets { .. } => "send_offsets",
+        What::EndTransaction { .. } => "end_transaction",
         What::Assigned { .. } => "assigned",
         What::Left { .. } => "left",
         What::Heartbeat { .. } => "heartbeat",

@@ -3,27 +3,21 @@
 use std::collections::HashMap;
 
 use super::bounds::Rising;
-use super::facts::{Facts, LogFacts, NONE, end_of};
+use super::facts::{Entry, Facts, LogFacts, NONE, end_of};
 use super::loss::missing;
 use super::report::{Report, Rule};
 use crate::operation::{End, Operation, What};
 
 pub(super) fn check(facts: &Facts<'_>, report: &mut Report) {
-    let transactions =
-        facts.operations.iter().any(|o| matches!(&o.what, What::InitProducer { transactional_id: Some(_), .. }));
     for (at, log) in (0..).zip(&facts.logs) {
         let told = by_broker(facts, log);
+        let (stable, fresh) = (stable(facts, log), Fresh::new(facts, log));
         for &poll in log.polls.iter().filter(|poll| facts.op(**poll).end == End::Ok) {
             offsets(facts, log, poll, report);
             follows(facts, (at, log), poll, report);
             extent(facts, log, poll, &told, report);
             beginning(facts, log, poll, &told, report);
-            let What::Poll { high_watermark, last_stable_offset, .. } = facts.op(poll).what else { continue };
-            if !transactions && high_watermark >= 0 && last_stable_offset >= 0 {
-                report.expect(Rule::A19, last_stable_offset == high_watermark, &[facts.id(poll)], || {
-                    format!("{}: stable up to {last_stable_offset} of {high_watermark}", log.name())
-                });
-            }
+            stability(facts, (at, log), poll, (&told, &stable, &fresh), report);
         }
     }
 }
@@ -60,7 +54,7 @@ fn follows(facts: &Facts<'_>, (at, log): (u32, &LogFacts<'_>), poll: u32, report
     });
     let start = log.start_possible(end_of(operation), facts.options);
     if next.max(start) < from {
-        missing(facts, log, poll, (next.max(start), from), Rule::A12, report);
+        missing(facts, (at, log), poll, (next.max(start), from), Rule::A12, report);
     }
 }
 
@@ -105,7 +99,7 @@ fn by_broker(facts: &Facts<'_>, log: &LogFacts<'_>) -> HashMap<i32, Told> {
 
 fn extent(facts: &Facts<'_>, log: &LogFacts<'_>, poll: u32, told: &HashMap<i32, Told>, report: &mut Report) {
     let operation = facts.op(poll);
-    let What::Poll { high_watermark, last_stable_offset, from, ref records, .. } = operation.what else { return };
+    let What::Poll { high_watermark, from, ref records, .. } = operation.what else { return };
     let now = operation.start_us.saturating_sub(facts.options.own_lag_us);
     let at_the_end = records.is_empty() && from >= high_watermark;
     let lag_us = if at_the_end { facts.options.end_lag_us } else { facts.options.poll_lag_us };
@@ -124,7 +118,77 @@ fn extent(facts: &Facts<'_>, log: &LogFacts<'_>, poll: u32, told: &HashMap<i32, 
         let _ = expect(Rule::A18, high_watermark, log.ends.before(earlier), "high watermark")
             && expect(Rule::A18, high_watermark, own.and_then(|own| own.ends.before(now)), "high watermark");
     }
-    expect(Rule::A18, last_stable_offset, own.and_then(|own| own.stable.before(now)), "last stable offset");
+}
+
+/// The last stable offset, by all answers.
+fn stable(facts: &Facts<'_>, log: &LogFacts<'_>) -> Rising {
+    let mut stable = Rising::default();
+    for &poll in log.polls.iter().filter(|poll| facts.op(**poll).end == End::Ok) {
+        let What::Poll { last_stable_offset, .. } = facts.op(poll).what else { continue };
+        stable.tell(end_of(facts.op(poll)), last_stable_offset, poll);
+    }
+    stable.seal();
+    stable
+}
+
+/// By the offsets of records, when the latest of those up to there was sent: who knows the record is no older than that.
+struct Fresh(Vec<(i64, u64)>);
+
+impl Fresh {
+    fn new(facts: &Facts<'_>, log: &LogFacts<'_>) -> Self {
+        let sent = |entry: &Entry| {
+            facts.sent.get(entry.value as usize).map(|(send, _)| (entry.offset, facts.op(*send).start_us))
+        };
+        let mut all: Vec<(i64, u64)> = log.contents.iter().filter_map(sent).collect();
+        let mut latest = 0;
+        for (_, sent_us) in &mut all {
+            latest = latest.max(*sent_us);
+            *sent_us = latest;
+        }
+        Self(all)
+    }
+
+    /// As of when at least a broker answers that says so.
+    fn at_least(&self, high_watermark: i64) -> u64 {
+        let known = self.0.partition_point(|(offset, _)| *offset < high_watermark);
+        known.checked_sub(1).map_or(0, |last| self.0[last].1)
+    }
+}
+
+/// The last stable offset never goes back, and is the high watermark where no transaction can be open.
+fn stability(
+    facts: &Facts<'_>,
+    (at, log): (u32, &LogFacts<'_>),
+    poll: u32,
+    (told, stable, fresh): (&HashMap<i32, Told>, &Rising, &Fresh),
+    report: &mut Report,
+) {
+    let operation = facts.op(poll);
+    let What::Poll { high_watermark, last_stable_offset, .. } = operation.what else { return };
+    if last_stable_offset < 0 {
+        return;
+    }
+    let earlier = operation.start_us.saturating_sub(facts.options.poll_lag_us);
+    let now = operation.start_us.saturating_sub(facts.options.own_lag_us);
+    let own = operation.broker.and_then(|broker| told.get(&broker)?.stable.before(now));
+    // After a fork a transaction whose end was lost is open again.
+    let reopened = facts.options.salvaged && facts.transactions.markers(at) > 0;
+    let bounds = [own, stable.before(earlier)].into_iter().flatten().max_by_key(|(bound, _)| *bound);
+    if let Some((bound, teller)) = bounds.filter(|_| !reopened) {
+        report.expect(Rule::A18, last_stable_offset >= bound, &[facts.id(teller), facts.id(poll)], || {
+            format!("{}: a fetch says last stable offset {last_stable_offset}, and {bound} was told before", log.name())
+        });
+    }
+    if high_watermark >= 0 {
+        let behind = last_stable_offset < high_watermark;
+        let caught_up = facts.healed_us.is_some_and(|healed| healed + facts.options.liveness_us <= operation.start_us);
+        let since = if caught_up { operation.start_us } else { earlier.max(fresh.at_least(high_watermark)) };
+        let open = || facts.transactions.may_be_open(at, since, end_of(operation));
+        let holds = last_stable_offset <= high_watermark && (!behind || open());
+        report.expect(Rule::A19, holds, &[facts.id(poll)], || {
+            format!("{}: stable up to {last_stable_offset} of {high_watermark}", log.name())
+        });
+    }
 }
 
 fn beginning(facts: &Facts<'_>, log: &LogFacts<'_>, poll: u32, told: &HashMap<i32, Told>, report: &mut Report) {

@@ -2,13 +2,28 @@
 //! counter, their timestamps are 1000 + counter.
 #![allow(dead_code, reason = "each test takes what it needs")]
 use strandline_history::{
-    Broken, Commit, End, GroupProtocol, History, Inventory, Log, Operation, Options, Seen, Value, What,
+    Broken, Commit, End, GroupProtocol, History, Inventory, Log, Operation, Options, Rule, Seen, Value, What,
+    check_with,
 };
 
 pub(crate) struct Build {
     pub(crate) history: History,
     pub(crate) options: Options,
     pub(crate) inventory: Option<Inventory>,
+}
+
+/// Histories that break the rule (it is among those found), and legal ones (nothing at all is found).
+pub(crate) fn table(rule: Rule, broken: Vec<(&str, Build)>, legal: Vec<(&str, Build)>) {
+    for (name, build) in broken {
+        let report = check_with(&build.history, build.inventory.as_ref(), &build.options);
+        assert!(report.broken().contains(&rule), "{rule}: {name} is not found:\n{report}");
+        let listed = report.anomalies.iter().find(|anomaly| anomaly.rule == rule).unwrap();
+        assert!(build.inventory.is_some() || !listed.operations.is_empty(), "{rule}: {name} is not proved");
+    }
+    for (name, build) in legal {
+        let report = check_with(&build.history, build.inventory.as_ref(), &build.options);
+        assert!(report.is_clean(), "{rule}: {name} is legal:\n{report}");
+    }
 }
 
 pub(crate) fn log() -> Log {
@@ -21,7 +36,7 @@ pub(crate) fn log_id(id: &str) -> Log {
 
 pub(crate) fn value(process: u32, counter: u64) -> Value {
     let timestamp_ms = 1000 + i64::try_from(counter).unwrap();
-    Value { run: 1, process, counter, topic: "t".into(), partition: 0, timestamp_ms }
+    Value { run: 1, process, counter, topic: "t".into(), partition: 0, timestamp_ms, source: None }
 }
 
 pub(crate) fn seen(offset: i64, process: u32, counter: u64) -> Seen {
@@ -35,13 +50,15 @@ pub(crate) fn broken(offset: i64) -> Seen {
 
 pub(crate) fn send(process: u32, counters: &[u64], offset: Option<i64>) -> What {
     let values = counters.iter().map(|counter| value(process, *counter)).collect();
-    What::Send { log: log(), values, once: true, acked: true, offset }
+    What::Send { log: log(), values, once: true, acked: true, offset, transaction: None }
 }
 
 /// The same, to the topic with that id.
 pub(crate) fn to(what: What, to: Log) -> What {
     match what {
-        What::Send { values, once, acked, offset, .. } => What::Send { log: to, values, once, acked, offset },
+        What::Send { values, once, acked, offset, transaction, .. } => {
+            What::Send { log: to, values, once, acked, offset, transaction }
+        }
         What::Poll {
             position_of,
             from,
@@ -69,7 +86,9 @@ pub(crate) fn to(what: What, to: Log) -> What {
 
 pub(crate) fn plain(what: What) -> What {
     match what {
-        What::Send { log, values, acked, offset, .. } => What::Send { log, values, once: false, acked, offset },
+        What::Send { log, values, acked, offset, transaction, .. } => {
+            What::Send { log, values, once: false, acked, offset, transaction }
+        }
         other => other,
     }
 }
@@ -77,7 +96,9 @@ pub(crate) fn plain(what: What) -> What {
 /// Sent once, and nobody asked for an answer.
 pub(crate) fn unacked(what: What) -> What {
     match what {
-        What::Send { log, values, offset, .. } => What::Send { log, values, once: false, acked: false, offset },
+        What::Send { log, values, offset, transaction, .. } => {
+            What::Send { log, values, once: false, acked: false, offset, transaction }
+        }
         other => other,
     }
 }
@@ -194,6 +215,68 @@ pub(crate) fn committed(offset: Option<i64>) -> What {
 pub(crate) fn said(mut what: What, text: &str) -> What {
     if let What::Commit { offsets, .. } | What::Committed { offsets, .. } = &mut what {
         offsets.iter_mut().for_each(|commit| commit.metadata = Some(text.to_owned()));
+    }
+    what
+}
+
+/// The producer of the transactional id `x`, whose time-out is 1 ms.
+pub(crate) fn init(epoch: i16) -> What {
+    What::InitProducer { transactional_id: Some("x".into()), producer_id: 7, epoch, timeout_ms: 1 }
+}
+
+/// The same, of another transactional id.
+pub(crate) fn init_as(id: &str) -> What {
+    What::InitProducer { transactional_id: Some(id.into()), producer_id: 8, epoch: 0, timeout_ms: 1 }
+}
+
+/// A send that is part of its process' transaction of that number.
+pub(crate) fn within(number: u64, what: What) -> What {
+    match what {
+        What::Send { log, values, once, acked, offset, .. } => {
+            What::Send { log, values, once, acked, offset, transaction: Some(number) }
+        }
+        other => other,
+    }
+}
+
+/// A send of a value that was made from that of `source`.
+pub(crate) fn made_from(mut what: What, source: (u32, u64)) -> What {
+    if let What::Send { values, .. } = &mut what {
+        values.iter_mut().for_each(|value| value.source = Some(source));
+    }
+    what
+}
+
+pub(crate) fn ended(number: u64, commit: bool) -> What {
+    What::EndTransaction { transaction: number, commit }
+}
+
+/// The offset that group `g` gets with the transaction.
+pub(crate) fn sent_offset(number: u64, offset: i64) -> What {
+    let offsets = vec![Commit { log: log(), offset: Some(offset), metadata: None }];
+    What::SendOffsets { transaction: number, group: "g".into(), member: String::new(), generation: -1, offsets }
+}
+
+/// A fetch of committed records: those given, and on to `next`; stable is all below it, and `end` is the high watermark.
+pub(crate) fn poll_committed(from: i64, records: &[(i64, u32, u64)], next: i64, end: i64) -> What {
+    let records = records.iter().map(|(offset, process, counter)| seen(*offset, *process, *counter)).collect();
+    What::Poll {
+        log: log(),
+        position_of: 0,
+        from,
+        next,
+        records,
+        high_watermark: end,
+        last_stable_offset: next,
+        log_start_offset: -1,
+        read_committed: true,
+    }
+}
+
+/// A fetch that goes on at `next`.
+pub(crate) fn on_to(mut what: What, to: i64) -> What {
+    if let What::Poll { next, .. } = &mut what {
+        *next = to;
     }
     what
 }

@@ -273,10 +273,10 @@ impl Run {
             client.counter += 1;
             let (topic, partition) = (log.topic.clone(), log.partition);
             let timestamp_ms = i64::try_from(self.now + self.broker.chance.below(300)).unwrap();
-            Value { run: 1, process, counter: client.counter, topic, partition, timestamp_ms }
+            Value { run: 1, process, counter: client.counter, topic, partition, timestamp_ms, source: None }
         };
         let values = (0..count).map(|_| value()).collect();
-        What::Send { log, values, once: process < 3, acked: true, offset: None }
+        What::Send { log, values, once: process < 3, acked: true, offset: None, transaction: None }
     }
 
     fn consume(&mut self, process: u32) -> What {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use strandline::types::Uuid;
 use strandline_history::{End, What};
 
-use super::client::{Client, Lane, STABLE, VOLATILE, error_name, text, topic_name};
+use super::client::{Client, LEDGER, Lane, STABLE, VOLATILE, error_name, text, topic_name};
 use super::connection::Fault;
 use super::reader::At;
 use super::{CLASSIC_GROUP, CONSUMER_GROUP, admin_end, group_admin, offsets, topics};
@@ -44,6 +44,7 @@ pub(super) async fn run(client: Client, life: Duration) {
 async fn turn(client: &Client, volatile: &str) {
     let partitions = i32::try_from(client.between(1, 4)).unwrap_or(1);
     let name = if client.odds(3) { STABLE } else { volatile };
+    let looked_at = if client.odds(4) { LEDGER } else { name };
     let group = if client.odds(2) { CLASSIC_GROUP } else { CONSUMER_GROUP };
     match client.draw(32) {
         0..=4 => {
@@ -55,13 +56,13 @@ async fn turn(client: &Client, volatile: &str) {
         }
         5 => delete(client, volatile).await,
         6 | 7 => grow(client, name).await,
-        8..=10 => delete_records(client, name).await,
+        8..=10 => delete_records(client, looked_at).await,
         11..=13 => alter(client, name).await,
         14 | 15 => describe_config(client, name).await,
-        16..=20 => list(client, name).await,
-        21 | 22 => epoch_end(client, name).await,
+        16..=20 => list(client, looked_at).await,
+        21 | 22 => epoch_end(client, looked_at).await,
         23..=25 => describe(client, name).await,
-        26 | 27 => describe_partitions(client, name).await,
+        26 | 27 => describe_partitions(client, looked_at).await,
         28 => group_admin::delete(client, group).await,
         29 => group_admin::delete_offsets(client, group).await,
         30 => group_admin::list(client, group).await,

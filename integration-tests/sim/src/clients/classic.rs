@@ -24,8 +24,10 @@ const MEMBER_ID_REQUIRED: i16 = 79;
 const ASSIGNOR: &str = "range";
 
 /// A member and how it is set up.
-struct Classic {
-    member: Membership,
+pub(super) struct Classic {
+    pub(super) member: Membership,
+    /// Its offsets are committed by others than it.
+    pub(super) commits_itself: bool,
     topics: Vec<String>,
     session: Duration,
     rebalance: Duration,
@@ -35,7 +37,7 @@ struct Classic {
 }
 
 /// Why a member does not go on as it is.
-enum Over {
+pub(super) enum Over {
     /// It is to join again.
     Rejoin,
     /// Its time is over, or it is not wanted.
@@ -67,14 +69,20 @@ pub(super) async fn join_once(client: &Client, group: &str, until: Instant) -> b
 
 impl Classic {
     fn new(client: &Client, group: &str, instance: Option<String>) -> Self {
-        let member = Membership::new(client, group, GroupProtocol::Classic, instance);
         let mut topics = vec![STABLE.to_owned()];
         if client.odds(3) {
             topics.push(format!("{VOLATILE}0"));
         }
+        Self::of(client, group, instance, topics)
+    }
+
+    /// One that wants those topics.
+    pub(super) fn of(client: &Client, group: &str, instance: Option<String>, topics: Vec<String>) -> Self {
+        let member = Membership::new(client, group, GroupProtocol::Classic, instance);
         let ms = |from, to| Duration::from_millis(from + client.draw(to - from));
         Self {
             member,
+            commits_itself: true,
             topics,
             session: ms(2_000, 8_000),
             rebalance: ms(2_000, 8_000),
@@ -89,7 +97,7 @@ impl Classic {
     }
 
     /// Joins until there is an assignment; `None` when its time is over or the group does not want it.
-    async fn join(&mut self, end: Instant) -> Option<Vec<At>> {
+    pub(super) async fn join(&mut self, end: Instant) -> Option<Vec<At>> {
         let client = self.member.client.clone();
         let site = client.site().clone();
         let nothing = self.member.took(&[], false);
@@ -174,7 +182,7 @@ impl Classic {
     /// Reads, heartbeats and commits until it has to join again, or (true) its time is over.
     async fn work(&mut self, owned: &[At], end: Instant) -> bool {
         let client = self.member.client.clone();
-        let beat = self.session / 4;
+        let beat = self.beat_every();
         let (mut next_beat, mut next_commit) = (client.now() + beat, client.now() + self.commit_every);
         let mut reading = self.member.read_only(owned).await;
         loop {
@@ -184,7 +192,7 @@ impl Classic {
             }
             // Who shares out does so again when there is more, or less.
             if self.shared_out.is_some_and(|count| count != self.count_partitions(&client.view())) {
-                self.member.commit_positions().await;
+                self.commit().await;
                 self.let_go();
                 return false;
             }
@@ -199,7 +207,7 @@ impl Classic {
             }
             if now >= next_commit {
                 next_commit = now + self.commit_every;
-                self.member.commit_positions().await;
+                self.commit().await;
                 // A commit of an older generation, as one makes that was away for too long.
                 if client.odds(20) {
                     self.commit_stale().await;
@@ -210,11 +218,21 @@ impl Classic {
         }
     }
 
+    pub(super) fn beat_every(&self) -> Duration {
+        self.session / 4
+    }
+
+    async fn commit(&mut self) {
+        if self.commits_itself {
+            self.member.commit_positions().await;
+        }
+    }
+
     fn count_partitions(&self, view: &View) -> usize {
         self.topics.iter().filter_map(|topic| view.topics.get(topic)).map(|topic| topic.leaders.len()).sum()
     }
 
-    async fn beat(&mut self) -> Option<Over> {
+    pub(super) async fn beat(&mut self) -> Option<Over> {
         let site = self.member.client.site().clone();
         let begun = site.recorder.begin(site.process, self.member.heartbeat());
         let usable = self.usable(3, 4);
@@ -233,7 +251,7 @@ impl Classic {
         site.recorder.end(begun, self.member.node(), end, self.member.heartbeat());
         match answer.map(|answer| answer.error_code) {
             Ok(REBALANCE_IN_PROGRESS) => {
-                self.member.commit_positions().await;
+                self.commit().await;
                 self.let_go();
                 Some(Over::Rejoin)
             }
@@ -244,7 +262,7 @@ impl Classic {
             Ok(UNKNOWN_MEMBER_ID) => {
                 self.member.left(End::Ok);
                 if self.member.client.odds(2) {
-                    self.member.commit_positions().await;
+                    self.commit().await;
                 }
                 self.member.id = String::new();
                 self.let_go();
@@ -263,7 +281,7 @@ impl Classic {
         self.member.commit(&BTreeMap::from([(at, offset)]), &id, generation).await;
     }
 
-    fn let_go(&mut self) {
+    pub(super) fn let_go(&mut self) {
         self.member.reader.assigned().iter().for_each(|at| self.member.reader.revoke(at));
     }
 
@@ -273,17 +291,17 @@ impl Classic {
         if self.member.id.is_empty() {
             return;
         }
-        self.member.commit_positions().await;
+        self.commit().await;
         if client.now() >= end && client.odds(3) {
             self.member.left(End::Info("went without a word".into()));
             client.sleep_ms(client.draw(12_000)).await;
-            self.member.commit_positions().await;
+            self.commit().await;
             return;
         }
         self.leave().await;
     }
 
-    async fn leave(&mut self) {
+    pub(super) async fn leave(&mut self) {
         let patience = self.member.client.request_timeout();
         let usable = self.usable(3, 5);
         let (group, id, instance) = (self.member.group_id(), text(self.member.id.clone()), self.instance());

@@ -16,8 +16,12 @@ use tokio::sync::watch;
 use super::connection::{Connection, Fault, Habits};
 use crate::Site;
 
-/// The topic that is never deleted; others are [`VOLATILE`] and a number.
+/// Topics that are never deleted; others are [`VOLATILE`] and a number. Transactions write to the ledger, and what is made
+/// of that goes to the copies.
 pub(super) const STABLE: &str = "stable";
+pub(super) const LEDGER: &str = "ledger";
+pub(super) const COPIES: &str = "copies";
+pub(super) const LASTING: [&str; 3] = [STABLE, LEDGER, COPIES];
 pub(super) const VOLATILE: &str = "volatile-";
 
 /// One logical client; clones are the same one.
@@ -260,14 +264,24 @@ impl Client {
 
     /// Refreshes until the stable topic is there.
     pub(super) async fn await_topics(&self) {
-        while !(self.refresh().await && lock(&self.0.view).topics.contains_key(STABLE)) {
+        self.await_all(&[STABLE]).await;
+    }
+
+    /// Refreshes until all lasting topics are there.
+    pub(super) async fn await_lasting(&self) {
+        self.await_all(&LASTING).await;
+    }
+
+    async fn await_all(&self, topics: &[&str]) {
+        let are_there = || topics.iter().all(|topic| lock(&self.0.view).topics.contains_key(*topic));
+        while !(self.refresh().await && are_there()) {
             self.back_off().await;
         }
     }
 
     /// A log as a request by name names it: its id is beyond doubt only where the topic is never deleted.
     pub(super) fn log_by_name(&self, at: &(String, i32)) -> Log {
-        let id = lock(&self.0.view).topics.get(&at.0).and_then(|topic| topic.id).filter(|_| at.0 == STABLE);
+        let id = lock(&self.0.view).topics.get(&at.0).and_then(|topic| topic.id).filter(|_| is_lasting(&at.0));
         self.log(&at.0, id, at.1)
     }
 
@@ -276,13 +290,15 @@ impl Client {
         Log { topic: topic.to_owned(), id: id.map(|id| id.to_string()), partition }
     }
 
-    /// Who coordinates `group`.
-    pub(super) async fn find_coordinator(&self, group: &str) -> Result<i32, Fault> {
-        let key = text(group);
+    /// Who coordinates the group or transactional id `key`.
+    pub(super) async fn find_coordinator(&self, of: CoordinatorOf, key: &str) -> Result<i32, Fault> {
+        let key = text(key);
+        // What a key is came with version 1.
+        let usable = if of == CoordinatorOf::Group { 0..=6 } else { 1..=6 };
         let answer = self
-            .ask_any(0..=6, |version| match version {
-                0..4 => FindCoordinatorRequest::default().with_key(key),
-                _ => FindCoordinatorRequest::default().with_coordinator_keys(vec![key]),
+            .ask_any(usable, |version| {
+                let request = FindCoordinatorRequest::default().with_key_type(of as i8);
+                if version < 4 { request.with_key(key) } else { request.with_coordinator_keys(vec![key]) }
             })
             .await?;
         let of = |error_code: i16, node: i32, host: &StrBytes, port: i32| {
@@ -299,6 +315,18 @@ impl Client {
             None => of(answer.error_code, answer.node_id.0, &answer.host, answer.port),
         }
     }
+}
+
+/// What has a coordinator, by Kafka's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CoordinatorOf {
+    Group = 0,
+    Transactions = 1,
+}
+
+/// Whether the topic is never deleted.
+pub(super) fn is_lasting(topic: &str) -> bool {
+    LASTING.contains(&topic)
 }
 
 /// Metadata of all topics, as each version asks for it.

@@ -1,7 +1,7 @@
 //! Consumers of assigned partitions: they begin somewhere, read on, and seek now and then.
 use std::time::Duration;
 
-use super::client::{Client, STABLE};
+use super::client::{Client, is_lasting};
 use super::reader::{At, EARLIEST, LATEST, Manner, Reader};
 
 /// One life: until clients stop or `life` is over.
@@ -28,9 +28,9 @@ fn move_on(client: &Client, reader: &mut Reader, assigned: &[At], partitions_max
     assigned.iter().for_each(|at| reader.revoke(at));
     let all = view.topics.iter().flat_map(|(name, topic)| topic.leaders.keys().map(|p| (name.clone(), *p)));
     let all: Vec<At> = all.collect();
-    let stable: Vec<At> = all.iter().filter(|(name, _)| name == STABLE).cloned().collect();
+    let lasting: Vec<At> = all.iter().filter(|(name, _)| is_lasting(name)).cloned().collect();
     for _ in 0..partitions_max {
-        let from = if client.odds(3) { &all } else { &stable };
+        let from = if client.odds(3) { &all } else { &lasting };
         if let Some(at) = client.pick(from).filter(|at| reader.position(at).is_none()) {
             reader.assign(at.clone(), start(client));
         }

@@ -12,12 +12,12 @@ use std::time::Duration;
 use strandline::world::Instant;
 use strandline_history::{Commit, End, GroupProtocol, What};
 
-use super::client::{Client, Lane, error_name, text, topic_name};
+use super::client::{Client, CoordinatorOf, Lane, error_name, text, topic_name};
 use super::connection::Fault;
 use super::reader::{At, EARLIEST, Manner, Reader};
 
 /// An offset, and the text that was committed with it.
-type Committed = (i64, String);
+pub(super) type Committed = (i64, String);
 
 /// A member of a group, or somebody who asks about one.
 pub(super) struct Membership {
@@ -30,6 +30,8 @@ pub(super) struct Membership {
     /// Of the classic protocol the generation, of the other the member's epoch.
     pub(super) generation: i32,
     coordinator: Option<i32>,
+    /// It waits for transactions that may change what is committed (KIP-447).
+    pub(super) stable: bool,
     pub(super) reader: Reader,
 }
 
@@ -47,6 +49,7 @@ impl Membership {
             id: String::new(),
             generation: -1,
             coordinator: None,
+            stable: false,
             reader: Reader::new(client, Manner::draw(client)),
         }
     }
@@ -68,7 +71,7 @@ impl Membership {
     {
         let node = match self.coordinator {
             Some(node) => node,
-            None => self.client.find_coordinator(&self.group).await?,
+            None => self.client.find_coordinator(CoordinatorOf::Group, &self.group).await?,
         };
         self.coordinator = Some(node);
         let asked = async { self.client.node(node, Lane::Group).await?.ask_long(usable, patience, make).await };
@@ -88,7 +91,7 @@ impl Membership {
         moved
     }
 
-    fn commits(&self, offsets: &BTreeMap<At, Option<Committed>>) -> Vec<Commit> {
+    pub(super) fn commits(&self, offsets: &BTreeMap<At, Option<Committed>>) -> Vec<Commit> {
         let commit = |(at, committed): (&At, &Option<Committed>)| {
             let (offset, metadata) = committed.clone().unzip();
             Commit { log: self.client.log_by_name(at), offset, metadata }
@@ -135,7 +138,9 @@ impl Membership {
         loop {
             let (group, by_topic, patience) = (self.group_id(), by_topic(of), self.client.request_timeout());
             let member = (self.protocol == GroupProtocol::Consumer).then(|| (text(self.id.clone()), self.generation));
-            let answer = self.ask(1..=9, patience, |version| offset_fetch(group, by_topic, member, version)).await;
+            let (stable, usable) = (self.stable, if self.stable { 7..=9 } else { 1..=9 });
+            let request = |version| offset_fetch(group, by_topic, member, version).with_require_stable(stable);
+            let answer = self.ask(usable, patience, request).await;
             let node = self.coordinator;
             let end = match answer.map(read_offsets) {
                 Ok((0, offsets)) if offsets.len() == of.len() => {

@@ -3,6 +3,7 @@
 //! many there are and how each is set up follows from the seed. Values are checked where they are read; what it all
 //! means is for the checker to say.
 mod admin;
+mod chain;
 mod classic;
 mod client;
 mod connection;
@@ -18,6 +19,9 @@ mod reader;
 mod records;
 mod session;
 mod topics;
+mod transaction;
+mod transactional;
+mod transactional_batch;
 
 use kafka_protocol::error::ResponseError;
 use std::sync::Arc;
@@ -45,6 +49,11 @@ enum Kind {
     Idempotent,
     Plain,
     Assigned,
+    Transactional,
+    /// One that takes over what others have written.
+    Chain,
+    /// The same as a member of a group.
+    ChainMember,
     /// A member of the classic group.
     Classic,
     /// A member of the group of the consumer protocol.
@@ -54,15 +63,26 @@ enum Kind {
     Exporter,
 }
 
+/// Which of how many of its kind one is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    number: u64,
+    of: u64,
+}
+
 /// The groups; a member's protocol is in the name, so that whoever reads everything back knows how to join.
 const CLASSIC_GROUP: &str = "classic";
 const CONSUMER_GROUP: &str = "consumer";
+/// Of those who take over what others have written; offsets are committed with transactions.
+const CHAIN_GROUP: &str = "chain";
 
 /// Of each kind, how many a run has at least and at most.
-const KINDS: [(Kind, u64, u64); 7] = [
+const KINDS: [(Kind, u64, u64); 9] = [
     (Kind::Idempotent, 2, 3),
     (Kind::Plain, 0, 2),
     (Kind::Assigned, 1, 3),
+    (Kind::Transactional, 1, 2),
+    (Kind::Chain, 0, 2),
     (Kind::Classic, 0, 3),
     (Kind::Consumer, 0, 3),
     (Kind::Admin, 1, 2),
@@ -78,22 +98,25 @@ pub fn start(site: &Site, seed: u64) -> Clients {
     let chance = World::seeded(seed ^ 0x0063_6c69_656e_7473);
     let (stop, stopping) = watch::channel(false);
     let crowd = Crowd { site: site.clone(), seed, stopping, next: Arc::new(AtomicU32::new(site.process + 1)) };
-    let mut kinds = Vec::new();
+    let (mut kinds, chain_by_group) = (Vec::new(), chance.random_below(2) == 0);
     for (kind, from, to) in KINDS {
         let count = from + chance.random_below(to - from + 1);
-        kinds.extend((0..count).map(|_| kind));
+        let kind = if matches!(kind, Kind::Chain) && chain_by_group { Kind::ChainMember } else { kind };
+        kinds.extend((0..count).map(|number| (kind, Place { number, of: count })));
     }
-    let mut tasks = vec![site.world.spawn("topics", topics::make_stable(crowd.client()))];
-    for (n, kind) in kinds.into_iter().enumerate() {
+    let mut tasks = vec![site.world.spawn("topics", topics::make_lasting(crowd.client()))];
+    for (n, (kind, place)) in kinds.into_iter().enumerate() {
         let instance = (chance.random_below(4) == 0).then(|| format!("instance-{n}"));
         // Some live as long as the run, others are thrown away and followed by fresh ones.
         let life_ms =
             if chance.random_below(2) == 0 { u64::from(u32::MAX) } else { 8_000 + chance.random_below(30_000) };
-        // Now and then two are started with the same instance id, of which each takes the other's place.
-        if instance.is_some() && matches!(kind, Kind::Classic) && chance.random_below(2) == 0 {
-            tasks.push(site.world.spawn("client", crowd.clone().live(kind, instance.clone(), life_ms)));
+        // Now and then two are started with the same instance id, or transactional id, of which each takes the other's
+        // place.
+        let takes = matches!(kind, Kind::Classic | Kind::Transactional | Kind::Chain);
+        if instance.is_some() && takes && chance.random_below(2) == 0 {
+            tasks.push(site.world.spawn("client", crowd.clone().live((kind, place), instance.clone(), life_ms)));
         }
-        tasks.push(site.world.spawn("client", crowd.clone().live(kind, instance, life_ms)));
+        tasks.push(site.world.spawn("client", crowd.clone().live((kind, place), instance, life_ms)));
     }
     Clients { world: site.world.clone(), stop, tasks }
 }
@@ -115,7 +138,7 @@ impl Crowd {
     }
 
     /// One client after the other.
-    async fn live(self, kind: Kind, instance: Option<String>, life_ms: u64) {
+    async fn live(self, (kind, place): (Kind, Place), instance: Option<String>, life_ms: u64) {
         let chance = World::seeded(self.seed ^ u64::from(self.next.load(Ordering::Relaxed)));
         while !*self.stopping.borrow() {
             let client = self.client();
@@ -124,12 +147,20 @@ impl Crowd {
                 Kind::Idempotent => producer::run(client, true, life).await,
                 Kind::Plain => producer::run(client, false, life).await,
                 Kind::Assigned => consumer::run(client, life).await,
+                Kind::Transactional => transactional::run(client, place, life).await,
+                Kind::Chain => chain::run(client, place, life).await,
+                Kind::ChainMember => chain::run_as_member(client, life).await,
                 Kind::Admin => admin::run(client, life).await,
                 Kind::Exporter => group_admin::watch(&client, life).await,
                 Kind::Classic => classic::run(client, CLASSIC_GROUP, instance.clone(), life).await,
                 Kind::Consumer => consumer_group::run(client, CONSUMER_GROUP, instance.clone(), life).await,
             }
-            let rest_ms = if instance.is_some() { 2_000 + chance.random_below(6_000) } else { 100 };
+            let rest_ms = match kind {
+                _ if instance.is_some() => 2_000 + chance.random_below(6_000),
+                // What it has left open stays open for a while.
+                Kind::Transactional | Kind::Chain => 100 + chance.random_below(4_000),
+                _ => 100,
+            };
             self.site.world.sleep(Duration::from_millis(rest_ms)).await;
         }
     }

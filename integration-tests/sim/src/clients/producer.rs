@@ -13,7 +13,7 @@ use strandline_history::{End, Log, Value, What};
 use tokio::sync::mpsc;
 use tracing::trace;
 
-use super::client::{Client, Lane as Link, STABLE, View, error_name, topic_name};
+use super::client::{Client, Lane as Link, STABLE, View, error_name, is_lasting, topic_name};
 use super::connection::{Connection, Fault, note};
 use super::lane::{Batch, Identity, Lane, Refused};
 use super::records::{self, Form};
@@ -171,7 +171,8 @@ impl Producer {
             self.counter += 1;
             let (topic, partition) = at.clone();
             let timestamp_ms = wall + self.client.between(0, 20);
-            Value { run: site.run, process: site.process, counter: self.counter, topic, partition, timestamp_ms }
+            let (run, process, counter) = (site.run, site.process, self.counter);
+            Value { run, process, counter, topic, partition, timestamp_ms, source: None }
         });
         let values = values.collect();
         let codecs = [Codec::None, Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
@@ -247,7 +248,8 @@ impl Producer {
             return None;
         }
         self.init_not_before = Some(now + client.retry_backoff());
-        let what = |producer_id, epoch| What::InitProducer { transactional_id: None, producer_id, epoch };
+        let what =
+            |producer_id, epoch| What::InitProducer { transactional_id: None, producer_id, epoch, timeout_ms: -1 };
         let site = client.site();
         let begun = site.recorder.begin(site.process, what(-1, -1));
         let had = self.identity.filter(|_| self.manner.renewal == Renewal::Init);
@@ -321,7 +323,7 @@ impl Producer {
         let Some(version) = connection.version::<ProduceRequest>(3..=if knows_ids { 13 } else { 12 }) else { return };
         let (mut topics, mut sent) = (BTreeMap::<String, Vec<PartitionProduceData>>::new(), Vec::new());
         for at in lanes {
-            let named = view.topics[&at.0].id.filter(|_| version >= 13 || at.0 == STABLE);
+            let named = view.topics[&at.0].id.filter(|_| version >= 13 || is_lasting(&at.0));
             if let Some((id, bytes)) = self.prepare(node, &at, now, named, version) {
                 let data = PartitionProduceData::default().with_index(at.1).with_records(Some(bytes));
                 topics.entry(at.0.clone()).or_default().push(data);
@@ -515,12 +517,12 @@ impl Producer {
 }
 
 fn what(log: Log, batch: &Batch, once: bool, acked: bool, offset: Option<i64>) -> What {
-    What::Send { log, values: batch.values.clone(), once, acked, offset }
+    What::Send { log, values: batch.values.clone(), once, acked, offset, transaction: None }
 }
 
 /// Errors that say for certain that the batch is not in the log and will not be. A time-out, a failed storage and a
 /// leader that is none any more say nothing.
-fn is_certain(code: i16) -> bool {
+pub(super) fn is_certain(code: i16) -> bool {
     use ResponseError::*;
     let error = ResponseError::try_from_code(code);
     error.is_some_and(|error| {
@@ -539,6 +541,10 @@ fn is_certain(code: i16) -> bool {
                 | PolicyViolation
                 | OutOfOrderSequenceNumber
                 | InvalidProducerEpoch
+                | InvalidProducerIdMapping
+                | InvalidTxnState
+                | ProducerFenced
+                | TransactionAbortable
                 | UnknownProducerId
                 | UnsupportedCompressionType
                 | InvalidRecord

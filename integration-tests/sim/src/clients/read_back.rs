@@ -10,12 +10,12 @@ use strandline::types::Uuid;
 use strandline_history::{End, GroupProtocol, Value, What};
 use tokio::sync::watch;
 
-use super::client::{Client, Lane, STABLE, Topic, all_topics, read_metadata, topic_name};
+use super::client::{COPIES, Client, LEDGER, Lane, Topic, all_topics, is_lasting, read_metadata, topic_name};
 use super::membership::Membership;
 use super::offsets;
 use super::reader::{At, EARLIEST, LATEST};
-use super::records::{self, Form, Numbered};
-use super::{CLASSIC_GROUP, CONSUMER_GROUP, admin, classic, consumer_group};
+use super::records::{self, Aborts, Form, Numbered};
+use super::{CHAIN_GROUP, CLASSIC_GROUP, CONSUMER_GROUP, admin, classic, consumer_group};
 use crate::Site;
 
 /// Numbers of clients in this phase begin here.
@@ -59,6 +59,9 @@ pub(super) async fn run(site: &Site) {
         let node = topic.leaders[&at.1].node;
         let how = How { read_committed: false, bytes_max: if slowly.as_ref() == Some(&at) { 1 } else { BYTES_MAX } };
         ends.push((at.clone(), topic, read_log(first, node, &at, topic.id, None, how).await));
+        if [LEDGER, COPIES].contains(&at.0.as_str()) {
+            read_log(first, node, &at, topic.id, None, How { read_committed: true, ..how }).await;
+        }
     }
     for (reader, topics) in readers.iter().skip(1) {
         read_once(reader, topics).await;
@@ -71,7 +74,7 @@ pub(super) async fn run(site: &Site) {
         }
     }
     write_once(&client(100), first, ends).await;
-    for (n, group) in (200..).zip([CLASSIC_GROUP, CONSUMER_GROUP]) {
+    for (n, group) in (200..).zip([CHAIN_GROUP, CLASSIC_GROUP, CONSUMER_GROUP]) {
         group_once(&client(n), group, topics).await;
     }
 }
@@ -83,8 +86,8 @@ async fn group_once(client: &Client, group: &str, topics: &[(String, Topic)]) {
     let all: Vec<At> = partitions(topics).into_iter().map(|(at, _)| at).collect();
     Membership::new(client, group, GroupProtocol::Classic, None).committed_until(&all, until).await;
     match group {
-        CLASSIC_GROUP => classic::join_once(client, group, until).await,
-        _ => consumer_group::join_once(client, group, until).await,
+        CONSUMER_GROUP => consumer_group::join_once(client, group, until).await,
+        _ => classic::join_once(client, group, until).await,
     };
 }
 
@@ -180,7 +183,7 @@ async fn poll(
         let asked = async {
             // What is read by name soon after a deletion may be of the topic before it: it would say nothing.
             // Older versions do not tell the log start, without which nobody knows that this is the beginning.
-            let usable = if at.0 == STABLE { 5..=18 } else { 13..=18 };
+            let usable = if is_lasting(&at.0) { 5..=18 } else { 13..=18 };
             let request = |version| {
                 if version >= 13 {
                     log = client.log(&at.0, id, at.1);
@@ -192,8 +195,11 @@ async fn poll(
         let answer = asked.await.ok();
         let data = answer.as_ref().and_then(|answer| answer.responses.first()?.partitions.first());
         if let Some(data) = data.filter(|data| data.error_code == 0) {
-            let got = records::read(&data.records.clone().unwrap_or_default(), &log, site.run, from);
-            if let Some(next) = got.next.filter(|next| *next > from) {
+            let aborts = read_committed.then(|| Aborts::of(data));
+            let got = records::read(&data.records.clone().unwrap_or_default(), &log, site.run, from, aborts);
+            let next = got.next.filter(|next| *next > from);
+            // One that never comes on is written down with why.
+            if let Some(next) = next.or((client.now() > until).then_some(from)) {
                 let what = What::Poll {
                     log,
                     position_of,
@@ -206,7 +212,7 @@ async fn poll(
                     read_committed,
                 };
                 site.recorder.end(begun, Some(node), End::Ok, what);
-                return Some(next);
+                return (next > from).then_some(next);
             }
         }
         if client.now() > until {
@@ -245,7 +251,7 @@ async fn write_once(writer: &Client, reader: &Client, logs: Vec<(At, &Topic, Opt
 
 async fn init(client: &Client) -> Option<(i64, i16)> {
     let (site, until) = (client.site(), client.now() + PATIENCE);
-    let what = |producer_id, epoch| What::InitProducer { transactional_id: None, producer_id, epoch };
+    let what = |producer_id, epoch| What::InitProducer { transactional_id: None, producer_id, epoch, timeout_ms: -1 };
     let begun = site.recorder.begin(site.process, what(-1, -1));
     while client.now() < until {
         let request =
@@ -265,14 +271,15 @@ async fn init(client: &Client) -> Option<(i64, i16)> {
 async fn write(client: &Client, at: &At, topic: &Topic, counter: u64, numbered: Numbered) -> Option<i64> {
     let (site, until) = (client.site(), client.now() + PATIENCE);
     let timestamp_ms = site.world.wall_ms().0;
-    let value =
-        Value { run: site.run, process: site.process, counter, topic: at.0.clone(), partition: at.1, timestamp_ms };
+    let (run, process, topic_name_of, partition) = (site.run, site.process, at.0.clone(), at.1);
+    let value = Value { run, process, counter, topic: topic_name_of, partition, timestamp_ms, source: None };
     let values = vec![value];
     let batch = records::make(&values, Form { codec: Codec::None, bytes_min: 0 }, Some(numbered));
-    let what = |log, offset| What::Send { log, values: values.clone(), once: true, acked: true, offset };
+    let transaction = None;
+    let what = |log, offset| What::Send { log, values: values.clone(), once: true, acked: true, offset, transaction };
     let begun = site.recorder.begin(site.process, what(client.log_by_name(at), None));
     // By id it proves which topic has the name now.
-    let usable = if at.0 == STABLE { 3..=13 } else { 13..=13 };
+    let usable = if is_lasting(&at.0) { 3..=13 } else { 13..=13 };
     while client.now() < until {
         let mut log = client.log_by_name(at);
         let asked = async {

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use strandline::types::Uuid;
 use strandline::world::Instant;
-use strandline_history::{End, Log, What};
+use strandline_history::{End, Log, Value, What};
 use tokio::sync::mpsc;
 
 use super::client::{Client, Lane, View, error_name, topic_name};
 use super::connection::{Fault, note};
 use super::offsets::list_offset;
-use super::records;
+use super::records::{self, Aborts};
 use super::session::{Asked, Plan, Session};
 use crate::recorder::Begun;
 
@@ -45,6 +45,8 @@ pub(super) struct Reader {
     parts: BTreeMap<At, Part>,
     nodes: BTreeMap<i32, Node>,
     positions: u64,
+    /// What it read since somebody asked, if anybody asks: the values of each partition.
+    kept: Option<Vec<(At, Value)>>,
     events: mpsc::Receiver<Event>,
     tell: mpsc::Sender<Event>,
 }
@@ -109,7 +111,7 @@ impl Reader {
     pub(super) fn new(client: &Client, manner: Manner) -> Self {
         let (tell, events) = mpsc::channel(1000);
         let client = client.clone();
-        Self { client, manner, parts: BTreeMap::new(), nodes: BTreeMap::new(), positions: 0, events, tell }
+        Self { client, manner, parts: BTreeMap::new(), nodes: BTreeMap::new(), positions: 0, kept: None, events, tell }
     }
 
     /// Reads `at` too, from `offset`; negative ones are ListOffsets' timestamps.
@@ -125,6 +127,11 @@ impl Reader {
     /// Reads it no longer. An answer that is under way is written down and not used.
     pub(super) fn revoke(&mut self, at: &At) {
         self.parts.remove(at);
+    }
+
+    /// Gives what it read since the last call, and keeps from now on what it reads. All of it lies before the positions.
+    pub(super) fn take(&mut self) -> Vec<(At, Value)> {
+        self.kept.replace(Vec::new()).unwrap_or_default()
     }
 
     pub(super) fn assigned(&self) -> Vec<At> {
@@ -303,9 +310,26 @@ impl Reader {
                 }
             }
         }
-        for share in shares {
-            self.client.site().recorder.forget(share.begun);
+        for mut share in shares {
+            if by_id {
+                share.log = self.client.log(&share.at.0, share.asked.topic_id, share.at.1);
+            }
+            self.unchanged(node, share);
         }
+    }
+
+    /// What a session does not name is as it was told last, and has no records (KIP-227).
+    fn unchanged(&self, node: i32, share: Share) {
+        let Share { at, log, asked, position_of, begun } = share;
+        let recorder = &self.client.site().recorder;
+        let told = self.nodes.get(&node).and_then(|node| node.session.told(&at));
+        let Some((high_watermark, log_start)) = told else { return recorder.forget(begun) };
+        let data = PartitionData::default()
+            .with_high_watermark(high_watermark)
+            .with_last_stable_offset(-1)
+            .with_log_start_offset(log_start);
+        let seen = Some((&data, records::Got::default(), asked.from));
+        recorder.end(begun, Some(node), End::Ok, poll(&log, position_of, asked.from, self.manner, seen));
     }
 
     fn share(&mut self, node: i32, share: Share, data: &PartitionData) {
@@ -314,11 +338,19 @@ impl Reader {
         let from = asked.from;
         let part = self.parts.get_mut(&at).filter(|part| part.position_of == position_of);
         if data.error_code == 0 {
+            if let Some(node) = self.nodes.get_mut(&node) {
+                node.session.tell(&at, data.high_watermark, data.log_start_offset);
+            }
             let records = data.records.clone().unwrap_or_default();
-            let got = records::read(&records, &log, site.run, from);
+            let aborts = self.manner.read_committed.then(|| Aborts::of(data));
+            let got = records::read(&records, &log, site.run, from, aborts);
             let next = got.next.map_or(from, |next| next.max(from));
             if let Some(part) = part {
                 part.position = Position::At(next);
+                if let Some(kept) = &mut self.kept {
+                    let values = got.records.iter().filter_map(|seen| seen.value.clone().ok());
+                    kept.extend(values.map(|value| (at.clone(), value)));
+                }
             }
             let seen = Some((data, got, next));
             return site.recorder.end(begun, Some(node), End::Ok, poll(&log, position_of, from, self.manner, seen));

@@ -1,5 +1,8 @@
-//! Batches: made of values, and read back with everything checked that a record says about itself.
+//! Batches: made of values, and read back with everything checked that a record says about itself. What aborted
+//! transactions wrote is left out for readers of committed records, as Java's consumer does it.
 use bytes::Bytes;
+use kafka_protocol::messages::fetch_response::PartitionData;
+use std::collections::BTreeSet;
 use strandline::records::{BatchBuilder, BatchError, BatchHeader, Codec, Level, NewRecord, TimestampType, walk};
 use strandline::types::{ProducerEpoch, ProducerId, Sequence, TimestampMs};
 use strandline_history::{Broken, Log, Seen, Value};
@@ -15,7 +18,16 @@ pub(super) struct Form {
 }
 
 pub(super) fn make(values: &[Value], form: Form, numbered: Option<Numbered>) -> Bytes {
-    let mut builder = BatchBuilder::new().codec(form.codec, Level::Default);
+    build(BatchBuilder::new(), values, form, numbered)
+}
+
+/// The same, as part of a transaction.
+pub(super) fn make_transactional(values: &[Value], form: Form, numbered: Numbered) -> Bytes {
+    build(BatchBuilder::new().transactional(), values, form, Some(numbered))
+}
+
+fn build(builder: BatchBuilder, values: &[Value], form: Form, numbered: Option<Numbered>) -> Bytes {
+    let mut builder = builder.codec(form.codec, Level::Default);
     if let Some((id, epoch, sequence)) = numbered {
         builder = builder.producer(ProducerId(id), ProducerEpoch(epoch), Sequence(sequence));
     }
@@ -44,8 +56,44 @@ const INFLATED_MAX: usize = 16 << 20;
 /// Where the bytes begin that a batch's checksum covers.
 const CRC_START: usize = 21;
 
+/// Transactions that were aborted, as a fetch for committed records lists them: their producers and first offsets.
+pub(super) struct Aborts {
+    listed: Vec<(i64, i64)>,
+    /// Producers whose records are left out, up to their next marker.
+    now: BTreeSet<i64>,
+}
+
+impl Aborts {
+    /// Of one answer.
+    pub(super) fn of(data: &PartitionData) -> Self {
+        let listed = data.aborted_transactions.iter().flatten();
+        let mut listed: Vec<(i64, i64)> = listed.map(|a| (a.first_offset, a.producer_id.0)).collect();
+        listed.sort_unstable_by(|one, other| other.cmp(one));
+        Self { listed, now: BTreeSet::new() }
+    }
+
+    /// Whether the batch, the next one of the answer, is to be left out.
+    fn leave_out(&mut self, header: &BatchHeader, batch: &[u8]) -> bool {
+        while let Some((_, producer)) = self.listed.pop_if(|(first, _)| *first <= header.last_offset().0) {
+            self.now.insert(producer);
+        }
+        if header.is_control() {
+            let mut aborts = false;
+            let read = walk(batch, INFLATED_MAX, |record| aborts |= record.key == Some(&ABORT));
+            if aborts || read.is_err() {
+                self.now.remove(&header.producer_id.0);
+            }
+            return false;
+        }
+        header.is_transactional() && self.now.contains(&header.producer_id.0)
+    }
+}
+
+/// The key of the marker that ends an aborted transaction: its version and its type.
+const ABORT: [u8; 4] = [0, 0, 0, 0];
+
 /// Reads what a fetch at `from` brought. A batch that is cut off at the end is left, as clients do.
-pub(super) fn read(records: &Bytes, log: &Log, run: u64, from: i64) -> Got {
+pub(super) fn read(records: &Bytes, log: &Log, run: u64, from: i64, mut aborts: Option<Aborts>) -> Got {
     let (mut got, mut rest) = (Got::default(), records.clone());
     while !rest.is_empty() {
         let header = match BatchHeader::parse(&rest) {
@@ -62,7 +110,7 @@ pub(super) fn read(records: &Bytes, log: &Log, run: u64, from: i64) -> Got {
             got.broken(header.base_offset.0, "the batch's checksum is wrong");
             continue;
         }
-        if header.is_control() {
+        if aborts.as_mut().is_some_and(|aborts| aborts.leave_out(&header, &batch)) || header.is_control() {
             continue;
         }
         let walked = walk(&batch, INFLATED_MAX, |record| {

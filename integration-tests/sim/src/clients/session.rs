@@ -19,6 +19,8 @@ pub(super) struct Session {
     id: i32,
     epoch: i32,
     known: BTreeMap<At, Asked>,
+    /// High watermark and log start, as the broker told them last.
+    told: BTreeMap<At, (i64, i64)>,
 }
 
 /// What to send.
@@ -42,13 +44,20 @@ impl Session {
         let before = std::mem::replace(&mut self.known, wanted);
         let all = self.known.iter().map(|(at, asked)| (at.clone(), *asked));
         if self.epoch == 0 {
+            self.told.clear();
             return Plan { id: self.id, epoch: 0, named: all.collect(), forgotten: Vec::new() };
         }
         let named = all.filter(|(at, asked)| before.get(at) != Some(asked)).collect();
         let gone = |at: &At, asked: &Asked| self.known.get(at).is_none_or(|now| now.topic_id != asked.topic_id);
-        let forgotten =
-            before.iter().filter(|(at, asked)| gone(at, asked)).map(|(at, asked)| (at.clone(), asked.topic_id));
-        Plan { id: self.id, epoch: self.epoch, named, forgotten: forgotten.collect() }
+        let forgotten: Vec<_> = before
+            .iter()
+            .filter(|(at, asked)| gone(at, asked))
+            .map(|(at, asked)| (at.clone(), asked.topic_id))
+            .collect();
+        for (at, _) in &forgotten {
+            self.told.remove(at);
+        }
+        Plan { id: self.id, epoch: self.epoch, named, forgotten }
     }
 
     /// An answer came, to a fetch of epoch `epoch`.
@@ -63,6 +72,16 @@ impl Session {
             _ if session_id == 0 => *self = Self::default(),
             _ => (self.id, self.epoch) = (session_id, epoch.checked_add(1).unwrap_or(1)),
         }
+    }
+
+    /// An answer had this of a partition.
+    pub(super) fn tell(&mut self, at: &At, high_watermark: i64, log_start: i64) {
+        self.told.insert(at.clone(), (high_watermark, log_start));
+    }
+
+    /// What still holds of a partition that an answer leaves out: its high watermark and its log start.
+    pub(super) fn told(&self, at: &At) -> Option<(i64, i64)> {
+        self.told.get(at).copied()
     }
 
     /// Nothing came back.

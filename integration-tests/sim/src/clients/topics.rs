@@ -3,21 +3,23 @@ use kafka_protocol::messages::CreateTopicsRequest;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use strandline_history::{End, What};
 
-use super::client::{Client, STABLE, topic_name};
+use super::client::{Client, LASTING, topic_name};
 
 const TOPIC_ALREADY_EXISTS: i16 = 36;
 
-/// Makes the topic that stays, and does not rest before it is there.
-pub(super) async fn make_stable(client: Client) {
-    let partitions = i32::try_from(client.between(2, 5)).unwrap_or(2);
-    while !client.is_stopping() {
-        if let None | Some(0 | TOPIC_ALREADY_EXISTS) = create(&client, STABLE, partitions).await
-            && client.refresh().await
-            && client.view().topics.contains_key(STABLE)
-        {
-            return;
+/// Makes the topics that stay, and does not rest before they are there.
+pub(super) async fn make_lasting(client: Client) {
+    for topic in LASTING {
+        let partitions = i32::try_from(client.between(2, 5)).unwrap_or(2);
+        while !client.is_stopping() {
+            if let None | Some(0 | TOPIC_ALREADY_EXISTS) = create(&client, topic, partitions).await
+                && client.refresh().await
+                && client.view().topics.contains_key(topic)
+            {
+                break;
+            }
+            client.back_off().await;
         }
-        client.back_off().await;
     }
 }
 
