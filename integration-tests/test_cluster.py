@@ -327,6 +327,35 @@ def test_clients_stay_in_their_zone(cluster, topic):
     wait_until(lambda: leaders_of_b() == {1, 2}, 4 * GONE_S, "a zone without brokers is served by another")
 
 
+@pytest.mark.parametrize("assignor", ["range", "cooperative-sticky"])
+def test_members_with_a_rack_read_in_their_zone(cluster, topic, tmp_path, assignor):
+    """Java's assignors, which know racks (KIP-881), see that each partition can be read in each zone, and whatever a member gets it
+    reads there (KIP-392)."""
+    partitions, zones = 12, ("a", "b", "c")
+    brokers = cluster(zones=zones)
+    make_topic(brokers[0], topic, partitions)
+    wait_until(lambda: metadata(brokers[0], topic)[0] == [1, 2, 3], 5, "three brokers")
+    with wire.Connection(brokers[0].port) as connection:
+        told = connection.metadata([topic])["topics"][topic]["partitions"]
+    assert all(sorted(p["replicas"]) == [1, 2, 3] for p in told), told
+    group = Group(together(brokers), topic, tmp_path, assignor=assignor)
+    members = {zone: group.join("java", rack=zone) for zone in zones}
+    group.settle(partitions)
+    served = lambda: [b.metrics()["strandline_fetch_out_bytes_total"] for b in brokers]  # noqa: E731
+    count, size, total = 0, 100, 0
+    for at, zone in enumerate(zones):
+        for _ in range(2):  # with the first each learns where it is to read
+            before = served()
+            write(brokers[0], topic, members[zone].owned, count, size)
+            count += size
+            total += size * len(members[zone].owned)
+            wait_until(lambda: sum(len(set(m.records)) for m in members.values()) >= total, 20, "all is read")
+        share = [now - had for now, had in zip(served(), before)]
+        print(f"the member in zone {zone} has {members[zone].owned}, and read {share} bytes from the brokers")
+        assert share[at] > 0 and sum(share) == share[at], f"zone {zone}: {share}"
+    group.close()
+
+
 def test_a_zone_reads_each_object_once(cluster, topic, minio):
     """Records that zone a takes, for ten consumers of zone b, whose three brokers lead a third of the partitions each."""
     brokers = cluster(count=4, zones=["a", "b", "b", "b"], bucket=minio.config(f"zone-{topic}"))

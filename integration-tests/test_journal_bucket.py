@@ -16,10 +16,13 @@ from harness.processes import free_port, wait_until
 from harness.records import Record
 from harness.suites import run_suite
 from harness.unconditional import Unconditional
+from harness.wakes import wakes
 
 pytestmark = [pytest.mark.strandline, pytest.mark.timeout(300)]
 
 JOURNAL = {"journal": {"kind": "bucket"}}
+# Whoever is killed is missed sooner than by default, since it costs nothing here.
+MISSED_SOON = {"cluster": {"heartbeat_interval_ms": 3000, "fencing_timeout_ms": 15000}}
 # Trims too, which the defaults do too seldom for a test.
 OFTEN = {"snapshot": {"entries_between": 20, "kept_min": 1, "kept_hours": 0}}
 # Likewise, and no broker of several is so slow that what it has not read yet is trimmed.
@@ -70,7 +73,7 @@ def contents(records):
 
 
 def test_what_one_broker_takes_another_serves(cluster, client, topic):
-    one, two = cluster(1), cluster(2)
+    one, two = (cluster(id, MISSED_SOON) for id in (1, 2))
     with wire.Connection(one.port) as connection:
         connection.make_topic(topic)
     expected = [(n, r.key, r.value) for n, r in enumerate(numbered(0, 400))]
@@ -84,7 +87,7 @@ def test_what_one_broker_takes_another_serves(cluster, client, topic):
     assert contents(client("confluent", two).fetch(topic, 0, 0, 300)) == expected[:300]
     one.restart()
     client("confluent", one).produce(topic, numbered(300, 400), idempotent=True)
-    three = cluster(3)
+    three = cluster(3, MISSED_SOON)
     for broker in (one, two, three):
         assert contents(client("kcat", broker).fetch(topic, 0, 0, 400)) == expected
     assert [broker.stop() for broker in (one, two, three)] == [0, 0, 0]
@@ -113,6 +116,24 @@ def test_a_consumer_that_waits_hears_of_a_record_that_another_broker_took(cluste
     assert [r[3] for batch in wire.decode_batches(answer["data"]) for r in batch.records()] == [b"v"]
     print(f"{took:.2f} s from the produce to the other broker's answer")
     assert took < 5, f"{took} s"
+
+
+# What an entry takes until it is seen elsewhere, once it is told of: its read and one of the boundary, and the object's.
+WOKEN_MS = 50
+
+
+def test_what_one_broker_commits_wakes_fetches_at_another(cluster, topic):
+    """By what brokers tell each other, not by the next look at the bucket."""
+    one, two = cluster(1), cluster(2)
+    wait_until(lambda: one.seen() == two.seen() == 2, 10, "both know each other")
+    p50, _ = wakes(one, two, topic, rounds=100, between_s=0.2)  # the slowest wait for processors, where others want them too
+    assert p50 <= WOKEN_MS, f"{p50} ms"
+    looks = 'strandline_bucket_requests_total{operation="read",purpose="journal",outcome="not_found"}'
+    before = [broker.metrics()[looks] for broker in (one, two)]
+    time.sleep(10)
+    looked = [broker.metrics()[looks] - had for broker, had in zip((one, two), before)]
+    print(f"looked for entries {looked} times in 10 s")
+    assert max(looked) <= 15, "who is told of entries looks for few"
 
 
 def test_several_brokers_under_load_are_killed_in_turn(cluster, names, topic, tmp_path):

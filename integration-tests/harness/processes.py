@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections import deque
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,6 +108,10 @@ def stop_all() -> list[str]:
 atexit.register(stop_all)
 
 
+# The last that were given out: whoever has one may not listen yet, or not at the moment.
+_given: deque[int] = deque(maxlen=500)
+
+
 def free_port() -> int:
     """A port that nobody listens on, below the range from which the kernel takes ports for outgoing connections. Of
     processes that share the tests (gw0, gw1 …), each chooses from ports of its own."""
@@ -114,7 +119,9 @@ def free_port() -> int:
     first = 20000 + 3000 * worker
     for _ in range(200):
         port = random.randrange(first, first + 2700)
-        if all(bindable(p) for p in (port, port + 300)):  # a real Kafka's controller listens 300 above
+        own = (port, port + 300)  # a real Kafka's controller listens 300 above
+        if not any(p in _given for p in own) and all(bindable(p) for p in own):
+            _given.append(port)
             return port
     raise RuntimeError("no free port found")
 

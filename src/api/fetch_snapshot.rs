@@ -1,6 +1,7 @@
 //! FetchSnapshot (59): an object of the bucket, for a broker that would have to read it from there. Kafka's quorum reads its
-//! snapshots so (KIP-630); here the one topic's name is the object's key, and `max_bytes` its size. ApiVersions does not
-//! list it.
+//! snapshots so (KIP-630); here the one topic's name is the object's key, and `max_bytes` its size. The topic
+//! [`JOURNAL_TOPIC`] asks for nothing and tells of an entry: the snapshot's end is its position, the position the
+//! incarnation of who has appended it. ApiVersions does not list it.
 use kafka_protocol::messages::fetch_snapshot_response::{PartitionSnapshot, TopicSnapshot};
 use kafka_protocol::messages::{ApiKey, FetchSnapshotRequest, FetchSnapshotResponse, TopicName};
 use std::sync::Arc;
@@ -9,9 +10,10 @@ use std::time::Duration;
 use super::table::{Offered, encode};
 use super::{Answer, Call, Context, Reply};
 use crate::fetch::{CachedObject, Reserved};
+use crate::metadata::JOURNAL_TOPIC;
 use crate::protocol::Splices;
 use crate::segment::ObjectName;
-use crate::types::{KafkaError, Piece};
+use crate::types::{Hint, Incarnation, KafkaError, Piece, Position};
 
 pub(super) const OFFERED: Offered = Offered::new(ApiKey::FetchSnapshot, 1, 1);
 
@@ -28,7 +30,8 @@ struct Found {
 pub(super) async fn handle(ctx: &Context, call: &Call, request: FetchSnapshotRequest) -> Answer {
     let mut splices = Splices::default();
     let (response, held) = match find(ctx, request).await {
-        Ok(Found { key, object, reserved }) => {
+        Ok(None) => (FetchSnapshotResponse::default(), None),
+        Ok(Some(Found { key, object, reserved })) => {
             let mut chunks: Vec<Piece> = Vec::new();
             let whole = object.slice_into(0..object.len(), &mut chunks);
             debug_assert!(whole, "an object ends where it ends");
@@ -48,16 +51,23 @@ pub(super) async fn handle(ctx: &Context, call: &Call, request: FetchSnapshotReq
     })
 }
 
-async fn find(ctx: &Context, request: FetchSnapshotRequest) -> Result<Found, KafkaError> {
+/// The object that is asked for; none where there is only something to be heard.
+async fn find(ctx: &Context, request: FetchSnapshotRequest) -> Result<Option<Found>, KafkaError> {
     let ours = ctx.replica.state().cluster_id().cloned();
     if request.cluster_id.as_deref() != ours.as_deref() {
         return Err(KafkaError::InconsistentClusterId);
     }
     let [topic] = <[_; 1]>::try_from(request.topics).map_err(|_| KafkaError::InvalidRequest)?;
+    if topic.name.as_str() == JOURNAL_TOPIC {
+        let [told] = <[_; 1]>::try_from(topic.partitions).map_err(|_| KafkaError::InvalidRequest)?;
+        let (position, incarnation) = (told.snapshot_id.end_offset.cast_unsigned(), told.position.cast_unsigned());
+        ctx.replica.hint(Hint { incarnation: Incarnation(incarnation), position: Position(position) });
+        return Ok(None);
+    }
     let name = ObjectName::parse(&topic.name).ok_or(KafkaError::SnapshotNotFound)?;
     let bytes = u32::try_from(request.max_bytes).map_err(|_| KafkaError::InvalidRequest)?;
     let until = ctx.world.now() + WAIT_MAX;
     let reserved = ctx.answers.reserve(bytes as usize, until).await.ok_or(KafkaError::SnapshotNotFound)?;
     let object = ctx.fetcher.object_for_neighbour(name, bytes).await.map_err(|_| KafkaError::SnapshotNotFound)?;
-    Ok(Found { key: topic.name, object, reserved })
+    Ok(Some(Found { key: topic.name, object, reserved }))
 }

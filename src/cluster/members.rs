@@ -150,6 +150,12 @@ impl Members {
         (id, member.map_or_else(|| advertised.clone(), |member| self.address(member, listener, advertised)))
     }
 
+    /// The others that take part, and where they are found by `listener`.
+    pub fn others<'a>(&'a self, listener: &'a str) -> impl Iterator<Item = (BrokerId, HostPort)> {
+        let others = self.live.iter().filter(|member| member.id != self.me);
+        others.filter_map(move |member| Some((member.id, told(member.profile.endpoint(listener)?))))
+    }
+
     /// The broker of this one's zone whose part it is to read an object from the bucket for the others there, and where they
     /// find it by `listener`. `None` if that is this one, or it does not know any more what the others do.
     #[must_use]

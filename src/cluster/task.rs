@@ -37,6 +37,8 @@ const OUTAGE: u32 = 8;
 pub struct Timing {
     /// Between two entries of an idle broker.
     pub heartbeat: Duration,
+    /// After so long without a word of the journal it is cut off (H9).
+    pub staleness_max: Duration,
 }
 
 /// See the module.
@@ -102,6 +104,10 @@ impl Task {
             let gap = interval + fencing_time(&state) / HEARD_MIN;
             if heard.get(&me).is_none_or(|h| self.world.now() - h.at >= interval) {
                 interval = self.speak(&state, others, &mut hearing).await;
+            }
+            if self.world.now() - self.replica.confirmed() >= self.timing.staleness_max / 2 {
+                // Where entries are too dear to be made for this, the head is asked for. Without an answer it is at the next look.
+                let _ = self.replica.barrier().await;
             }
             hearing.reach(self.replica.confirmed(), gap);
             self.fence(&mut heard, &mut hearing, gap).await;

@@ -186,15 +186,15 @@ fn orders(config: &Config, layers: &mut Layers) {
     let pairs: [(&str, i64, &str, i64); 13] = [
         (
             "cluster.heartbeat_interval_ms",
-            ms(cluster.heartbeat_interval_ms.saturating_mul(3)),
+            ms(config.heartbeat_interval_ms().saturating_mul(3)),
             "cluster.fencing_timeout_ms",
-            ms(cluster.fencing_timeout_ms),
+            ms(config.fencing_timeout_ms()),
         ),
         (
             "cluster.journal_staleness_max_ms",
             ms(cluster.journal_staleness_max_ms.saturating_add(1)),
             "cluster.fencing_timeout_ms",
-            ms(cluster.fencing_timeout_ms),
+            ms(config.fencing_timeout_ms()),
         ),
         (
             "produce.puts_in_flight_local",

@@ -207,6 +207,20 @@ impl Config {
         self.produce.flush_interval_ms.unwrap_or(if self.bucket_is_local() { 0 } else { 250 })
     }
 
+    /// The time after which the others give up a broker that is silent.
+    #[must_use]
+    pub fn fencing_timeout_ms(&self) -> u64 {
+        let each_costs = self.journal.kind == JournalKind::Bucket;
+        self.cluster.fencing_timeout_ms.unwrap_or(if each_costs { 30_000 } else { 15_000 })
+    }
+
+    /// The time between two entries of a broker that has nothing else to say.
+    #[must_use]
+    pub fn heartbeat_interval_ms(&self) -> u64 {
+        let usual = if self.journal.kind == JournalKind::Bucket { 10_000 } else { 3_000 };
+        self.cluster.heartbeat_interval_ms.unwrap_or(usual.min(self.fencing_timeout_ms() / 3))
+    }
+
     /// Open client connections: the lower of our setting and Kafka's.
     #[must_use]
     pub fn connections_max(&self) -> usize {

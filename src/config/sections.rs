@@ -148,11 +148,12 @@ section! {
         /// How often the journal is looked at for what was appended by others, beside the server's notifications.
         postgres_poll_interval_ms: Option<u64> = None,
             { min: 5, max: 1_000, unset: "500, or 50 where the server can't notify" };
-        /// Kind `bucket`: while entries of other brokers come, the bucket is asked for the next one at least this far apart.
-        /// So much later do the consumers of this broker see what others took. No entry of our own waits for it.
+        /// Kind `bucket`: while entries of other brokers come that they do not tell of, the bucket is asked for the next one at
+        /// least this far apart. So much later do the consumers of this broker see what others took. No entry of our own waits
+        /// for it.
         bucket_poll_ms_min: u64 = 50, { min: 1, max: 60_000, metric: "strandline_bucket_requests" };
         /// Kind `bucket`: when no other broker's entry has come for four times this long, the bucket is asked this often. On
-        /// S3 a second costs each broker a dollar a month.
+        /// S3 a second costs each broker a dollar a month. Up to ten seconds lie between while the others tell of their entries.
         bucket_poll_ms_max: u64 = 1_000, { min: 10, max: 60_000, metric: "strandline_bucket_requests" };
     }
 }
@@ -161,11 +162,13 @@ section! {
     /// How brokers of one cluster know of each other. A broker that is alone writes no heartbeats.
     Cluster, "cluster" {
         /// Time between the journal entries of a broker that has nothing to say but that it is there. Longer where the journal
-        /// is slow for the number of brokers.
-        heartbeat_interval_ms: u64 = 3_000, { min: 50, max: 600_000, metric: "strandline_journal_append_seconds" };
+        /// is slow for the number of brokers. A journal in the bucket pays for each: see [journal-bucket.md](journal-bucket.md).
+        heartbeat_interval_ms: Option<u64> = None,
+            { min: 50, max: 600_000, unset: "3000, or 10000 with `journal.kind: bucket`; at most a third of `fencing_timeout_ms`", metric: "strandline_journal_append_seconds" };
         /// A broker that is silent for this long is given up by the others, which take over what it led. The last broker that
         /// starts sets it for the cluster.
-        fencing_timeout_ms: u64 = 15_000, { min: 500, max: 3_600_000, metric: "strandline_cluster_fenced_brokers" };
+        fencing_timeout_ms: Option<u64> = None,
+            { min: 500, max: 3_600_000, unset: "15000, or 30000 with `journal.kind: bucket`", metric: "strandline_cluster_fenced_brokers" };
         /// How often a broker leaves word of the journal's history in the bucket, where the loss of the journal's store does not
         /// reach, and looks whether another one has found a fork. What a store that lost its tail gives out in this time is
         /// perhaps noticed too late. A tenth of it costs ten times as much: 30 s are 1.7 dollars a broker and month on S3.
@@ -247,8 +250,8 @@ section! {
         entries_between: u64 = 10_000, { min: 10, metric: "strandline_snapshot_newest_age_seconds" };
         /// A snapshot is due after this many bytes of journal entries.
         bytes_between: u64 = 64 << 20, { min: 64 << 10, metric: "strandline_snapshot_newest_age_seconds" };
-        /// A snapshot is due when the newest is this old and anything was appended since: with a journal on this machine's
-        /// disk, this much metadata is lost with the disk.
+        /// A snapshot is due when the newest is this old and anything but heartbeats was appended since: with a journal on this
+        /// machine's disk, this much metadata is lost with the disk.
         age_ms_max: u64 = 300_000, { min: 1_000, max: 86_400_000, metric: "strandline_snapshot_newest_age_seconds" };
         /// Snapshots that are kept, however old.
         kept_min: u64 = 3, { min: 1, max: 1_000 };

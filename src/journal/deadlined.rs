@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Appended, Journal, JournalError, Proposal, Stored};
 use crate::planted::{Defect, planted};
-use crate::types::{Head, Position};
+use crate::types::{Head, Hint, Position};
 use crate::world::World;
 
 /// See the module. Nobody waits for a hung attempt: sending the same bytes again is always safe (H8, H17).
@@ -49,6 +49,10 @@ impl Journal for Deadlined {
 
     async fn changed(&self, beyond: Position) {
         self.journal.changed(beyond).await;
+    }
+
+    fn hint(&self, said: Hint) {
+        self.journal.hint(said);
     }
 
     async fn trim(&self, below: Position) -> Result<(), JournalError> {

@@ -23,7 +23,7 @@ pub use observed::Observed;
 pub use postgres::{OpenError as PostgresOpenError, PostgresJournal, PostgresSettings, UnsafeServer};
 pub use sqlite::{OpenError, SqliteJournal};
 
-use crate::types::{Head, Incarnation, Position, Token};
+use crate::types::{Head, Hint, Incarnation, Position, Token};
 
 /// What one append proposes. Its bytes are frozen once it has a counter (H8): retrying the identical proposal is
 /// always safe, and gives the position of the first success.
@@ -108,6 +108,9 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Resolves when the head is, or may be, beyond `position`; spurious wake-ups are allowed.
     async fn changed(&self, beyond: Position);
+
+    /// Another broker says that it has appended: who waits for entries may look at once. Nothing is believed of it.
+    fn hint(&self, _said: Hint) {}
 
     /// Gives up the entries below `below` (they answer `Trimmed` from then on, also after a restart). Never trims the
     /// last entry, whatever `below` says. A trimmed position never becomes writable again.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Appended, Journal, JournalError, Proposal, Stored};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Reason;
-use crate::types::{Head, Position};
+use crate::types::{Head, Hint, Position};
 use crate::world::World;
 
 /// See the module.
@@ -47,6 +47,10 @@ impl Journal for Observed {
 
     async fn changed(&self, beyond: Position) {
         self.journal.changed(beyond).await;
+    }
+
+    fn hint(&self, said: Hint) {
+        self.journal.hint(said);
     }
 
     async fn trim(&self, below: Position) -> Result<(), JournalError> {

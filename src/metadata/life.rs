@@ -55,6 +55,7 @@ impl Owner {
         self.end_life();
         self.hashes = hashes;
         self.show(state);
+        self.shared.changes.fetch_add(1, Ordering::Relaxed);
         self.shared.hub.wake_all();
         Ok(())
     }

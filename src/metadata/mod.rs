@@ -30,10 +30,14 @@ pub use start::{Parts, StartError, Started, start};
 pub use watch::Waiter;
 pub use witness::{BucketWitnesses, WITNESS_PREFIX};
 
+use crate::journal::Journal;
 use crate::state::{Command, Outcome, State};
-use crate::types::{BrokerId, Head, Incarnation, Slot};
+use crate::types::{BrokerId, Head, Hint, Incarnation, Slot};
 use crate::world::Instant;
 use watch::Hub;
+
+/// What brokers call the journal where they speak to each other: the topic of what they say.
+pub const JOURNAL_TOPIC: &str = "journal";
 
 /// Commands that may wait for the append in flight; beyond it proposers wait.
 const QUEUE_MAX: usize = 8192;
@@ -58,6 +62,12 @@ struct Shared {
     confirmed: Mutex<Instant>,
     /// Payload bytes that this broker appended since it started; a snapshot falls due by them.
     journal_bytes: AtomicU64,
+    /// Commands that were applied since this broker started, but those about snapshots: whether there is anything new to keep.
+    changes: AtomicU64,
+    /// The last entry of this broker.
+    appended: Sender<Hint>,
+    /// Told what the others say of it; the owner alone appends.
+    journal: Arc<dyn Journal>,
     /// Whether State is being loaded anew, since the journal was trimmed beyond it.
     reloading: Sender<bool>,
 }
@@ -118,6 +128,17 @@ impl Replica {
     #[must_use]
     pub fn confirmed(&self) -> Instant {
         *self.shared.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The entries that this broker appends, each once it is durable; the last of several.
+    #[must_use]
+    pub fn appended(&self) -> Receiver<Hint> {
+        self.shared.appended.subscribe()
+    }
+
+    /// Another broker says that it has appended: a journal that is not told of entries looks at once. It may be wrong.
+    pub fn hint(&self, said: Hint) {
+        self.shared.journal.hint(said);
     }
 
     /// Tells whether State is being loaded anew: from when the journal was found to be trimmed beyond it until this broker is

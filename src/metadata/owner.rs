@@ -16,7 +16,7 @@ use crate::state::{
 };
 use crate::store::Bucket;
 use crate::telemetry::Metrics;
-use crate::types::{BrokerId, Head, Incarnation, Position, Slot, Token};
+use crate::types::{BrokerId, Head, Hint, Incarnation, Position, Slot, Token};
 use crate::world::{Instant, World};
 
 /// What one entry takes at most, so that no append is slow for the others (H15).
@@ -227,6 +227,8 @@ impl Owner {
         }
         let Ok(Known { appended, begun, at_once }) = known? else { return Ok(()) };
         self.appended = appended.position;
+        let incarnation = self.identity().incarnation;
+        self.shared.appended.send_replace(Hint { incarnation, position: appended.position });
         // One that was tried again may be there since the first attempt, and others after it.
         let is_last = at_once && appended.position == overlay.head().position && appended.missed.is_empty();
         let outcomes = if is_last && !planted(Defect::UnknownAppendAgain) {
@@ -372,6 +374,9 @@ impl Owner {
     fn publish(&mut self, state: State, applied: &[(&Entry, impl AsRef<[Outcome]>)]) {
         self.show(state);
         for (entry, outcomes) in applied {
+            let is_change = |command: &&Command| !matches!(command.kind, Some(CommandKind::SnapshotTaken(_)));
+            let changes = entry.commands.iter().filter(is_change).count() as u64;
+            self.shared.changes.fetch_add(changes, Ordering::Relaxed);
             for (command, outcome) in entry.commands.iter().zip(outcomes.as_ref()) {
                 self.shared.hub.wake(grown(&self.state, command, outcome).into_iter());
             }

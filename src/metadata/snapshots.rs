@@ -30,7 +30,7 @@ pub struct SnapshotPolicy {
     pub entries: u64,
     /// Journal bytes since the last one.
     pub bytes: u64,
-    /// Age of the last one, if anything was appended since, in ms.
+    /// Age of the last one, if anything but heartbeats was appended since, in ms.
     pub age_ms: i64,
     /// Snapshots younger than this are not given up, in ms.
     pub kept_ms: i64,
@@ -50,7 +50,7 @@ impl Snapshotter {
     pub(super) async fn run(self) {
         let mut failed = false;
         let mut last = self.replica.state().snapshots().last().map_or(Position(0), |s| s.at.position);
-        let mut bytes_at_last = 0;
+        let (mut bytes_at_last, mut changes_at_last) = (0, 0);
         let mut taken_at = self.world.now();
         loop {
             self.world.sleep(LOOK_EVERY).await;
@@ -62,7 +62,10 @@ impl Snapshotter {
             let begun = self.world.now();
             // An idle broker's own snapshot entry must not make the next one due.
             let idle = at.0 <= last.0 + 1;
-            let aged = (begun - taken_at).as_millis() >= u128::from(self.policy.age_ms.unsigned_abs());
+            let changes = self.replica.shared.changes.load(Ordering::Relaxed);
+            let is_old = (begun - taken_at).as_millis() >= u128::from(self.policy.age_ms.unsigned_abs());
+            // Heartbeats are nothing that could be lost.
+            let aged = is_old && changes > changes_at_last;
             let due = at.0 - last.0 >= self.policy.entries || bytes - bytes_at_last >= self.policy.bytes || aged;
             if idle || !due {
                 continue;
@@ -70,6 +73,7 @@ impl Snapshotter {
             match self.take().await {
                 Ok(taken) => {
                     (last, bytes_at_last, taken_at) = (taken.position, bytes, begun);
+                    changes_at_last = changes;
                     self.metrics.snapshot.written.inc();
                     self.metrics.snapshot.write_seconds.observe((self.world.now() - begun).as_secs_f64());
                     if failed {

@@ -258,6 +258,9 @@ fn build(parts: &Parts, state: State, hashes: OutcomeHashes) -> (Replica, Owner,
         incarnation: AtomicU64::new(new_incarnation(&parts.world)),
         confirmed: Mutex::new(parts.world.now()),
         journal_bytes: AtomicU64::new(0),
+        changes: AtomicU64::new(0),
+        appended: watch::Sender::default(),
+        journal: parts.journal.clone(),
         reloading: watch::Sender::new(false),
     });
     let owner = Owner {

@@ -1,8 +1,9 @@
-//! Objects from other brokers. In each zone an object has one broker whose part it is to read it from the bucket; the others
-//! ask that one, so that a zone reads each object about once, however many of its brokers want it. It promises that an
-//! object takes at most [`PATIENCE`] longer than from the bucket, that a broker which does not answer is left alone for a
-//! while. What comes is unchecked: `cache` looks at it as at what the bucket
-//! gives. Tests: with whole brokers, `server/tests/neighbours.rs`.
+//! What brokers ask and tell each other directly: objects, and that the journal has grown ([`Hints`]). In each zone an object
+//! has one broker whose part it is to read it from the bucket; the others ask that one, so that a zone reads each object about
+//! once, however many of its brokers want it. It promises that an object takes at most [`PATIENCE`] longer than from the
+//! bucket, and that a broker which does not answer is left alone for a while. What comes is unchecked: `cache` looks at it as
+//! at what the bucket gives. Tests: with whole brokers, `server/tests/neighbours.rs` and `trio.rs`.
+mod hints;
 mod wire;
 
 use async_trait::async_trait;
@@ -15,6 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tracing::{debug, info};
 
+pub use hints::Hints;
+use wire::Connection;
+
 use crate::cache::Neighbours;
 use crate::cluster::Membership;
 use crate::config::HostPort;
@@ -23,7 +27,6 @@ use crate::segment::ObjectName;
 use crate::telemetry::Metrics;
 use crate::types::BrokerId;
 use crate::world::{Instant, World};
-use wire::Connection;
 
 /// For an object to be there: a read of the bucket that is slow, and the way here. The bucket itself may be asked after it.
 pub const PATIENCE: Duration = Duration::from_secs(2);

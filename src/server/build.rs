@@ -21,7 +21,7 @@ use crate::journal::{
 use crate::memory::Buffers;
 use crate::metadata::{BucketWitnesses, Fatal, Parts, SnapshotPolicy, Started, start};
 use crate::net::{Budget, Limits};
-use crate::peers::{Dial, Known, Peers, Tcp};
+use crate::peers::{Dial, Hints, Known, Peers, Tcp};
 use crate::produce::{Batcher, FlushRule, PutPolicy};
 use crate::state::{BrokerProfile, Endpoint, FEATURE_LEVEL_MAX, Settings};
 use crate::store::{Bucket, BucketSettings, open_observed, probe::probe};
@@ -131,7 +131,7 @@ pub async fn assemble(
     let staleness_max = ms(config.cluster.journal_staleness_max_ms);
     let membership = Membership::new(world.clone(), replica.clone(), staleness_max);
     let (told, drained) = watch::channel(false);
-    let timing = Timing { heartbeat: ms(config.cluster.heartbeat_interval_ms) };
+    let timing = Timing { heartbeat: ms(config.heartbeat_interval_ms()), staleness_max };
     let task = Task {
         world: world.clone(),
         replica: replica.clone(),
@@ -142,6 +142,11 @@ pub async fn assemble(
         drained: told,
     };
     task.start();
+    let listener = entrances.first().map(|entrance| entrance.listener.clone()).unwrap_or_default();
+    if config.journal.kind == JournalKind::Bucket {
+        let (world, replica, membership) = (world.clone(), replica.clone(), membership.clone());
+        Hints { world, replica, membership, dial: dial.clone(), listener: listener.clone() }.start();
+    }
     let buffers = Buffers::start(world);
     let cache_limits = CacheLimits { bytes: size(config.fetch.cache_bytes_max), loads: config.fetch.cold_reads_max };
     let neighbours = config.fetch.from_neighbours.then(|| {
@@ -151,7 +156,7 @@ pub async fn assemble(
             replica: replica.clone(),
             membership: membership.clone(),
             dial,
-            listener: entrances.first().map(|entrance| entrance.listener.clone()).unwrap_or_default(),
+            listener,
             known: Known::default(),
         };
         Arc::new(peers) as Arc<dyn Neighbours>
@@ -207,9 +212,13 @@ fn create_data_dir(config: &Config) -> Result<(), ServerError> {
     })
 }
 
-fn poll_policy(config: &Config) -> PollPolicy {
+/// How often a journal that others tell of their entries is looked at all the same: so much later is one seen whose hint was
+/// lost, once.
+const TOLD_POLL: Duration = Duration::from_secs(10);
+
+pub(super) fn poll_policy(config: &Config) -> PollPolicy {
     let (fastest, slowest) = (config.journal.bucket_poll_ms_min, config.journal.bucket_poll_ms_max);
-    PollPolicy { fastest: Duration::from_millis(fastest), slowest: Duration::from_millis(slowest) }
+    PollPolicy { fastest: Duration::from_millis(fastest), slowest: Duration::from_millis(slowest), told: TOLD_POLL }
 }
 
 async fn bucket(config: &Config, world: &World, metrics: &Arc<Metrics>) -> Result<Arc<dyn Bucket>, ServerError> {
@@ -242,7 +251,7 @@ fn settings(config: &Config) -> Settings {
         group_bytes_max: limits.group_bytes_max,
         transactional_ids_max: count(limits.transactional_ids_max),
         transaction_partitions_max: count(limits.transaction_partitions_max),
-        fencing_ms: i64::try_from(config.cluster.fencing_timeout_ms).unwrap_or(i64::MAX),
+        fencing_ms: i64::try_from(config.fencing_timeout_ms()).unwrap_or(i64::MAX),
     }
 }
 

@@ -7,6 +7,7 @@ mod produce;
 mod silence;
 mod slow_bucket;
 mod transactions;
+mod trio;
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::*;

@@ -72,3 +72,10 @@ pub struct Head {
     pub position: Position,
     pub token: Token,
 }
+
+/// What a broker says of itself to the others: the last entry that it has appended. It may be late, wrong, or made up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hint {
+    pub incarnation: Incarnation,
+    pub position: Position,
+}

@@ -92,6 +92,9 @@ public final class Member implements ConsumerRebalanceListener {
         } else if (!assignor.isEmpty()) {
             settings.put("group.remote.assignor", assignor);
         }
+        if (config.has("rack")) {
+            settings.put("client.rack", config.get("rack").asText());
+        }
         if (!config.get("instance").isNull()) {
             settings.put("group.instance.id", config.get("instance").asText());
         }

@@ -9,7 +9,9 @@ use crate::types::{Head, Position};
 impl Inner {
     /// The head, which is at least what it was when this was called.
     pub(super) async fn catch_up(&self) -> Result<Head, JournalError> {
-        self.catch_up_expecting(1).await
+        let head = self.catch_up_expecting(1).await?;
+        self.postpone_poll();
+        Ok(head)
     }
 
     /// As [`Inner::catch_up`], by one who has reason to ask for so many positions at once.

@@ -7,6 +7,7 @@
 mod append;
 mod follow;
 mod format;
+mod hints;
 mod newest;
 mod objects;
 mod poll;
@@ -25,9 +26,10 @@ use tokio::sync::Notify;
 
 use super::{Appended, Journal, JournalError, Proposal, Stored};
 use crate::store::Bucket;
-use crate::types::{Head, Position};
-use crate::world::{Instant, World};
+use crate::types::{Head, Hint, Position};
+use crate::world::World;
 use objects::Objects;
+use poll::NextPoll;
 use view::View;
 
 /// How often a broker that waits for others' entries asks for the next one.
@@ -37,6 +39,8 @@ pub struct PollPolicy {
     pub fastest: Duration,
     /// When nothing has come for a while.
     pub slowest: Duration,
+    /// While the others tell of each of their entries.
+    pub told: Duration,
 }
 
 /// A handle to the journal in a bucket; clones share what they know. Nothing is asked of the bucket before the first call.
@@ -53,7 +57,7 @@ struct Inner {
     /// Told when the head has moved, or may have. It wakes in the order of waiting.
     moved: Notify,
     /// When the next poll is due; who waits and finds it due takes it.
-    next_poll: Mutex<Instant>,
+    next_poll: Mutex<NextPoll>,
     /// Held by the append that is under way: a handle's appends are one after another, in the order of asking.
     appending: tokio::sync::Mutex<()>,
     /// Held by whoever looks for the journal's end, so that it is looked for once.
@@ -72,18 +76,12 @@ impl BucketJournal {
             polls,
             view: Mutex::new(View::new(now)),
             moved: Notify::new(),
-            next_poll: Mutex::new(now),
+            next_poll: Mutex::new(NextPoll { due: now, told: None }),
             appending: tokio::sync::Mutex::new(()),
             searching: tokio::sync::Mutex::new(()),
             sweeping: tokio::sync::Mutex::new(()),
             world,
         }))
-    }
-
-    /// Another broker says that there is an entry at `position`: whoever waits for it looks at once. Only a hint, and
-    /// harmless if it is wrong.
-    pub fn hint(&self, position: Position) {
-        self.0.hint(position);
     }
 }
 
@@ -109,6 +107,10 @@ impl Journal for BucketJournal {
 
     async fn changed(&self, beyond: Position) {
         self.0.changed(beyond).await;
+    }
+
+    fn hint(&self, said: Hint) {
+        self.0.hint(said);
     }
 
     async fn trim(&self, below: Position) -> Result<(), JournalError> {

@@ -52,6 +52,10 @@ impl Turns {
         self.own = Some(incarnation);
     }
 
+    pub(super) fn own(&self) -> Option<Incarnation> {
+        self.own
+    }
+
     /// An entry was seen for the first time.
     pub(super) fn note(&mut self, incarnation: Incarnation, now: Instant) {
         if self.seen.len() == REMEMBERED {

@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 
 use super::format::{Boundary, Entry};
+use super::hints::Hints;
 use super::newest::Newest;
 use super::turns::Turns;
 use crate::journal::rules::{Known, Lookup, page};
 use crate::journal::{ENTRY_OVERHEAD_BYTES, JournalError, Stored};
-use crate::types::{Head, Incarnation, Position, Token};
+use crate::types::{Head, Hint, Incarnation, Position, Token};
 use crate::world::Instant;
 
 /// How much of the tail is kept in memory, in bytes. A replica reads on behind the head by one look, so this is ample; the
@@ -23,6 +24,7 @@ pub(super) struct View {
     /// The boundary was last seen to be the newest one by a look that began then.
     pub(super) boundary_seen: Instant,
     pub(super) turns: Turns,
+    pub(super) hints: Hints,
     /// The proposal whose create has not been answered.
     pub(super) in_doubt: Option<(Incarnation, u64)>,
 }
@@ -40,7 +42,14 @@ pub(super) struct Fold {
 impl View {
     pub(super) fn new(now: Instant) -> Self {
         let boundary = Boundary { first: Position(1), ..Boundary::default() };
-        Self { boundary, fold: None, boundary_seen: now, turns: Turns::new(now), in_doubt: None }
+        Self {
+            boundary,
+            fold: None,
+            boundary_seen: now,
+            turns: Turns::new(now),
+            hints: Hints::default(),
+            in_doubt: None,
+        }
     }
 
     /// Takes in a trim that is in the bucket. What is known of the entries is given up if it ends below what is left.
@@ -64,7 +73,9 @@ impl View {
         let before = fold.head.position;
         for entry in entries {
             if entry.stored.position == fold.head.position.next() {
-                self.turns.note(entry.stored.proposal.incarnation, now);
+                let (incarnation, position) = (entry.stored.proposal.incarnation, entry.stored.position);
+                self.turns.note(incarnation, now);
+                self.hints.note(Hint { incarnation, position }, now);
                 fold.push(entry)?;
             }
         }

@@ -79,7 +79,7 @@ impl From<&Config> for PostgresSettings {
             durability: journal.postgres_durability,
             connect_timeout: Duration::from_millis(journal.postgres_connect_timeout_ms),
             poll_interval: journal.postgres_poll_interval_ms.map(Duration::from_millis),
-            pause_max: PAUSE_MAX.min(Duration::from_millis(config.cluster.fencing_timeout_ms) / PAUSES_MIN),
+            pause_max: PAUSE_MAX.min(Duration::from_millis(config.fencing_timeout_ms()) / PAUSES_MIN),
         }
     }
 }

@@ -70,6 +70,7 @@ impl Overtaken {
                 break (ours, theirs);
             }
             assert!(!self.broker.owner.is_finished());
+            // The clock stands still for as long as somebody has something to do.
             self.site.world.sleep(Duration::from_millis(10)).await;
         };
         assert_eq!(bytes_of(&ours), bytes_of(&theirs));

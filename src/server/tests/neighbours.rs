@@ -16,12 +16,18 @@ use crate::store::faulty::{Fault, Faulty};
 
 /// The way between the brokers of a test, by their hosts.
 #[derive(Clone, Default)]
-struct Ways(Arc<Mutex<BTreeMap<String, Way>>>);
+pub(super) struct Ways(Arc<Mutex<BTreeMap<String, Way>>>);
 
-enum Way {
+pub(super) enum Way {
     Leads(Arc<Context>, Limits),
     /// Takes connections, and answers nothing.
     Deaf,
+}
+
+impl Ways {
+    pub(super) fn lead(&self, host: String, way: Way) {
+        self.0.lock().unwrap().insert(host, way);
+    }
 }
 
 #[async_trait]

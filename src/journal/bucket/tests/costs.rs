@@ -3,13 +3,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::held::Held;
-use super::{append_all, handle};
+use super::{POLLS, append_all, handle};
 use crate::journal::bucket::format::{self, Boundary, Entry};
 use crate::journal::bucket::newest::Newest;
 use crate::journal::rules::Known;
 use crate::journal::{BucketJournal, Journal, JournalError, PollPolicy, Stored, contract::entry};
 use crate::store::{Bucket, MemoryBucket, Operation};
-use crate::types::{Incarnation, Position, Token};
+use crate::types::{Hint, Incarnation, Position, Token};
 use crate::world::World;
 
 fn counted(memory: &MemoryBucket) -> (Held, Arc<dyn Bucket>) {
@@ -75,9 +75,10 @@ async fn a_hint_is_followed_at_once() {
     let bucket: Arc<dyn Bucket> = Arc::new(memory);
     let writer = handle(&bucket, &world);
     let head = append_all(&writer, 1, 1..=3).await;
-    let slow = PollPolicy { fastest: Duration::from_secs(60), slowest: Duration::from_secs(60) };
+    let slow = PollPolicy { fastest: Duration::from_secs(60), slowest: Duration::from_secs(60), ..POLLS };
     let reader = BucketJournal::new(Arc::clone(&bucket), world.clone(), slow);
     assert_eq!(reader.head().await, Ok(head));
+    let said = |position| Hint { incarnation: Incarnation(1), position: Position(position) };
     let waits = async {
         // The first poll is due at once and finds nothing.
         assert!(world.timeout(Duration::from_secs(1), reader.changed(head.position)).await.is_none());
@@ -88,9 +89,9 @@ async fn a_hint_is_followed_at_once() {
     let hints = async {
         world.sleep(Duration::from_secs(5)).await;
         append_all(&writer, 1, 4..=4).await;
-        reader.hint(Position(3));
+        reader.hint(said(3));
         world.sleep(Duration::from_secs(5)).await;
-        reader.hint(Position(4));
+        reader.hint(said(4));
     };
     let (took, ()) = tokio::join!(waits, hints);
     assert_eq!(took, Duration::from_secs(9), "a hint of what is known wakes nobody, the other one does");

@@ -19,7 +19,8 @@ use crate::types::{Head, Position};
 use crate::world::World;
 
 /// As shipped.
-const POLLS: PollPolicy = PollPolicy { fastest: Duration::from_millis(50), slowest: Duration::from_secs(1) };
+const POLLS: PollPolicy =
+    PollPolicy { fastest: Duration::from_millis(50), slowest: Duration::from_secs(1), told: Duration::from_secs(10) };
 
 fn handle(bucket: &Arc<dyn Bucket>, world: &World) -> BucketJournal {
     BucketJournal::new(Arc::clone(bucket), world.clone(), POLLS)
