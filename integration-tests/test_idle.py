@@ -1,5 +1,6 @@
 """What three brokers cost while their thousand consumers wait for records that do not come: requests to the bucket where that
-keeps the journal, statements where PostgreSQL does. Everything is as it is shipped."""
+keeps the journal, statements where PostgreSQL does. Everything is as it is shipped. (On a virtual clock, in each run of the unit
+tests: src/server/tests/trio.rs.)"""
 
 import os
 import re
@@ -13,7 +14,7 @@ from confluent_kafka import Consumer
 from harness import wire
 from harness.processes import wait_until
 
-pytestmark = [pytest.mark.strandline, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.strandline, pytest.mark.nightly, pytest.mark.timeout(900)]
 
 BROKERS, CONSUMERS, MEMBERS, PARTITIONS = 3, 1000, 12, 12
 MONTH_S = 30 * 24 * 3600
@@ -114,7 +115,6 @@ def test_a_journal_in_the_bucket_costs_little_while_nothing_happens(cluster, min
     run_on_the_bucket(cluster, minio, topic, 40)
 
 
-@pytest.mark.nightly
 def test_a_journal_in_the_bucket_costs_little_for_many_minutes(cluster, minio, topic):
     """As above, with what happens seldom: snapshots, trims, looks at the boundary."""
     run_on_the_bucket(cluster, minio, topic, 600)
