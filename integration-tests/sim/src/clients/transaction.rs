@@ -58,6 +58,10 @@ pub(super) struct Transactional {
     counter: u64,
     /// Something failed, or was not answered and may come later: version 1 needs another epoch.
     wants_epoch: bool,
+    /// It is of the time before a producer could ask for another epoch (KIP-360).
+    is_old: bool,
+    /// Where such a one has batches that may come later: it writes there no more.
+    lost: BTreeSet<At>,
 }
 
 const COORDINATOR_LOAD_IN_PROGRESS: i16 = 14;
@@ -100,9 +104,21 @@ impl Transactional {
             number: 0,
             counter: 0,
             wants_epoch: false,
+            is_old: false,
+            lost: BTreeSet::new(),
         };
         producer.init(false).await.ok()?;
         Some(producer)
+    }
+
+    /// Makes it one that can't ask for another epoch, if it speaks version 1.
+    pub(super) fn grow_old(&mut self) {
+        self.is_old = self.version == Version::One;
+    }
+
+    /// Whether it may write there.
+    pub(super) fn writes(&self, at: &At) -> bool {
+        !self.lost.contains(at)
     }
 
     /// A value to be written; each has another counter.
@@ -131,19 +147,21 @@ impl Transactional {
             lanes.entry(at).or_default().push(Batch { id, version, transaction, values, form, numbered });
         }
         let world = &self.client.site().world;
-        let spawn = |(at, lane)| world.spawn("lane", send(self.client.clone(), at, lane, self.patience));
+        let spawn =
+            |(at, lane): (At, _)| (at.clone(), world.spawn("lane", send(self.client.clone(), at, lane, self.patience)));
         let under_way: Vec<_> = lanes.into_iter().map(spawn).collect();
         let mut worst = Ok(());
-        for sent in under_way {
+        for (at, sent) in under_way {
             match sent.await {
-                Ok(Sent::All) => {}
+                Ok(Sent::All) => continue,
                 Ok(Sent::Not(Over::Closed)) => worst = Err(Over::Closed),
                 Ok(Sent::Not(over)) => worst = worst.and(Err(over)),
                 Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
                 Err(_) => worst = Err(Over::Closed),
             }
+            self.lost.extend(self.is_old.then_some(at));
         }
-        self.wants_epoch |= worst.is_err();
+        self.wants_epoch |= worst.is_err() && !self.is_old;
         worst
     }
 
@@ -282,8 +300,7 @@ impl Transactional {
                 self.take((answer.producer_id.0, answer.producer_epoch));
                 Ok(())
             }
-            // Older ones can't ask for another epoch.
-            Ok(_) if self.wants_epoch && self.client.odds(2) => Err(Over::Closed),
+            Ok(_) if self.wants_epoch && self.is_old => Err(Over::Closed),
             Ok(_) if self.wants_epoch => self.init(true).await,
             Ok(_) => Ok(()),
             // Nothing of it may have reached the coordinator, so that there is nothing to abort.

@@ -18,6 +18,9 @@ pub(super) async fn run(client: Client, place: Place, life: Duration) {
     let Some(mut producer) = Transactional::open(&client, &format!("writer-{}", place.number), timeout).await else {
         return;
     };
+    if client.odds(2) {
+        producer.grow_old();
+    }
     let (pause_ms, silent_odds) = (50 + client.draw(800), 10 + client.draw(30));
     // Some look into the log while their transaction is open, as those do whose writes depend on what they read.
     let mut reader = client.odds(2).then(|| looker(&client));
@@ -81,6 +84,9 @@ async fn write(client: &Client, producer: &mut Transactional) -> Result<(), Over
             view.topics.get(topic).into_iter().flat_map(|topic| topic.leaders.keys().copied()).collect();
         let Some(partition) = client.pick(&partitions) else { continue };
         let at = (topic.to_owned(), *partition);
+        if !producer.writes(&at) {
+            continue;
+        }
         let values = (0..=client.draw(4)).map(|_| producer.value(&at, None)).collect();
         batches.push((at, values, form(client)));
     }
