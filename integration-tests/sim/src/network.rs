@@ -47,7 +47,8 @@ struct State {
     listeners: BTreeMap<String, Listener>,
     /// Hosts that answer nothing at all.
     dark: BTreeSet<String>,
-    blocked: BTreeSet<Link>,
+    /// How often each is blocked at the moment.
+    blocked: BTreeMap<Link, usize>,
     connections: BTreeMap<u64, Connection>,
     next: u64,
     trace: u64,
@@ -162,7 +163,9 @@ impl Network {
     pub fn block(&self, link: Link, blocked: bool) {
         let mut state = self.state();
         if blocked {
-            state.blocked.insert(link);
+            *state.blocked.entry(link).or_default() += 1;
+        } else if let Some(times) = state.blocked.get_mut(&link).filter(|times| **times > 1) {
+            *times -= 1;
         } else {
             state.blocked.remove(&link);
         }
@@ -174,7 +177,7 @@ impl Network {
     pub async fn passable(&self, link: Link) {
         loop {
             let changed = self.0.changed.notified();
-            if !self.state().blocked.contains(&link) {
+            if !self.state().blocked.contains_key(&link) {
                 return;
             }
             changed.await;
