@@ -279,7 +279,8 @@ impl Transactional {
 
     /// EndTxn, until it is known how it ended; then another epoch if that is wanted.
     pub(super) async fn end(&mut self, commit: bool) -> Result<(), Over> {
-        if self.version == Version::One && !commit && self.added.is_empty() {
+        // One that keeps away from all that it would have written to has nothing to commit either.
+        if self.version == Version::One && self.added.is_empty() && (!commit || self.is_old) {
             // Nothing has begun, as far as it knows.
             return if self.wants_epoch { self.init(true).await } else { Ok(()) };
         }
