@@ -1,16 +1,11 @@
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
-import java.io.BufferedReader;
 import java.io.IOException;
-import java.io.InputStreamReader;
-import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.time.Duration;
-import java.util.ArrayList;
 import java.util.Collection;
 import java.util.HashMap;
-import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Random;
@@ -62,32 +57,9 @@ public final class History {
         Runtime.getRuntime().halt(0);
     }
 
-    private interface Work {
-        void run() throws Exception;
-    }
-
-    private Thread start(Work work) {
-        Thread thread = new Thread(() -> {
-            try {
-                work.run();
-            } catch (Throwable failure) {
-                failure.printStackTrace();
-                Runtime.getRuntime().halt(1);
-            }
-        });
-        thread.start();
-        return thread;
-    }
-
     private void load() throws Exception {
-        List<Thread> threads = List.of(
-                start(() -> produce(process, true)), start(() -> produce(process + 1, false)),
-                start(() -> read(process + 2)), start(() -> new Member(process + 3).run()), start(() -> ask(process + 4)));
-        new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8)).readLine();
-        stopping = true;
-        for (Thread thread : threads) {
-            thread.join();
-        }
+        Works.untilTold(() -> stopping = true, () -> produce(process, true), () -> produce(process + 1, false),
+                () -> read(process + 2), () -> new Member(process + 3).run(), () -> ask(process + 4));
     }
 
     // Producers.
@@ -252,7 +224,7 @@ public final class History {
             while (!stopping) {
                 if (poll() > 0) {
                     commit();
-                    committed(consumer.assignment());
+                    recorder.committed(process, group, consumer, consumer.assignment());
                 }
             }
             ObjectNode left = member();
@@ -286,7 +258,7 @@ public final class History {
             Map<TopicPartition, OffsetAndMetadata> offsets = new HashMap<>();
             consumer.assignment().forEach(p -> offsets.put(p, new OffsetAndMetadata(next.get(p))));
             ObjectNode asked = member().put("generation", consumer.groupMetadata().generationId());
-            asked.set("offsets", commits(offsets));
+            asked.set("offsets", Recorder.commits(offsets));
             Recorder.Operation operation = recorder.begin(process, "commit", asked);
             try {
                 consumer.commitSync(offsets, Duration.ofSeconds(10));
@@ -294,26 +266,6 @@ public final class History {
             } catch (KafkaException failure) { // an attempt before the last may have been done
                 operation.info(failure);
             }
-        }
-
-        private void committed(Collection<TopicPartition> of) {
-            Recorder.Operation operation = recorder.begin(process, "committed", Recorder.fields().put("group", group));
-            Map<TopicPartition, OffsetAndMetadata> found = new HashMap<>();
-            of.forEach(p -> found.put(p, null));
-            try {
-                found.putAll(consumer.committed(new HashSet<>(of), Duration.ofSeconds(10)));
-                operation.ok(Recorder.fields().set("offsets", commits(found)));
-            } catch (KafkaException failure) {
-                operation.info(failure);
-            }
-        }
-
-        private static ArrayNode commits(Map<TopicPartition, OffsetAndMetadata> offsets) {
-            ArrayNode commits = Recorder.JSON.createArrayNode();
-            offsets.forEach((partition, at) -> {
-                commits.addArray().add(partition.topic()).add(partition.partition()).add(at == null ? null : (Long) at.offset());
-            });
-            return commits;
         }
     }
 

@@ -7,10 +7,18 @@ import java.io.UncheckedIOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.Duration;
+import java.util.Collection;
+import java.util.HashMap;
+import java.util.HashSet;
 import java.util.List;
+import java.util.Map;
 import java.util.zip.CRC32;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 import org.apache.kafka.clients.producer.ProducerRecord;
+import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.errors.UnknownServerException;
 import org.apache.kafka.common.header.Header;
@@ -99,6 +107,30 @@ final class Recorder {
 
     static ObjectNode of(TopicPartition partition) {
         return fields().put("topic", partition.topic()).put("partition", partition.partition());
+    }
+
+    static ArrayNode commits(Map<TopicPartition, OffsetAndMetadata> offsets) {
+        ArrayNode commits = JSON.createArrayNode();
+        offsets.forEach((partition, at) -> {
+            commits.addArray().add(partition.topic()).add(partition.partition()).add(at == null ? null : (Long) at.offset());
+        });
+        return commits;
+    }
+
+    /** Where the group has committed in each of these, null where it has not; null altogether where nobody says. */
+    Map<TopicPartition, OffsetAndMetadata> committed(int process, String group, KafkaConsumer<byte[], byte[]> consumer,
+            Collection<TopicPartition> of) {
+        Operation operation = begin(process, "committed", fields().put("group", group));
+        Map<TopicPartition, OffsetAndMetadata> found = new HashMap<>();
+        of.forEach(p -> found.put(p, null));
+        try {
+            found.putAll(consumer.committed(new HashSet<>(of), Duration.ofSeconds(10)));
+            operation.ok(fields().set("offsets", commits(found)));
+            return found;
+        } catch (KafkaException failure) {
+            operation.info(failure);
+            return null;
+        }
     }
 
     private static String text(Throwable why) {

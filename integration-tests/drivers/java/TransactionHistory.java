@@ -1,10 +1,6 @@
 import com.fasterxml.jackson.databind.JsonNode;
-import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
-import java.io.BufferedReader;
 import java.io.IOException;
-import java.io.InputStreamReader;
-import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -77,36 +73,13 @@ public final class TransactionHistory {
         return IntStream.range(0, partitions).mapToObj(p -> new TopicPartition(topic, p)).toList();
     }
 
-    private interface Work {
-        void run() throws Exception;
-    }
-
     private interface WorkWith {
         void run(Instance instance) throws Exception;
     }
 
-    private Thread start(Work work) {
-        Thread thread = new Thread(() -> {
-            try {
-                work.run();
-            } catch (Throwable failure) {
-                failure.printStackTrace();
-                Runtime.getRuntime().halt(1);
-            }
-        });
-        thread.start();
-        return thread;
-    }
-
     private void load() throws Exception {
-        List<Thread> threads = List.of(
-                start(() -> instances(text("bank_id"), this::transfer)), start(() -> instances(text("chain_id"), this::chain)),
-                start(() -> read(true)), start(() -> read(false)));
-        new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8)).readLine();
-        stopping = true;
-        for (Thread thread : threads) {
-            thread.join();
-        }
+        Works.untilTold(() -> stopping = true, () -> instances(text("bank_id"), this::transfer),
+                () -> instances(text("chain_id"), this::chain), () -> read(true), () -> read(false));
     }
 
     /** One instance after the other, each until it is of no more use. */
@@ -178,7 +151,7 @@ public final class TransactionHistory {
         /** Whether they are part of the transaction. */
         boolean sendOffsets(KafkaConsumer<byte[], byte[]> consumer, Map<TopicPartition, OffsetAndMetadata> offsets) throws Closed {
             ObjectNode asked = ofTransaction().put("group", group).put("member", "").put("generation", -1);
-            asked.set("offsets", commits(offsets));
+            asked.set("offsets", Recorder.commits(offsets));
             return !wrong && settle("send_offsets", asked, () -> producer.sendOffsetsToTransaction(offsets, consumer.groupMetadata()));
         }
 
@@ -264,7 +237,7 @@ public final class TransactionHistory {
             boolean knowsWhere = false;
             while (!stopping) {
                 if (!knowsWhere) {
-                    Map<TopicPartition, OffsetAndMetadata> found = committed(instance.process, consumer, own);
+                    Map<TopicPartition, OffsetAndMetadata> found = recorder.committed(instance.process, group, consumer, own);
                     if (found == null) {
                         continue;
                     }
@@ -285,29 +258,6 @@ public final class TransactionHistory {
                 knowsWhere = instance.end(instance.sendOffsets(consumer, offsets));
             }
         }
-    }
-
-    private Map<TopicPartition, OffsetAndMetadata> committed(int process, KafkaConsumer<byte[], byte[]> consumer,
-            List<TopicPartition> of) {
-        Recorder.Operation operation = recorder.begin(process, "committed", Recorder.fields().put("group", group));
-        Map<TopicPartition, OffsetAndMetadata> found = new HashMap<>();
-        of.forEach(p -> found.put(p, null));
-        try {
-            found.putAll(consumer.committed(new HashSet<>(of), Duration.ofSeconds(10)));
-            operation.ok(Recorder.fields().set("offsets", commits(found)));
-            return found;
-        } catch (KafkaException failure) {
-            operation.info(failure);
-            return null;
-        }
-    }
-
-    private static ArrayNode commits(Map<TopicPartition, OffsetAndMetadata> offsets) {
-        ArrayNode commits = Recorder.JSON.createArrayNode();
-        offsets.forEach((partition, at) -> {
-            commits.addArray().add(partition.topic()).add(partition.partition()).add(at == null ? null : (Long) at.offset());
-        });
-        return commits;
     }
 
     private Map<String, Object> settings() {
@@ -385,7 +335,7 @@ public final class TransactionHistory {
         new Reader(true).readAll();
         long deadline = System.nanoTime() + PATIENCE.toNanos();
         try (KafkaConsumer<byte[], byte[]> consumer = consumer(true)) {
-            while (committed(numbers.getAndIncrement(), consumer, of(input)) == null) {
+            while (recorder.committed(numbers.getAndIncrement(), group, consumer, of(input)) == null) {
                 if (System.nanoTime() > deadline) {
                     throw new IllegalStateException("nobody says what is committed");
                 }
