@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use super::budget::{Budget, Decision, FlushRule, InFlight};
-use super::chain::{Chains, FlushId, GivenUp, Link, Newcomers, Numbered};
+use super::chain::{Chains, FlushId, GivenUp, Link, Newcomers, Numbered, Unsettled};
 use super::flush::{LaidOut, commit_runs, lay_out};
 use super::open::{Held, Open, pinned};
 use super::put::{PutPolicy, Putter, Stored, fresh_header};
@@ -59,6 +59,7 @@ pub fn start(batcher: Batcher) -> (Producer, JoinHandle<()>) {
         puts: 0,
         chains: Chains::default(),
         given_up: GivenUp::default(),
+        unsettled: Unsettled::default(),
         newcomers: Newcomers::default(),
         doubtful: BTreeMap::new(),
         events: FuturesUnordered::new(),
@@ -123,6 +124,7 @@ struct Owner {
     puts: usize,
     chains: Chains,
     given_up: GivenUp,
+    unsettled: Unsettled,
     newcomers: Newcomers,
     /// Connections with a request that waits for a read barrier, and their requests behind it.
     doubtful: BTreeMap<ConnectionId, Vec<(Submission, Reply)>>,
@@ -166,7 +168,9 @@ impl Owner {
         let state = self.batcher.replica.state();
         for batch in submission.batches.iter().filter(|batch| !is_known(&state, batch)) {
             if let Some(first) = batch.awaits {
-                self.given_up.give_up(Numbered { first, ..Numbered::of(batch) });
+                let awaited = Numbered { first, ..Numbered::of(batch) };
+                self.given_up.give_up(awaited);
+                self.unsettled.give_up(awaited, self.batcher.world.now());
             }
         }
         if submission.batches.iter().all(|batch| self.admits(&state, submission.connection, batch)) {
@@ -201,7 +205,7 @@ impl Owner {
                 } else if self.given_up.admits(Numbered::of(&batch)) {
                     (KafkaError::NotLeaderOrFollower, "is on its way over another connection")
                 } else {
-                    (KafkaError::OutOfOrderSequenceNumber, "was not written, and has to come first")
+                    (self.out_of_order(Numbered::of(&batch)), "was not written, and has to come first")
                 };
                 let message = format!("an earlier batch of this producer {message}");
                 let numbered = Numbered::of(&batch);
@@ -406,7 +410,8 @@ impl Owner {
                         Some(BatchOutcome::Refused { error: KafkaError::NotLeaderOrFollower }) => true,
                         Some(outcome) => {
                             self.arrived(&batch.held);
-                            self.answer(batch.held.request, batch.held.index, result_of(outcome));
+                            let result = self.result_of(&batch.held, outcome);
+                            self.answer(batch.held.request, batch.held.index, result);
                             false
                         }
                         None => false,
@@ -467,14 +472,40 @@ impl Owner {
         }
     }
 
-    /// Nothing of the batch's producer is taken before it, unless it, or what is before it, has come again already.
+    /// Nothing of the batch's producer is taken before it, unless it, or what is before it, has come again already. What
+    /// is behind it is told to try again too.
     fn expect_again(&mut self, held: &Held) {
         self.arrived(held);
+        if held.batch.header.has_producer() {
+            self.unsettled.give_up(Numbered::of(&held.batch), self.batcher.world.now());
+        }
         if !is_known(&self.batcher.replica.state(), &held.batch)
             && !self.newcomers.comes_again(held.connection, Numbered::of(&held.batch))
             && !planted(Defect::GivenUpForgotten)
         {
             self.given_up.give_up(Numbered::of(&held.batch));
+        }
+    }
+
+    fn result_of(&self, held: &Held, outcome: BatchOutcome) -> BatchResult {
+        match outcome {
+            BatchOutcome::Duplicate { .. } if planted(Defect::DuplicateAtZero) => Ok(Placed { base_offset: Offset(0) }),
+            BatchOutcome::Accepted { base_offset } | BatchOutcome::Duplicate { base_offset } => {
+                Ok(Placed { base_offset })
+            }
+            BatchOutcome::Refused { error: KafkaError::OutOfOrderSequenceNumber } => {
+                Err(ProduceError { error: self.out_of_order(Numbered::of(&held.batch)), message: None })
+            }
+            BatchOutcome::Refused { error } => Err(ProduceError { error, message: None }),
+        }
+    }
+
+    /// What the producer of a batch is told that came before its turn.
+    fn out_of_order(&self, batch: Numbered) -> KafkaError {
+        if self.unsettled.holds(batch, self.batcher.world.now()) {
+            KafkaError::NotLeaderOrFollower
+        } else {
+            KafkaError::OutOfOrderSequenceNumber
         }
     }
 
@@ -543,14 +574,6 @@ fn is_known(state: &State, batch: &PartBatch) -> bool {
 /// What a producer is told that shall try again.
 fn timed_out() -> KafkaError {
     if planted(Defect::TimeoutAsFenced) { KafkaError::InvalidProducerEpoch } else { KafkaError::RequestTimedOut }
-}
-
-fn result_of(outcome: BatchOutcome) -> BatchResult {
-    match outcome {
-        BatchOutcome::Duplicate { .. } if planted(Defect::DuplicateAtZero) => Ok(Placed { base_offset: Offset(0) }),
-        BatchOutcome::Accepted { base_offset } | BatchOutcome::Duplicate { base_offset } => Ok(Placed { base_offset }),
-        BatchOutcome::Refused { error } => Err(ProduceError { error, message: None }),
-    }
 }
 
 fn retriable(error: KafkaError, message: &str) -> ProduceError {

@@ -1,9 +1,11 @@
 //! Who waits for whom: a batch is proposed only when no earlier flush still holds one of the same connection and
 //! partition (invariant 3, H17), and when such an earlier one fails, so do those behind it (H7).
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use super::PartBatch;
 use crate::types::{ConnectionId, ProducerEpoch, ProducerId, Sequence, Slot};
+use crate::world::Instant;
 
 /// A flush, in the order in which they left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -125,6 +127,38 @@ impl GivenUp {
         if self.expected.remove(&batch.key()).is_some() {
             self.oldest.retain(|key| *key != batch.key());
         }
+    }
+}
+
+/// Idempotent producers of which a batch was given up here lately. Those of their batches that were behind it are out of order
+/// only until it comes again, which its producer was told to let it. It is not told so: librdkafka takes a new epoch then,
+/// and sends again under it what may be in the log already.
+#[derive(Debug, Default)]
+pub(super) struct Unsettled {
+    until: BTreeMap<(ProducerId, Slot), Instant>,
+    oldest: VecDeque<(Instant, (ProducerId, Slot))>,
+}
+
+/// How long: clients have tried again by then, unless they gave up the batch themselves and left a gap.
+const UNSETTLED_FOR: Duration = Duration::from_secs(30);
+
+impl Unsettled {
+    pub(super) fn give_up(&mut self, batch: Numbered, now: Instant) {
+        let over = |&(until, _): &(Instant, _)| until <= now;
+        while self.oldest.len() >= GIVEN_UP_MAX || self.oldest.front().is_some_and(over) {
+            let Some((until, key)) = self.oldest.pop_front() else { break };
+            if self.until.get(&key) == Some(&until) {
+                self.until.remove(&key);
+            }
+        }
+        let until = now + UNSETTLED_FOR;
+        if self.until.insert(batch.key(), until) != Some(until) {
+            self.oldest.push_back((until, batch.key()));
+        }
+    }
+
+    pub(super) fn holds(&self, batch: Numbered, now: Instant) -> bool {
+        self.until.get(&batch.key()).is_some_and(|until| now < *until)
     }
 }
 

@@ -104,10 +104,29 @@ async fn h7_an_unknown_producer_begins_with_what_was_given_up() {
     // State forgot the producer, which goes on with sequence 10.
     rig.bucket.next([Fate::Hangs]);
     assert_eq!(send(1, 10).await, Err(KafkaError::RequestTimedOut));
-    assert_eq!(send(1, 11).await, Err(KafkaError::OutOfOrderSequenceNumber));
-    assert_eq!(send(2, 11).await, Err(KafkaError::OutOfOrderSequenceNumber), "nor over another connection");
+    assert_eq!(send(1, 11).await, Err(KafkaError::NotLeaderOrFollower));
+    assert_eq!(send(2, 11).await, Err(KafkaError::NotLeaderOrFollower), "nor over another connection");
+    rig.world.sleep(30 * SECOND).await;
+    assert_eq!(send(2, 11).await, Err(KafkaError::OutOfOrderSequenceNumber), "its producer has left a gap, it seems");
     assert_eq!(send(2, 10).await, Ok(0));
     assert_eq!(send(2, 11).await, Ok(1));
+}
+
+/// librdkafka takes out of order as a reason for a new epoch, under which it sends again what may be in the log already.
+#[tokio::test(start_paused = true)]
+async fn what_is_behind_a_batch_that_was_given_up_is_told_to_try_again() {
+    let rig = Rig::new(32, AT_ONCE).await;
+    let send = async |connection, sequence| {
+        placed(rig.send(connection, vec![rig.batch(0, &format!("{sequence}"), Some((9, sequence)))]).await).await
+    };
+    assert_eq!(send(1, 0).await, Ok(0), "State knows the producer");
+    rig.bucket.next([Fate::Hangs]);
+    assert_eq!(send(1, 1).await, Err(KafkaError::RequestTimedOut));
+    assert_eq!(send(1, 2).await, Err(KafkaError::NotLeaderOrFollower));
+    assert_eq!(send(2, 2).await, Err(KafkaError::NotLeaderOrFollower), "nor over another connection");
+    rig.world.sleep(30 * SECOND).await;
+    assert_eq!(send(2, 2).await, Err(KafkaError::OutOfOrderSequenceNumber), "its producer has left a gap, it seems");
+    assert_eq!((send(2, 1).await, send(2, 2).await), (Ok(1), Ok(2)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -163,7 +182,7 @@ async fn h7_nothing_overtakes_a_request_that_waits_for_a_barrier() {
     let first = rig.send(1, vec![batch(0, 11), batch(1, 0)]).await;
     let second = rig.send(1, vec![batch(1, 1)]).await;
     let results = first.await.unwrap();
-    assert_eq!(offset(&results[..1]), Err(KafkaError::OutOfOrderSequenceNumber));
+    assert_eq!(offset(&results[..1]), Err(KafkaError::NotLeaderOrFollower));
     assert_eq!(offset(&results[1..]), Ok(0));
     assert_eq!(placed(second).await, Ok(1));
     assert_eq!(rig.log(1).await, ["0", "1"]);
@@ -201,7 +220,7 @@ async fn h7_what_was_refused_before_it_came_here_comes_first() {
     let rig = Rig::new(31, AT_ONCE).await;
     let batch = |sequence| rig.batch(0, "x", Some((9, sequence)));
     let behind = PartBatch { awaits: Some(Sequence(10)), ..batch(11) };
-    assert_eq!(placed(rig.send(1, vec![behind]).await).await, Err(KafkaError::OutOfOrderSequenceNumber));
+    assert_eq!(placed(rig.send(1, vec![behind]).await).await, Err(KafkaError::NotLeaderOrFollower));
     assert_eq!(placed(rig.send(1, vec![batch(10)]).await).await, Ok(0));
     assert_eq!(placed(rig.send(1, vec![batch(11)]).await).await, Ok(1));
 }

@@ -23,7 +23,7 @@ async fn h7_what_came_before_its_topic_comes_before_what_came_after() {
     let topic = || TopicProduceData::default().with_name(name("t"));
     assert_eq!(send(ctx, topic(), 9, 0).await, (KafkaError::UnknownTopicOrPartition.code(), -1));
     create(ctx, "t", 1).await.unwrap();
-    assert_eq!(send(ctx, topic(), 9, 1).await, (KafkaError::OutOfOrderSequenceNumber.code(), -1));
+    assert_eq!(send(ctx, topic(), 9, 1).await, (KafkaError::NotLeaderOrFollower.code(), -1));
     assert_eq!(send(ctx, topic(), 9, 0).await, (0, 0));
     assert_eq!(send(ctx, topic(), 9, 1).await, (0, 1));
 }
