@@ -1,6 +1,6 @@
 # `make` alone lists the targets. CI calls only these.
 .DEFAULT_GOAL := help
-.PHONY: help run build check deny test integration sim mutants nightly fuzz demo cluster bench bench-scaling
+.PHONY: help run build check deny test integration sim mutants nightly fuzz demo cluster bench bench-scaling bench-transactions
 export RUST_BACKTRACE ?= 0
 CARGO ?= cargo
 CACHE = $(or $(TEST_CACHE_DIR),.cache)
@@ -63,6 +63,10 @@ bench: build ## Strandline beside Apache Kafka (QUICK=1: nine minutes)
 	integration-tests/setup.sh kafka
 	$(CARGO) build --locked --release -p strandline-load
 	python3 integration-tests/bench/bench.py $(if $(QUICK),--quick)
+
+bench-transactions: build ## what transactions cost, beside Kafka's
+	integration-tests/setup.sh python kafka go
+	$(CACHE)/venv/bin/python integration-tests/bench/transactions.py
 
 bench-scaling: build ## 1, 2 and 3 brokers of a cluster under load, over MinIO
 	integration-tests/setup.sh python postgres minio

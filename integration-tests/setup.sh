@@ -13,6 +13,7 @@ cache=$(cd "$cache" && pwd)
 
 minio_version=v0.0.0-20260212201848-7aac2a2c5b7c
 gcs_version=v1.56.1
+old_java_version=3.9.2 # of the Java client: the last that knows version 1 of transactions only
 deny_version=0.20.2
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
@@ -45,10 +46,13 @@ part_kafka() {
   "$here/peers/kafka/install.sh" "$cache/kafka"
 }
 
-inputs_java() { cat "$here"/drivers/java/*.java; inputs_kafka; }
-ready_java() { [ -s "$cache/java/Driver.class" ]; }
+inputs_java() { cat "$here"/drivers/java/*.java; inputs_kafka; echo "$old_java_version"; }
+ready_java() { [ -s "$cache/java/Driver.class" ] && [ -s "$cache/java-old/kafka-clients-$old_java_version.jar" ]; }
 part_java() {
-  need javac "the driver of the Java client"
+  need javac "the driver of the Java client"; need mvn "an older Java client"
+  rm -rf "$cache/java-old"
+  mvn -q -B "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy" -DoutputDirectory="$cache/java-old" \
+      -Dartifact="org.apache.kafka:kafka-clients:$old_java_version"
   rm -rf "$cache/java"; mkdir -p "$cache/java"
   javac -nowarn -cp "$cache/kafka/libs/*" -d "$cache/java" "$here"/drivers/java/*.java
 }
@@ -77,10 +81,12 @@ part_node() {
 }
 
 inputs_go() { cat "$here"/drivers/go/*; }
-ready_go() { [ -x "$cache/bin/franz-driver" ]; }
+ready_go() { [ -x "$cache/bin/franz-driver" ] && [ -x "$cache/bin/franz-tests" ]; }
 part_go() {
   need go "franz-go"
-  (cd "$here/drivers/go" && go build -buildvcs=false -o "$cache/bin/franz-driver" .)
+  cd "$here/drivers/go"
+  go build -buildvcs=false -o "$cache/bin/franz-driver" .
+  go test -c -o "$cache/bin/franz-tests" github.com/twmb/franz-go/pkg/kgo # its own tests, for a broker that is there
 }
 
 inputs_minio() { echo "$minio_version"; }

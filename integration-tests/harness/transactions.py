@@ -18,7 +18,10 @@ class Java(LineDriver):
     def argv(self):
         log = f"-Dlog4j2.configurationFile={CACHE}/kafka/config/tools-log4j2.properties"
         options = ["-Xmx256m", "-XX:TieredStopAtLevel=1", log]
-        return ["java", *options, "-cp", f"{CACHE}/java:{CACHE}/kafka/libs/*", "Transactions", self.bootstrap]
+        return ["java", *options, "-cp", self.classpath(), "Transactions", self.bootstrap]
+
+    def classpath(self) -> str:
+        return f"{CACHE}/java:{CACHE}/kafka/libs/*"
 
     def init(self, producer, id, timeout_ms=60_000):
         self.ask("init", producer=producer, id=id, timeout_ms=timeout_ms)
@@ -48,6 +51,15 @@ class Java(LineDriver):
     def committed(self, group, topic, partition=0, *, timeout_s=10.0) -> int:
         timeout_ms = int(timeout_s * 1000)
         return self.ask("committed", group=group, topic=topic, partition=partition, timeout_ms=timeout_ms)
+
+
+class OldJava(Java):
+    """The Java client 3.9: version 1 of transactions, whatever the broker has."""
+
+    name = "java-3.9-transactions"
+
+    def classpath(self):
+        return f"{next((CACHE / 'java-old').glob('*.jar'))}:{super().classpath()}"
 
 
 class Librdkafka:
@@ -114,4 +126,15 @@ class FranzGo(LineDriver):
         raise NotImplementedError
 
 
-CLIENTS = {"java": Java, "librdkafka": Librdkafka, "franz-go": FranzGo}
+class Sarama(LineDriver):
+    """sarama: version 1 of transactions, whatever the broker has. It sends offsets when it commits."""
+
+    name = "sarama-transactions"
+
+    def argv(self):
+        return [CACHE / "bin/franz-driver", "sarama-transactions", self.bootstrap]
+
+    init, begin, send, commit, abort, offsets = Java.init, Java.begin, Java.send, Java.commit, Java.abort, Java.offsets
+
+
+CLIENTS = {"java": Java, "java-3.9": OldJava, "librdkafka": Librdkafka, "franz-go": FranzGo, "sarama": Sarama}

@@ -1,6 +1,6 @@
 // franz-go behind one JSON object per line on standard input and output; bytes are Base64 (Go's own encoding of []byte),
 // null stays null. With the argument `member`: a member of a consumer group, also in sarama. With `history`: the workload of
-// histories. With `transactions`: transactional producers.
+// histories. With `transactions`: transactional producers, with `sarama-transactions` those of sarama, with `transaction-load`: many under load.
 package main
 
 import (
@@ -222,7 +222,9 @@ func run(line []byte) (any, error) {
 }
 
 func main() {
-	if role := map[string]func(string) error{"member": member, "history": history, "transactions": transactions}[os.Args[1]]; role != nil {
+	roles := map[string]func(string) error{"member": member, "history": history,
+		"transactions": transactions, "sarama-transactions": saramaTransactions, "transaction-load": transactionLoadOf}
+	if role := roles[os.Args[1]]; role != nil {
 		if err := role(os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
