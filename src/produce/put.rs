@@ -94,6 +94,7 @@ impl Putter {
     /// Stores one object under one name.
     async fn store(&self, last: Instant, name: ObjectName, body: Vec<Bytes>) -> Result<Stored, String> {
         let key = name.key();
+        let mut looked_again = false;
         loop {
             let begun = self.world.now();
             let left = last.saturating_duration_since(begun);
@@ -102,6 +103,10 @@ impl Putter {
                 Some(Ok(CreateOutcome::Created)) => {
                     self.pace().took(self.world.now() - begun);
                     return Ok(Stored { name, body });
+                }
+                // Nobody else has the name, so it is more likely that what was read back was not what is there.
+                Some(Ok(CreateOutcome::Taken)) if !std::mem::replace(&mut looked_again, true) => {
+                    "it looks as if it existed with other bytes".to_owned()
                 }
                 Some(Ok(CreateOutcome::Taken)) => return Err(format!("{key} exists with other bytes")),
                 Some(Err(error @ (StoreError::Refused { .. } | StoreError::Unknown { .. }))) => error.to_string(),

@@ -18,6 +18,8 @@ pub(super) enum Fate {
     Fails(u32),
     /// Done, but the answer is lost that many times.
     Lost(u32),
+    /// Done, and taken for another object that many times, since it is read back with a wrong byte.
+    Misread(u32),
     Hangs,
 }
 
@@ -81,7 +83,7 @@ impl Gate {
         plan.creates += 1;
         if let Some(fate) = plan.fates.get_mut(key) {
             let now = *fate;
-            if let Fate::Fails(left) | Fate::Lost(left) = fate {
+            if let Fate::Fails(left) | Fate::Lost(left) | Fate::Misread(left) = fate {
                 *left = left.saturating_sub(1);
             }
             return now;
@@ -92,6 +94,7 @@ impl Gate {
         let rest = match fate {
             Fate::Fails(n) => Fate::Fails(n.saturating_sub(1)),
             Fate::Lost(n) => Fate::Lost(n.saturating_sub(1)),
+            Fate::Misread(n) => Fate::Misread(n.saturating_sub(1)),
             other => other,
         };
         plan.fates.insert(key.clone(), rest);
@@ -137,7 +140,11 @@ impl Bucket for Gate {
             }
             Fate::Fails(1..) => unknown(),
             Fate::Lost(1..) => self.bucket.create(key, body, purpose).await.and(unknown()),
-            Fate::Fails(0) | Fate::Lost(0) => self.bucket.create(key, body, purpose).await,
+            Fate::Misread(1..) => {
+                self.bucket.create(key, body, purpose).await?;
+                Ok(CreateOutcome::Taken)
+            }
+            Fate::Fails(0) | Fate::Lost(0) | Fate::Misread(0) => self.bucket.create(key, body, purpose).await,
             Fate::Hangs => std::future::pending().await,
         }
     }

@@ -226,6 +226,14 @@ async fn h7_what_was_refused_before_it_came_here_comes_first() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_object_that_was_misread_once_is_looked_at_again() {
+    let rig = Rig::new(33, AT_ONCE).await;
+    rig.bucket.next([Fate::Misread(1), Fate::Misread(2)]);
+    assert_eq!(placed(rig.say(1, "there").await).await, Ok(0));
+    assert_eq!(placed(rig.say(1, "another's").await).await, Err(KafkaError::RequestTimedOut));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_batch_is_as_old_as_its_arrival() {
     let rig = Rig::new(32, SPACED).await;
     let batch = |sequence| vec![rig.batch(0, "x", Some((9, sequence)))];
