@@ -22,6 +22,7 @@ use tokio::sync::watch::{Receiver, Sender};
 use tokio::sync::{mpsc, oneshot};
 
 pub use fork::FORK_PREFIX;
+pub use load::read_state;
 pub use mend::{Choice, Kept, MendError, Mended, Presence, Survey, mend, survey};
 pub use owner::{Fatal, Identity};
 pub use salvage::Salvaged;

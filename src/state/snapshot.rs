@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use self::broker::BrokerBody;
 use self::transactions::{TransactionalBody, aborted_bytes, restore_aborted};
 use super::apply::State;
+use super::collection::{pack_dead, unpack_dead};
 use super::command::ConfigChange;
 use super::entry::FEATURE_LEVEL_MAX;
 use super::fields;
@@ -112,6 +113,9 @@ struct Body {
     /// Transactional ids, in order. From level 4 on.
     #[prost(message, repeated, tag = "24")]
     transactional: Vec<TransactionalBody>,
+    /// Objects that nothing refers to. From level 5 on.
+    #[prost(bytes = "vec", tag = "25")]
+    dead: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -280,6 +284,7 @@ impl State {
             membership_floor: self.membership_floor,
             forks: self.forks.0.iter().map(fork_body).collect(),
             transactional: self.transactional.iter().map(|(id, known)| TransactionalBody::of(id, known)).collect(),
+            dead: pack_dead(self.dead.iter()),
         }
     }
 
@@ -415,6 +420,7 @@ fn restore(body: Body, whole: &[u8]) -> Option<State> {
         restore_topic(&mut state, &mut objects, topic)?;
     }
     state.objects = objects.into_iter().collect();
+    restore_dead(&mut state, &body.dead)?;
     fields::each(whole, PRODUCERS).try_for_each(|producer| restore_producer(&mut state, producer))?;
     let brokers = body.brokers.into_iter().map(|broker| broker.restore(state.feature_level));
     state.brokers = brokers.collect::<Option<_>>()?;
@@ -435,6 +441,16 @@ fn restore(body: Body, whole: &[u8]) -> Option<State> {
     state.log_all_offsets_with(body.offset_tombstones.into_iter().map(Tombstone::restore).collect());
     state.topics_changed = head.position;
     Some(state)
+}
+
+fn restore_dead(state: &mut State, dead: &[u8]) -> Option<()> {
+    for (id, death) in unpack_dead(dead)? {
+        state.dead_bytes += u64::from(state.objects.get(&id)?.bytes);
+        if state.dead.insert(id, death).is_some() {
+            return None;
+        }
+    }
+    Some(())
 }
 
 fn restore_fork(body: &ForkBody) -> Option<Fork> {
