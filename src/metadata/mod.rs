@@ -161,6 +161,11 @@ impl Replica {
         self.queue.is_closed()
     }
 
+    /// Ends when nothing can be proposed any more.
+    pub async fn stopped(&self) {
+        self.queue.closed().await;
+    }
+
     /// Appends an entry without a command, so that the others see that this broker is there.
     ///
     /// # Errors

@@ -31,10 +31,16 @@ async fn told(state: &Arc<State>, bucket: &dyn Bucket, age: Duration, now: Times
     let mut text = String::new();
     if state.feature_level() < COLLECTION_LEVEL {
         let level = state.feature_level();
-        line(&mut text, &format!("The cluster is at feature level {level}: nothing is deleted below {COLLECTION_LEVEL}."));
+        line(
+            &mut text,
+            &format!("The cluster is at feature level {level}: nothing is deleted below {COLLECTION_LEVEL}."),
+        );
     }
     let (count, bytes, grace) = (state.dead_object_count(), state.dead_bytes(), state.settings().garbage_grace_ms);
-    line(&mut text, &format!("dead     {count} objects, {bytes} bytes: nothing refers to them; deleted after {grace} ms"));
+    line(
+        &mut text,
+        &format!("dead     {count} objects, {bytes} bytes: nothing refers to them; deleted after {grace} ms"),
+    );
     for (_, death, meta) in state.dead_objects() {
         let seconds = now.0.saturating_sub(death.since_ms.0) / 1000;
         line(&mut text, &format!("  {} {} bytes, for {seconds} s", meta.name.key(), meta.bytes));

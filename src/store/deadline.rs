@@ -82,9 +82,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn every_request_ends_before_kafka_gives_up() {
         let (world, repeated) = (World::seeded(1), Counter::default());
-        for purpose in
-            [Purpose::Ingest, Purpose::Tail, Purpose::Cold, Purpose::Snapshot, Purpose::Journal, Purpose::Control, Purpose::Upkeep]
-        {
+        for purpose in [
+            Purpose::Ingest,
+            Purpose::Tail,
+            Purpose::Cold,
+            Purpose::Snapshot,
+            Purpose::Journal,
+            Purpose::Control,
+            Purpose::Upkeep,
+        ] {
             let start = world.now();
             let mut tries = Tries::new(&world, purpose, &repeated);
             let mut count = 0;

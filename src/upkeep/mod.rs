@@ -23,9 +23,6 @@ use crate::world::World;
 
 pub use sweep::{Due, Orphan, orphans};
 
-/// How often the tasks look whether something is due, at most.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-
 /// Between two bulks of deletes: about a thousand objects a second, less than a third of what S3 gives one prefix, and far
 /// more than a cluster makes.
 const BETWEEN_BULKS: Duration = Duration::from_secs(1);
@@ -54,22 +51,19 @@ impl Upkeep {
         self.replica.state().feature_level() >= COLLECTION_LEVEL && self.membership.now().does_upkeep()
     }
 
-    /// Passes `time`; false if the broker has stopped. What it holds is let go soon after that.
+    /// Passes `time`; false at once if the broker stops.
     async fn rest(&self, time: Duration) -> bool {
-        let end = self.world.now() + time;
-        while !self.replica.has_stopped() {
-            let left = end.saturating_duration_since(self.world.now());
-            if left.is_zero() {
-                return true;
-            }
-            self.world.sleep(left.min(LOOK_EVERY)).await;
-        }
-        false
+        self.world.timeout(time, self.replica.stopped()).await.is_none()
     }
 
     /// Deletes up to [`DELETES_MAX`] objects, which `what` tells in metrics; those of which it is certain that they are gone.
+    /// Whoever stood still while the journal lost entries (H2) is told so by an append, before anything is gone that the State of
+    /// now may name.
     async fn delete<T: Copy>(&self, what: &'static str, doomed: &[(T, ObjectName, u64)]) -> Vec<T> {
         debug_assert!(doomed.len() <= DELETES_MAX, "a bulk has at most that many");
+        if self.replica.heartbeat().await.is_err() {
+            return Vec::new();
+        }
         let keys: Vec<String> = doomed.iter().map(|(_, name, _)| name.key()).collect();
         let results = self.bucket.delete_all(&keys, Purpose::Upkeep).await;
         let mut gone = Vec::with_capacity(doomed.len());
@@ -88,3 +82,6 @@ impl Upkeep {
         gone
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -110,7 +110,8 @@ fn of_partition(
     let nothing = Trim { topic: id, config_version, index, offset: partition.log_start, runs: 0, bytes: 0 };
     let (mut trim, mut left) = (nothing, partition.bytes);
     for run in partition.tail.iter() {
-        let old = |ms: u64| now.is_some_and(|now| i128::from(now.0) - i128::from(time_of(state, &run)) > i128::from(ms));
+        let old =
+            |ms: u64| now.is_some_and(|now| i128::from(now.0) - i128::from(time_of(state, &run)) > i128::from(ms));
         let without = left.saturating_sub(u64::from(run.bytes));
         if !retention.ms.is_some_and(old) && !retention.bytes.is_some_and(|bytes| without >= bytes) {
             break;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::ages::Ages;
-use super::{BETWEEN_BULKS, LOOK_EVERY, Upkeep};
+use super::{BETWEEN_BULKS, Upkeep};
 use crate::segment::ObjectName;
 use crate::state::{Outcome, RaiseOrphanHorizon, State};
 use crate::store::{Bucket, DELETES_MAX, Listed, Purpose, StoreError};
@@ -22,6 +22,12 @@ const ORPHANS_MAX: usize = 100_000;
 /// The horizon stays so far behind what is applied, by this broker's own clock, or as far as the age of orphans, if that is
 /// less: what is named after it and not committed after so long is given up by its writer (`produce.deadline_ms`).
 const SETTLED: Duration = Duration::from_secs(60);
+
+/// The first sweep of a broker comes after this part of the time between two, so that one that is started often sweeps too.
+const FIRST_AFTER: u32 = 6;
+
+/// How often it is looked in that time what was applied.
+const LOOKS_IN_SETTLED: u32 = 4;
 
 /// How often that time a sweep waits for brokers that are behind.
 const PATIENCE: u32 = 3;
@@ -47,8 +53,8 @@ pub(super) async fn run(upkeep: Arc<Upkeep>) {
     let ms = Duration::from_millis;
     let (every, age) = (ms(upkeep.config.upkeep.sweep_interval_ms), ms(upkeep.config.upkeep.orphan_age_ms));
     let (mut ages, mut settled_ages, settled) = (Ages::default(), Ages::default(), age.min(SETTLED));
-    let mut due = upkeep.world.now() + every;
-    while upkeep.rest(every.min(settled / 4).min(LOOK_EVERY)).await {
+    let mut due = upkeep.world.now() + every / FIRST_AFTER;
+    while upkeep.rest(every.min(settled / LOOKS_IN_SETTLED)).await {
         let applied = upkeep.replica.applied().position;
         let old = ages.look(upkeep.world.now(), applied, age).unwrap_or_default();
         settled_ages.look(upkeep.world.now(), applied, settled);
@@ -80,9 +86,9 @@ impl Upkeep {
         self.raise_horizon(last.next(), settled, ages).await;
         // After the entry that raised it: what this State does not name, no later one does.
         let state = self.replica.state();
-        let mut left = unnamed(&state, found);
-        let (horizon, all) = (state.orphan_horizon(), left.len());
-        drop(state);
+        let horizon = state.orphan_horizon();
+        let mut left = self.world.compute(move || unnamed(&state, found)).await;
+        let all = left.len();
         left.retain(|orphan| orphan.name.applied.position < horizon);
         let (mut deleted, mut bytes) = (0, 0_u64);
         for bulk in left.chunks(DELETES_MAX) {
@@ -101,7 +107,7 @@ impl Upkeep {
 
     /// Raises the orphan horizon to `wanted`, or as far as the brokers that take part are by the end of the patience.
     async fn raise_horizon(&self, wanted: Position, settled: Duration, ages: &mut Ages) {
-        let end = self.world.now() + settled * PATIENCE + LOOK_EVERY;
+        let end = self.world.now() + settled * PATIENCE;
         loop {
             let state = self.replica.state();
             let old = ages.look(self.world.now(), state.head().position, settled);
@@ -121,7 +127,7 @@ impl Upkeep {
             if said.is_none_or(|said| said < wanted) && self.replica.heartbeat().await.is_err() {
                 return;
             }
-            if !self.rest((settled / 4).min(LOOK_EVERY)).await {
+            if !self.rest(settled / LOOKS_IN_SETTLED).await {
                 return;
             }
         }
@@ -138,11 +144,7 @@ impl Upkeep {
 ///
 /// # Errors
 /// If the bucket can't be listed.
-pub async fn orphans(
-    bucket: &dyn Bucket,
-    state: impl Fn() -> Arc<State>,
-    due: Due,
-) -> Result<Vec<Orphan>, StoreError> {
+pub async fn orphans(bucket: &dyn Bucket, state: impl Fn() -> Arc<State>, due: Due) -> Result<Vec<Orphan>, StoreError> {
     let mut found = Vec::new();
     for (shard, prefix) in ObjectName::prefixes().enumerate() {
         // One part of the names at a time lies in memory.
@@ -186,7 +188,9 @@ impl Due {
 /// Those that `state` does not name.
 fn unnamed(state: &State, found: Vec<Orphan>) -> Vec<Orphan> {
     let mut left: BTreeMap<ObjectName, u64> = found.into_iter().map(|orphan| (orphan.name, orphan.bytes)).collect();
-    state.objects().for_each(|(_, meta)| drop(left.remove(&meta.name)));
+    for (_, meta) in state.objects() {
+        left.remove(&meta.name);
+    }
     left.into_iter().map(|(name, bytes)| Orphan { name, bytes }).collect()
 }
 

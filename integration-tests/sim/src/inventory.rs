@@ -50,7 +50,8 @@ pub fn take(state: &State, bucket: &BTreeMap<String, Bytes>, spared: &Spared) ->
     // Others than data have owners of their own.
     let owned = bucket.keys().filter(|key| !key.starts_with(DATA_PREFIX)).cloned();
     let dying = state.dead_objects().filter(|(_, death, _)| spared.dead_until.is_none_or(|until| death.since > until));
-    let others = snapshots.chain(owned).chain(dying.map(|(_, _, meta)| meta.name.key()).filter(|key| bucket.contains_key(key)));
+    let others =
+        snapshots.chain(owned).chain(dying.map(|(_, _, meta)| meta.name.key()).filter(|key| bucket.contains_key(key)));
     let others = others.collect();
     Inventory { logs, objects, others }
 }

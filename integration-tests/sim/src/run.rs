@@ -13,9 +13,9 @@ use strandline_history::check::Inventory;
 
 use crate::cluster::Cluster;
 use crate::faults::{Fault, Faults};
+use crate::inventory::Spared;
 use crate::nemesis::Nemesis;
 use crate::network::Network;
-use crate::inventory::Spared;
 use crate::plan::{Plan, Tidy};
 use crate::recorder::Recorder;
 use crate::{Site, clients, inventory};

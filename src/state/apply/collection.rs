@@ -88,7 +88,8 @@ impl State {
 
     /// The cluster begins to know which objects are dead: all that nothing refers to, whenever that began.
     pub(super) fn begin_collection(&mut self, at: Moment) {
-        let unused: Vec<_> = self.objects.iter().filter(|(_, meta)| meta.live_runs == 0).map(|(id, m)| (*id, *m)).collect();
+        let unused: Vec<_> =
+            self.objects.iter().filter(|(_, meta)| meta.live_runs == 0).map(|(id, m)| (*id, *m)).collect();
         unused.iter().for_each(|(id, meta)| self.die(at, *id, meta));
     }
 

@@ -167,7 +167,9 @@ impl State {
             CommandKind::SetSettings(c) => self.set_settings(c),
             CommandKind::CreateTopic(c) => self.topics_change(position, |state| state.create_topic(c)),
             CommandKind::CreatePartitions(c) => self.topics_change(position, |state| state.create_partitions(c)),
-            CommandKind::DeleteTopic(c) => self.topics_change(position, |state| state.delete_topic(Moment { position, wall_ms }, c)),
+            CommandKind::DeleteTopic(c) => {
+                self.topics_change(position, |state| state.delete_topic(Moment { position, wall_ms }, c))
+            }
             CommandKind::AlterTopicConfigs(c) => self.alter_topic_configs(c),
             CommandKind::CommitRuns(c) => self.commit_runs(Moment { position, wall_ms }, c),
             CommandKind::AllocateProducerIds(c) => self.allocate_producer_ids(c),

@@ -342,7 +342,9 @@ async fn a_bulk_delete_is_repeated_for_what_it_did_not_delete() {
     let whole = filled(&[], &[]);
     assert!(whole.bucket.delete_all(&keys, Purpose::Upkeep).await.iter().all(Result::is_ok));
     assert_eq!((left(&whole), whole.requests()), (0, 1), "one request for all");
-    for fault in [Fault::None, Fault::DoneThen(503), Fault::Answer(503), Fault::Hang { done: true }, Fault::NoConnection] {
+    for fault in
+        [Fault::None, Fault::DoneThen(503), Fault::Answer(503), Fault::Hang { done: true }, Fault::NoConnection]
+    {
         let some = filled(&[fault], &["a/1", "a/4"]);
         assert!(some.bucket.delete_all(&keys, Purpose::Upkeep).await.iter().all(Result::is_ok), "{fault:?}");
         assert_eq!(left(&some), 0, "{fault:?}");

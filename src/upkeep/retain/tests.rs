@@ -10,8 +10,7 @@ const NOW: TimestampMs = TimestampMs(1_000_000);
 /// A State whose topic `t` has these settings, and in each partition these runs: largest timestamp and bytes, a record each.
 fn state_with(configs: &[(&str, &str)], partitions: &[&[(i64, u32)]]) -> State {
     let set = |(name, value): &(&str, &str)| ConfigChange { name: (*name).into(), value: Some((*value).into()) };
-    let settings =
-        Settings { topics_max: 9, partitions_max: 99, partitions_per_topic_max: 99, ..Settings::default() };
+    let settings = Settings { topics_max: 9, partitions_max: 99, partitions_per_topic_max: 99, ..Settings::default() };
     let topic = CreateTopic {
         name: "t".into(),
         id: Bytes::copy_from_slice(Uuid::from_u128(7).as_bytes()),
@@ -35,15 +34,18 @@ fn state_with(configs: &[(&str, &str)], partitions: &[&[(i64, u32)]]) -> State {
         }
     }
     let mut state = State::default();
-    let entry =
-        Entry { feature_level: 5, broker: 1, incarnation: 1, counter: 1, commands, ..Entry::default() };
+    let entry = Entry { feature_level: 5, broker: 1, incarnation: 1, counter: 1, commands, ..Entry::default() };
     let outcomes = state.apply(Position(1), &entry);
     assert!(!outcomes.iter().any(|outcome| matches!(outcome, Outcome::Refused(_))), "{outcomes:?}");
     state
 }
 
 /// Per partition its log start and what is given up.
-fn planned(configs: &[(&str, &str)], partitions: &[&[(i64, u32)]], now: Option<TimestampMs>) -> Vec<(i32, i64, u64, u64)> {
+fn planned(
+    configs: &[(&str, &str)],
+    partitions: &[&[(i64, u32)]],
+    now: Option<TimestampMs>,
+) -> Vec<(i32, i64, u64, u64)> {
     let trims = plan(&state_with(configs, partitions), &Config::default(), now);
     trims.iter().map(|trim| (trim.index.0, trim.offset.0, trim.runs, trim.bytes)).collect()
 }
