@@ -29,9 +29,8 @@ const LAG_US: u64 = 60_000_000;
 /// Longer than a broker that knows of others, and not what the journal has, keeps those who wait for what comes.
 const STALENESS_US: u64 = 2_000_000;
 
-/// How far a broker's clock may be ahead that agrees with the others': the minute that is allowed, and the longest fencing
-/// time.
-const AHEAD_MS: i64 = 60_000 + 12_000;
+/// How far a broker's clock is ahead at most, where clocks are wrong.
+const AHEAD_MS: i64 = 3_600_000;
 
 impl Verdict {
     /// Looks through what a run has left.
@@ -48,7 +47,7 @@ impl Verdict {
         let one_epoch = !salvaged;
         let lags = Options { poll_lag_us: LAG_US, end_lag_us, own_lag_us, ..Options::default() };
         let clocks_differ = [Fault::ClockJump, Fault::ClockSkew].iter().any(|fault| ran.faults.contains_key(fault));
-        // A broker whose clock is further from the others' lets nothing go by time.
+        // A broker that is alone has nobody's clock but its own.
         let ahead_ms = if clocks_differ { AHEAD_MS } else { 100 };
         let expiry = Expiry { kept_ms: [(FLEETING.to_owned(), KEPT_MS)].into(), wall_ms: ran.wall_ms, ahead_ms };
         let expiry = Some(expiry);

@@ -37,6 +37,8 @@ use std::sync::Arc;
 pub struct ObjectBucket {
     data: Arc<dyn ObjectStore>,
     control: Arc<dyn ObjectStore>,
+    /// For deletes of many objects.
+    bulk: Arc<dyn ObjectStore>,
     /// What stands before each key in the store: empty, or segments with a `/` after each.
     prefix: String,
     /// Whether the store lists in the order of keys. S3 Express does not.
@@ -50,7 +52,8 @@ impl ObjectBucket {
     pub(super) fn new(clients: Clients, prefix: &str, world: World, repeated: Counter) -> Self {
         let prefix = prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        Self { data: clients.data, control: clients.control, prefix, sorted: clients.sorted, world, repeated }
+        let Clients { data, control, bulk, sorted } = clients;
+        Self { data, control, bulk, prefix, sorted, world, repeated }
     }
 
     /// An S3 bucket behind `connector` in place of a network, for simulations.
@@ -379,7 +382,7 @@ impl ObjectBucket {
             left.iter().map(unknown).collect::<Vec<_>>()
         };
         let locations = futures::stream::iter(paths.into_iter().map(Ok)).boxed();
-        let Some(results) = tries.attempt(self.control.delete_stream(locations).collect::<Vec<_>>()).await else {
+        let Some(results) = tries.attempt(self.bulk.delete_stream(locations).collect::<Vec<_>>()).await else {
             return silent("no answer in time");
         };
         if results.len() != left.len() {
@@ -403,6 +406,7 @@ impl ObjectBucket {
 pub struct Clients {
     pub(super) data: Arc<dyn ObjectStore>,
     pub(super) control: Arc<dyn ObjectStore>,
+    pub(super) bulk: Arc<dyn ObjectStore>,
     pub(super) sorted: bool,
 }
 
