@@ -24,4 +24,5 @@ pub mod store; // the bucket: create, read, list, delete
 pub mod telemetry; // metrics, logs, health
 pub mod txn; // transactions: shared entries, time-outs, expiry of ids
 pub mod types; // newtypes and Kafka error codes that every room shares
+pub mod upkeep; // retention, and what nobody needs any more in the bucket
 pub mod world; // clock, chance and tasks: the only door to them

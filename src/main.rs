@@ -1,7 +1,7 @@
 //! Arguments, logging, runtime, exit code; everything else is in the library.
 use clap::Parser;
 use std::process::ExitCode;
-use strandline::cli::{self, Arguments, Command, ForkCommand, Source};
+use strandline::cli::{self, Arguments, BucketCommand, Command, ForkCommand, Source};
 use strandline::config::{Config, ConfigError, Log, LogFormat, LogLevel};
 use strandline::metadata::Choice;
 use strandline::server::{self, ServerError};
@@ -26,6 +26,9 @@ fn main() -> ExitCode {
         Command::Config(command) => command.run(),
         Command::Group(command) => command.run(),
         Command::Broker(command) => command.run(),
+        Command::Bucket(BucketCommand::Sweep { stores, .. }) => {
+            tool(stores.load(), async |config| server::show_garbage(&config).await)
+        }
         Command::Fork(ForkCommand::Show { stores }) => {
             tool(stores.load(), async |config| server::show_fork(&config).await)
         }

@@ -70,6 +70,14 @@ defects! {
     /// Each second every object is deleted that State does not name, also one that is stored and about to be committed
     /// (H4). Acknowledged records go as soon as no memory holds them.
     GcWithoutGrace "gc-without-grace" "issue"
+    /// An object may be committed whatever its writer had applied when it named it (H4). One that a slow broker commits was
+    /// swept before: acknowledged records that no object holds.
+    HorizonUnchecked "horizon-unchecked" "H4"
+    /// An object counts as dead when the first of its partitions lets go of it. The records of the others go when its grace is
+    /// over.
+    SharedIsDead "shared-is-dead" "H4"
+    /// Retention counts a third of its time. Records go that readers were promised.
+    RetentionTooEarly "retention-too-early" "issue"
     /// After a hedged PUT the first copy is deleted as the loser, also when it won. Acknowledged records go as soon as no
     /// memory holds them.
     HedgeCleansWinner "hedge-cleans-winner" "issue"

@@ -43,6 +43,7 @@ const SETTINGS: Settings = Settings {
     fencing_ms: 0,
     transactional_ids_max: 0,
     transaction_partitions_max: 0,
+    garbage_grace_ms: 0,
 };
 
 fn id(n: u128) -> Bytes {
@@ -167,6 +168,9 @@ fn name(kind: &CommandKind) -> &'static str {
         CommandKind::EndTransaction(_) => "end-transaction",
         CommandKind::AbortTransaction(_) => "abort-transaction",
         CommandKind::ExpireTransactionalIds(_) => "expire-transactional-ids",
+        CommandKind::TrimLogs(_) => "trim-logs",
+        CommandKind::ForgetObjects(_) => "forget-objects",
+        CommandKind::RaiseOrphanHorizon(_) => "raise-orphan-horizon",
     }
 }
 
@@ -488,6 +492,63 @@ fn transactions_of_version_4() {
     let states = ["x", "y"].map(|id| state.transactional_producer(id).unwrap().state_name());
     assert_eq!((states, state.has_pending_offset("readers", Slot(1))), (["Ongoing", "Ongoing"], true));
     assert!(state.transactional_producer("z").is_none());
+}
+
+/// Objects that die before and after the level that knows of it, are forgotten, and are refused below the horizon.
+fn collection_story() -> Vec<CommandKind> {
+    let topic = |name: &str, n, partitions| {
+        let (name, id) = (name.to_owned(), id(n));
+        CommandKind::CreateTopic(CreateTopic { name, id, partitions, replication_factor: 1, configs: vec![] })
+    };
+    let runs = |ulid, object, runs: &[RunSpec]| CommandKind::CommitRuns(commit(ulid, object, runs));
+    let plain = |slot, position| run(slot, position, 1_700_000_000_000, vec![batch(100, 3, None)]);
+    let trim = |n, config_version, trims: &[(i32, i64)]| {
+        let trims: Vec<_> = trims.iter().map(|(index, offset)| (PartitionIndex(*index), Offset(*offset))).collect();
+        TopicTrims::new(TopicId(Uuid::from_u128(n)), config_version, &trims)
+    };
+    let trims = |topics| CommandKind::TrimLogs(TrimLogs { topics });
+    let forget = |objects: &[(u64, u64)]| {
+        let objects: Vec<_> = objects.iter().map(|(id, since)| (ObjectId(*id), Position(*since))).collect();
+        CommandKind::ForgetObjects(ForgetObjects::new(&objects))
+    };
+    let horizon = |position| CommandKind::RaiseOrphanHorizon(RaiseOrphanHorizon { position });
+    let settings = Settings { garbage_grace_ms: 600_000, ..SETTINGS };
+    let changes = vec![set("retention.ms", Some("1000"))];
+    vec![
+        CommandKind::Bootstrap(Bootstrap { cluster_id: "4L6g3nShT-eMCtK--X86sw".into(), settings: SETTINGS }),
+        CommandKind::RegisterBroker(RegisterBroker { broker: 1, incarnation: 1 << 60, feature_level_max: 5 }),
+        topic("orders", 0xa, 3),
+        runs(1, None, &[plain(0, 64), plain(1, 164)]),
+        runs(2, None, &[plain(0, 64)]),
+        CommandKind::DeleteRecords(DeleteRecords { slot: 0, offset: 6 }),
+        CommandKind::RaiseFeatureLevel(RaiseFeatureLevel { level: 5 }),
+        CommandKind::SetSettings(SetSettings { settings }),
+        runs(3, None, &[plain(0, 64), plain(2, 164)]),
+        runs(4, None, &[plain(2, 64)]),
+        CommandKind::AlterTopicConfigs(AlterTopicConfigs { topic_id: id(0xa), changes, from_version: 1 }),
+        trims(vec![trim(0xa, 1, &[(0, 9), (2, 3)]), trim(0xd, 1, &[(0, 1)])]),
+        trims(vec![trim(0xa, 2, &[(0, 99), (2, 4), (7, 1)])]),
+        trims(vec![TopicTrims { trims: vec![0x80].into(), ..trim(0xa, 2, &[]) }]),
+        runs(3, Some(2), &[plain(1, 264)]),
+        forget(&[(0, 4), (1, 7), (2, 12), (9, 1)]),
+        forget(&[(2, 13)]),
+        horizon(99),
+        horizon(18),
+        horizon(5),
+        runs(5, None, &[plain(0, 64)]),
+        topic("gone", 0xb, 1),
+        CommandKind::CommitRuns(CommitRuns { applied_position: 21, ..commit(6, None, &[plain(3, 64), plain(2, 164)]) }),
+        CommandKind::DeleteTopic(DeleteTopic { topic_id: id(0xb) }),
+        CommandKind::DeleteTopic(DeleteTopic { topic_id: id(0xa) }),
+    ]
+}
+
+#[test]
+fn collection_of_version_5() {
+    let state = play("v5/collection", collection_story(), |_, _| {});
+    let dead: Vec<(u64, u64)> = state.dead_objects().map(|(id, death, _)| (id.0, death.since.0)).collect();
+    assert_eq!(dead, [(0, 25), (3, 25), (4, 25)]);
+    assert_eq!((state.dead_bytes(), state.orphan_horizon(), state.object_count()), (30_000, Position(18), 3));
 }
 
 #[test]

@@ -61,6 +61,7 @@ const SETTINGS: Settings = Settings {
     fencing_ms: 15_000,
     transactional_ids_max: 100,
     transaction_partitions_max: 100,
+    garbage_grace_ms: 600_000,
 };
 
 /// What a broker that starts at a site says of its start.

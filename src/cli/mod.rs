@@ -1,7 +1,8 @@
 //! The command line: `serve`, `config check`, `config default`, `group list`, `group describe`, `broker list`, `broker drain`,
-//! `fork show`, `fork resolve`, `version`. Owns what the arguments are called and how errors look to the person who typed them: `strandline: FILE:LINE: key: what is wrong; what would be right`. Decides
+//! `bucket sweep`, `fork show`, `fork resolve`, `version`. Owns what the arguments are called and how errors look to the person who typed them: `strandline: FILE:LINE: key: what is wrong; what would be right`. Decides
 //! nothing that the configuration decides. Tests: here, and `tests/cli.rs` on the real binary.
 mod broker;
+mod bucket;
 mod client;
 mod fork;
 mod group;
@@ -11,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 pub use broker::BrokerCommand;
-pub use fork::{ForkCommand, Source};
+pub use bucket::BucketCommand;
+pub use fork::{ForkCommand, Source, Stores};
 pub use group::GroupCommand;
 
 use crate::config::setting::Effect;
@@ -46,6 +48,9 @@ pub enum Command {
     /// Shows the brokers of a running cluster, and takes one out of it.
     #[command(subcommand)]
     Broker(BrokerCommand),
+    /// Looks at what the bucket holds and nobody needs any more.
+    #[command(subcommand)]
+    Bucket(BucketCommand),
     /// Looks at a forked history of the journal, and resolves it.
     #[command(subcommand)]
     Fork(ForkCommand),

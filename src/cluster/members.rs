@@ -31,6 +31,9 @@ struct Member {
     profile: Arc<BrokerProfile>,
 }
 
+/// Stands for what one broker does for all, where others stand for a group.
+const UPKEEP: &str = "\0upkeep";
+
 /// A partition's leader and its epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Led {
@@ -140,6 +143,12 @@ impl Members {
     #[must_use]
     pub fn coordinates(&self, name: &str) -> bool {
         self.coordinator(name) == self.me
+    }
+
+    /// Whether it is this broker that does what one does for all.
+    #[must_use]
+    pub fn does_upkeep(&self) -> bool {
+        self.serves && self.coordinates(UPKEEP)
     }
 
     /// The coordinator, and where clients connect that came by `listener`, as in [`Members::brokers`].

@@ -261,6 +261,21 @@ section! {
 }
 
 section! {
+    /// What keeps the bucket to what retention allows ([retention.md](retention.md)). One broker does it for all.
+    Upkeep, "upkeep" {
+        /// How long an object stays in the bucket after the last of its records was given up. A reader that is late has so long
+        /// before it has to look again, and a journal that is restored from a backup so long before its records are gone: more
+        /// than a minute, and than the age of the backups. The last broker that starts sets it for the cluster.
+        garbage_grace_ms: u64 = 600_000, { min: 100, max: 31_536_000_000, metric: "strandline_upkeep_dead_bytes" };
+        /// Objects that no entry of the journal names (of flushes that failed, and second copies of slow ones) are looked at when
+        /// they are this old. What a broker has on its way for longer than this may be refused, and is sent again.
+        orphan_age_ms: u64 = 86_400_000, { min: 100, max: 31_536_000_000, metric: "strandline_upkeep_orphans" };
+        /// How often the bucket is listed for them. A listing of a million objects costs half a cent on S3.
+        sweep_interval_ms: u64 = 21_600_000, { min: 100, max: 31_536_000_000, metric: "strandline_upkeep_sweeps" };
+    }
+}
+
+section! {
     /// What clients can make the metadata hold: it lies in each broker's memory. Beyond a limit they get Kafka's error for
     /// it (`POLICY_VIOLATION`, `INVALID_PARTITIONS`, `INVALID_REQUEST`).
     Limits, "limits" {

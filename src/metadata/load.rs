@@ -33,6 +33,19 @@ pub(super) struct Loaded {
     pub(super) hashes: OutcomeHashes,
 }
 
+/// State as of the journal's head, for who only looks.
+///
+/// # Errors
+/// As a broker's start.
+pub async fn read_state(
+    journal: Arc<dyn Journal>,
+    bucket: Arc<dyn Bucket>,
+    world: World,
+    metrics: Arc<Metrics>,
+) -> Result<State, StartError> {
+    Sources { journal, bucket, world, metrics }.load().await.map(|loaded| loaded.state)
+}
+
 impl Sources {
     /// State with everything that the journal has.
     ///

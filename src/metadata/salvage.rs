@@ -52,7 +52,10 @@ pub(super) async fn salvage(
     let mut found: Vec<(ObjectName, u64)> = Vec::new();
     for prefix in ObjectName::prefixes() {
         let listed = list_since(bucket, &prefix, since).await?;
-        found.extend(listed.into_iter().filter_map(|listed| Some((ObjectName::parse(&listed.key)?, listed.bytes))));
+        let named = listed.into_iter().filter_map(|listed| Some((ObjectName::parse(&listed.key)?, listed.bytes)));
+        // What is below the horizon was never acknowledged, and may be gone in a moment.
+        let horizon = state.orphan_horizon();
+        found.extend(named.filter(|(name, _)| name.applied.position >= horizon || known.contains_key(name)));
     }
     // As they were written.
     found.sort_unstable_by_key(|(name, _)| (name.applied.position, name.ulid));
@@ -155,7 +158,10 @@ fn commit_all(world: &World, state: &mut State, mut pieces: Vec<Piece>, salvaged
         for mut piece in pieces {
             piece.id = piece.id.or_else(|| ids.get(&piece.name).copied());
             let outcomes = writer.write(state, command(&piece));
-            let Some(Outcome::Batches { object, batches }) = outcomes.into_iter().next() else { continue };
+            let Some(Outcome::Batches { object, batches }) = outcomes.into_iter().next() else {
+                salvaged.left.push(piece.name.key());
+                continue;
+            };
             if let Some(id) = object {
                 salvaged.objects += u64::from(ids.insert(piece.name, id).is_none() && piece.id.is_none());
             }

@@ -1,7 +1,7 @@
 //! An object's name: unique, never reused, and carrying what its writer had applied when its first batch came (H2, H4).
 use std::fmt;
 
-use crate::types::{Head, Position, Token};
+use crate::types::{Head, Position, TimestampMs, Token};
 
 /// Where L0 objects lie in the bucket.
 pub const DATA_PREFIX: &str = "data/";
@@ -16,6 +16,18 @@ pub struct ObjectName {
 }
 
 impl ObjectName {
+    /// Which of [`ObjectName::prefixes`] it lies under.
+    #[must_use]
+    pub fn shard(&self) -> usize {
+        (self.ulid & 0xf) as usize
+    }
+
+    /// When it was named, by its writer's clock.
+    #[must_use]
+    pub fn written_ms(&self) -> TimestampMs {
+        TimestampMs(i64::try_from(self.ulid >> 80).unwrap_or(i64::MAX))
+    }
+
     /// The object's key in the bucket.
     #[must_use]
     pub fn key(&self) -> String {

@@ -28,6 +28,7 @@ use crate::store::{Bucket, BucketSettings, open_observed, probe::probe};
 use crate::telemetry::Metrics;
 use crate::txn::{Expiry, ExpirySettings, Pace};
 use crate::types::BrokerId;
+use crate::upkeep::Upkeep;
 use crate::world::{JoinHandle, World};
 
 /// A broker whose tasks run, and which nobody can reach yet.
@@ -163,6 +164,7 @@ pub async fn assemble(
     });
     let (room, counted) = (buffers.clone(), metrics.clone());
     let cache = Arc::new(ObjectCache::new(bucket.clone(), neighbours, world.clone(), counted, room, cache_limits));
+    let upkeep_bucket = bucket.clone();
     let (producer, batcher) = crate::produce::start(Batcher {
         replica: replica.clone(),
         bucket,
@@ -184,6 +186,15 @@ pub async fn assemble(
         settings: ExpirySettings { ids_ms: i64::from(config.kafka.transactional_id_expiration_ms) },
     };
     expiry.start();
+    let upkeep = Upkeep {
+        world: world.clone(),
+        replica: replica.clone(),
+        membership: membership.clone(),
+        bucket: upkeep_bucket,
+        metrics: metrics.clone(),
+        config: config.clone(),
+    };
+    upkeep.start();
     let slots = usize::try_from(config.kafka.max_incremental_fetch_session_cache_slots).unwrap_or(0);
     let context = Context {
         producer,
@@ -252,6 +263,7 @@ fn settings(config: &Config) -> Settings {
         transactional_ids_max: count(limits.transactional_ids_max),
         transaction_partitions_max: count(limits.transaction_partitions_max),
         fencing_ms: i64::try_from(config.fencing_timeout_ms()).unwrap_or(i64::MAX),
+        garbage_grace_ms: i64::try_from(config.upkeep.garbage_grace_ms).unwrap_or(i64::MAX),
     }
 }
 

@@ -6,6 +6,7 @@
 //! `docs/formats/journal.md`, `docs/formats/snapshot.md`. Tests: beside each file, golden files in `tests/golden/`.
 mod apply;
 mod broker;
+mod collection;
 mod command;
 mod entry;
 mod epochs;
@@ -25,8 +26,9 @@ mod transaction;
 mod transaction_commands;
 mod varint;
 
-pub use apply::State;
+pub use apply::{NAMED_MAX, State};
 pub use broker::{Broker, BrokerProfile, Standing};
+pub use collection::{COLLECTION_LEVEL, Death, ForgetObjects, RaiseOrphanHorizon, TopicTrims, TrimLogs};
 pub use command::{
     AllocateProducerIds, AlterGroupConfigs, AlterTopicConfigs, AnnounceBroker, Bootstrap, Command, CommandKind,
     CommitRuns, ConfigChange, CreatePartitions, CreateTopic, DeleteRecords, DeleteTopic, DrainBroker, Endpoint,

@@ -32,6 +32,10 @@ pub enum Outcome {
         producer: Producing,
         grown: Vec<Slot>,
     },
+    /// Of `TrimLogs`: the runs that went. Of `ForgetObjects`: the objects.
+    Counted {
+        count: u64,
+    },
 }
 
 /// What became of one request of `CommitOffsets`.
@@ -101,6 +105,10 @@ impl Outcome {
                 varint::put_signed(out, producer.id.0);
                 varint::put_signed(out, i64::from(producer.epoch.0));
                 grown.iter().for_each(|slot| varint::put(out, u64::from(slot.0)));
+            }
+            Self::Counted { count } => {
+                out.push(8);
+                varint::put(out, *count);
             }
         }
     }

@@ -275,6 +275,37 @@ room! {
 }
 
 room! {
+    /// What keeps the bucket to what retention allows. Counted by the broker that does it for all, but for what is dead.
+    Upkeep, "upkeep" {
+        /// Bytes of runs that are past their topics' retention and still there, as of the last look.
+        overdue_bytes: Gauge,
+        /// Runs that are past their topics' retention and still there, as of the last look.
+        overdue_runs: Gauge,
+        /// Bytes that retention gave up.
+        expired_bytes: Counter,
+        /// Objects that nothing refers to and that are not deleted yet.
+        dead_objects: Gauge,
+        /// Bytes of objects that nothing refers to and that are not deleted yet.
+        dead_bytes: Gauge,
+        /// Objects deleted, by what they were (dead, orphan).
+        deleted_objects: Family<Reason, Counter>,
+        /// Bytes of objects deleted, by what they were (dead, orphan).
+        deleted_bytes: Family<Reason, Counter>,
+        /// Deletions that the bucket refused or did not answer; they are tried again.
+        failed_deletions: Counter,
+        /// Objects that no entry names and that are old enough to be deleted, as of the last sweep, less those that it deleted.
+        orphans: Gauge,
+        /// Bytes of objects that no entry names and that are old enough to be deleted, as of the last sweep, less those that
+        /// it deleted.
+        orphan_bytes: Gauge,
+        /// Times that the bucket was listed for orphans.
+        sweeps: Counter,
+        /// Objects whose writers had applied less than this position are refused.
+        horizon_position: Gauge,
+    }
+}
+
+room! {
     /// Connections and requests; [`Net`] adds the handles per API.
     NetTotals, "net" {
         /// Open client connections.
@@ -340,6 +371,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
         State::NAMES,
         Transactions::NAMES,
         Snapshot::NAMES,
+        Upkeep::NAMES,
         NetTotals::NAMES,
         Cluster::NAMES,
         Process::NAMES,
@@ -362,6 +394,15 @@ impl Transactions {
     /// Counts a transaction that was aborted.
     pub fn aborted(&self, reason: &'static str) {
         self.aborted_by.get_or_create(&Reason { reason }).inc();
+    }
+}
+
+impl Upkeep {
+    /// Counts an object of `bytes` bytes that was deleted.
+    pub fn deleted(&self, what: &'static str, bytes: u64) {
+        let reason = Reason { reason: what };
+        self.deleted_objects.get_or_create(&reason).inc();
+        self.deleted_bytes.get_or_create(&reason).inc_by(bytes);
     }
 }
 
@@ -395,6 +436,7 @@ pub struct Metrics {
     pub state: State,
     pub transactions: Transactions,
     pub snapshot: Snapshot,
+    pub upkeep: Upkeep,
     pub net: Net,
     pub cluster: Cluster,
     pub process: Process,
@@ -414,7 +456,7 @@ impl Metrics {
         let transactions = Transactions::register(&mut registry);
         let (snapshot, net) = (Snapshot::register(&mut registry), Net::register(&mut registry));
         let (cluster, process) = (Cluster::register(&mut registry), Process::register(&mut registry));
-        let lags = Lags::register(&mut registry);
+        let (upkeep, lags) = (Upkeep::register(&mut registry), Lags::register(&mut registry));
         process.start_time_seconds.set(seconds_of(started.0));
         let snapshot_at_ms = AtomicI64::new(NEVER);
         Self {
@@ -429,6 +471,7 @@ impl Metrics {
             state,
             transactions,
             snapshot,
+            upkeep,
             net,
             cluster,
             process,

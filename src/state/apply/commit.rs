@@ -56,7 +56,7 @@ impl State {
     fn check_commit(&self, command: &CommitRuns) -> Result<usize, Outcome> {
         let invalid = |message| Outcome::refused(KafkaError::UnknownServerError, message);
         let name = object_name(command).ok_or_else(|| invalid("the object's ULID is not 16 bytes"))?;
-        if name.applied.position < self.orphan_horizon {
+        if self.is_below_horizon(name.applied.position) {
             let message = "the object is older than the orphan horizon";
             return Err(Outcome::refused(KafkaError::KafkaStorageError, message));
         }
@@ -64,6 +64,11 @@ impl State {
             let known = self.objects.get(&ObjectId(object)).is_some_and(|o| o.name == name);
             if !known {
                 return Err(invalid("the object that it continues is another one"));
+            }
+            if self.dead.contains_key(&ObjectId(object)) {
+                // It may be deleted already; what was to be had of it is sent again.
+                let message = "the object that it continues is given up";
+                return Err(Outcome::refused(KafkaError::KafkaStorageError, message));
             }
         }
         let mut reader = RunsReader::new(command.base_timestamp, &command.runs);
