@@ -27,8 +27,8 @@ pub use listener::{Entrance, HostPort, Listener};
 pub use problem::{ConfigError, Origin, Problem};
 use sections::General;
 pub use sections::{
-    Admin, Bucket, Cluster, Fetch, Journal, JournalKind, Limits, Log, LogFormat, LogLevel, Net, PostgresDurability,
-    Produce, Snapshot, Validation,
+    Admin, Bucket, Cluster, Compaction, Fetch, Journal, JournalKind, Limits, Log, LogFormat, LogLevel, Net,
+    PostgresDurability, Produce, Snapshot, Validation,
 };
 use setting::Setting;
 pub use topic::TopicSettings;
@@ -51,6 +51,7 @@ pub struct Config {
     pub fetch: Fetch,
     pub net: Net,
     pub snapshot: Snapshot,
+    pub compaction: Compaction,
     pub limits: Limits,
     pub kafka: KafkaSettings,
     /// The paths (`kafka.num.partitions`) that somebody gave; the rest are defaults.
@@ -83,7 +84,7 @@ macro_rules! sections {
 }
 sections!(
     General: "", Admin: "admin", Log: "log", Bucket: "bucket", Journal: "journal", Cluster: "cluster",
-    Produce: "produce", Fetch: "fetch", Net: "net", Snapshot: "snapshot", Limits: "limits", KafkaSettings: "kafka",
+    Produce: "produce", Fetch: "fetch", Net: "net", Snapshot: "snapshot", Compaction: "compaction", Limits: "limits", KafkaSettings: "kafka",
 );
 
 /// Every row of the table.
@@ -153,6 +154,7 @@ impl Config {
             fetch: Fetch::read(&mut layers),
             net: Net::read(&mut layers),
             snapshot: Snapshot::read(&mut layers),
+            compaction: Compaction::read(&mut layers),
             limits: Limits::read(&mut layers),
             kafka: KafkaSettings::read(&mut layers),
             given: layers.given(),
@@ -251,6 +253,7 @@ impl Config {
         shown.extend(self.fetch.shown());
         shown.extend(self.net.shown());
         shown.extend(self.snapshot.shown());
+        shown.extend(self.compaction.shown());
         shown.extend(self.limits.shown());
         shown.extend(self.kafka.shown());
         shown
@@ -275,6 +278,7 @@ impl Default for Config {
             fetch: Fetch::default(),
             net: Net::default(),
             snapshot: Snapshot::default(),
+            compaction: Compaction::default(),
             limits: Limits::default(),
             kafka: KafkaSettings::default(),
             given: BTreeSet::new(),

@@ -4,10 +4,12 @@
 mod build;
 mod fork;
 mod gauges;
+mod segment;
 mod stop;
 
 pub use build::{Broker, assemble};
 pub use fork::{resolve as resolve_fork, show as show_fork};
+pub use segment::dump as dump_segment;
 pub use stop::{finish, hand_over};
 
 use std::sync::Arc;

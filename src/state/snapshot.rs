@@ -12,6 +12,7 @@ use self::broker::BrokerBody;
 use self::transactions::{TransactionalBody, aborted_bytes, restore_aborted};
 use super::apply::State;
 use super::command::ConfigChange;
+use super::compaction::OBJECT_LEVEL_MAX;
 use super::entry::FEATURE_LEVEL_MAX;
 use super::fields;
 use super::forks::{Fork, Forks};
@@ -183,6 +184,11 @@ struct ObjectBody {
     ulid: Vec<u8>,
     #[prost(uint32, tag = "5")]
     bytes: u32,
+    /// From level 6 on, as is the next.
+    #[prost(uint32, tag = "40")]
+    level: u32,
+    #[prost(bool, tag = "41")]
+    was_input: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -354,6 +360,8 @@ fn object_body(id: ObjectId, meta: &ObjectMeta) -> ObjectBody {
         applied_token: meta.name.applied.token.0,
         ulid: meta.name.ulid.to_be_bytes().to_vec(),
         bytes: meta.bytes,
+        level: meta.level.into(),
+        was_input: meta.was_input,
     }
 }
 
@@ -407,9 +415,7 @@ fn restore(body: Body, whole: &[u8]) -> Option<State> {
     };
     let mut objects: std::collections::BTreeMap<ObjectId, ObjectMeta> = Default::default();
     for object in body.objects {
-        let applied = Head { position: Position(object.applied_position), token: Token(object.applied_token) };
-        let name = ObjectName { applied, ulid: u128::from_be_bytes(object.ulid.try_into().ok()?) };
-        objects.insert(ObjectId(object.id), ObjectMeta { name, bytes: object.bytes, live_runs: 0 });
+        objects.insert(ObjectId(object.id), restore_object(object)?);
     }
     for topic in fields::each(whole, TOPICS) {
         restore_topic(&mut state, &mut objects, topic)?;
@@ -435,6 +441,14 @@ fn restore(body: Body, whole: &[u8]) -> Option<State> {
     state.log_all_offsets_with(body.offset_tombstones.into_iter().map(Tombstone::restore).collect());
     state.topics_changed = head.position;
     Some(state)
+}
+
+fn restore_object(body: ObjectBody) -> Option<ObjectMeta> {
+    let applied = Head { position: Position(body.applied_position), token: Token(body.applied_token) };
+    let ulid = u128::from_be_bytes(body.ulid.try_into().ok()?);
+    let level = u8::try_from(body.level).ok().filter(|level| *level <= OBJECT_LEVEL_MAX)?;
+    let name = if level == 0 { ObjectName::data(applied, ulid) } else { ObjectName::compacted(applied, ulid) };
+    Some(ObjectMeta { name, bytes: body.bytes, live_runs: 0, level, was_input: body.was_input })
 }
 
 fn restore_fork(body: &ForkBody) -> Option<Fork> {

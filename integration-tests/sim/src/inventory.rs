@@ -1,7 +1,7 @@
 //! What State and bucket hold in the end, for the checker to compare with what clients saw.
 use bytes::Bytes;
 use std::collections::BTreeMap;
-use strandline::segment::{DATA_PREFIX, read_footer};
+use strandline::segment::{COMPACTED_PREFIX, DATA_PREFIX, read_footer};
 use strandline::state::{OFFSETS_TOPIC, State};
 use strandline_history::Log;
 use strandline_history::check::{Inventory, LogInventory, Object, Run};
@@ -33,7 +33,12 @@ pub fn take(state: &State, bucket: &BTreeMap<String, Bytes>) -> Inventory {
         key: key.clone(),
         bytes: content.len() as u64,
         young: false,
-        problem: key.starts_with(DATA_PREFIX).then(|| read_footer(content).err()).flatten().map(|e| e.to_string()),
+        problem: [DATA_PREFIX, COMPACTED_PREFIX]
+            .iter()
+            .any(|prefix| key.starts_with(prefix))
+            .then(|| read_footer(content).err())
+            .flatten()
+            .map(|e| e.to_string()),
     };
     let objects = bucket.iter().map(object).collect();
     let others = state.snapshots().iter().map(|snapshot| snapshot.key.clone()).collect();

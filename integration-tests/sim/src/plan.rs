@@ -157,6 +157,7 @@ impl Plan {
         if draw(3) == 0 {
             plan.events.push(Fault::JournalAway);
         }
+        plan.yaml.push_str(&compaction(&pick));
         plan
     }
 
@@ -165,6 +166,20 @@ impl Plan {
     pub fn calm(seed: u64) -> Self {
         Self { rates: BTreeMap::new(), events: Vec::new(), ..Self::of(seed) }
     }
+}
+
+/// Small jobs all the time; where nobody waits before taking over, several brokers do one job.
+fn compaction(pick: &impl Fn(&[u64]) -> u64) -> String {
+    format!(
+        "compaction:\n  objects_per_job: {objects}\n  bytes_per_job: {bytes}\n  age_ms_max: {age}\n  rest_ms: {rest}\n  \
+         objects_per_merge: {merged}\n  takeover_ms: {takeover}\n",
+        objects = pick(&[2, 5, 20]),
+        bytes = pick(&[65_536, 1 << 20]),
+        age = pick(&[500, 3_000, 10_000]),
+        rest = pick(&[0, 500, 3_000]),
+        merged = pick(&[2, 3, 6]),
+        takeover = pick(&[0, 1_000, 10_000]),
+    )
 }
 
 /// Stores near and far, limits that are reached, and snapshots and trims all the time.

@@ -301,7 +301,7 @@ async fn the_last_moment_of_an_old_history_is_not_the_new_ones() {
 
 /// An object with one batch of `records` for the topic's first partition, in the bucket; the command that commits it.
 async fn stored(site: &Site, state: &State, ulid: u128, of_record: u8, records: usize) -> CommitRuns {
-    let name = ObjectName { applied: state.head(), ulid };
+    let name = ObjectName::data(state.head(), ulid);
     let header = ObjectHeader { name, incarnation: Incarnation(1), written_ms: TimestampMs(1) };
     let mut batch = BatchBuilder::new();
     let value = [of_record; 10];
@@ -337,7 +337,7 @@ async fn records_of_lost_entries_are_had_from_their_objects_once() {
     broker.replica.propose(lost).await.unwrap();
     stored(&site, &before, 4, b'b', 7).await;
     // And one of which nothing is left, and one of a topic that went with the journal.
-    let gone = ObjectName { applied: broker.replica.applied(), ulid: 5 };
+    let gone = ObjectName::data(broker.replica.applied(), 5);
     site.bucket.create(&gone.key(), vec![Bytes::from_static(b"cut")], Purpose::Ingest).await.unwrap();
     broker.owner.abort();
     let entries = site.journal.read(Position(1)).await.unwrap().len();

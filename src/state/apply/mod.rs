@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 mod brokers;
 mod cluster;
 mod commit;
+mod compaction;
 mod groups;
 mod offsets_topic;
 mod topics;
@@ -175,6 +176,7 @@ impl State {
             CommandKind::EndTransaction(c) => self.end_transaction(Moment { position, wall_ms }, c),
             CommandKind::AbortTransaction(c) => self.abort_transaction(Moment { position, wall_ms }, c),
             CommandKind::ExpireTransactionalIds(c) => self.expire_transactional_ids(c),
+            CommandKind::CommitCompaction(c) => self.commit_compaction(c),
         }
     }
 
@@ -243,6 +245,11 @@ impl State {
     #[must_use]
     pub fn partition(&self, slot: Slot) -> Option<&Arc<Partition>> {
         self.partitions.get(slot.0 as usize).and_then(Option::as_ref)
+    }
+
+    /// The partitions that there are, by slot.
+    pub fn partitions(&self) -> impl Iterator<Item = &Arc<Partition>> {
+        self.partitions.iter().flatten()
     }
 
     /// Partitions that there are, deleted ones not counted.

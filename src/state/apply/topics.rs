@@ -225,7 +225,7 @@ impl State {
     }
 
     /// A run is not referred to any more.
-    fn release(&mut self, run: &Run) {
+    pub(super) fn release(&mut self, run: &Run) {
         self.runs -= 1;
         if run.marker.is_some() {
             return;
