@@ -59,10 +59,6 @@ impl Window {
 }
 
 impl Share {
-    pub(super) fn bytes(&self) -> u64 {
-        self.runs.iter().map(|run| u64::from(run.bytes)).sum()
-    }
-
     pub(super) fn base_offset(&self) -> Offset {
         self.runs.first().map_or(Offset(0), |run| run.base_offset)
     }

@@ -65,7 +65,9 @@ fn dumped(key: &str, content: &Bytes, header: &ObjectHeader, rows: &[FooterRun],
         for batch in Batches::new(bytes) {
             match batch {
                 Ok(batch) => show_batch(&mut out, row.position as usize, &batch, with_records),
-                Err(error) => drop(writeln!(out, "  no batch: {error}")),
+                Err(error) => {
+                    let _ = writeln!(out, "  no batch: {error}");
+                }
             }
         }
     }
@@ -109,12 +111,18 @@ fn show_records(out: &mut String, batch: &Batch) {
     let header = &batch.header;
     let body = match records::body(header, &batch.bytes, INFLATED_MAX) {
         Ok(body) => body,
-        Err(error) => return drop(writeln!(out, "    no records: {error}")),
+        Err(error) => {
+            let _ = writeln!(out, "    no records: {error}");
+            return;
+        }
     };
     for record in records::Records::new(&body, header.records()) {
         let record = match record {
             Ok(record) => record,
-            Err(error) => return drop(writeln!(out, "    no record: {error}")),
+            Err(error) => {
+                let _ = writeln!(out, "    no record: {error}");
+                return;
+            }
         };
         let offset = header.base_offset.0.saturating_add(i64::from(record.offset_delta));
         let at = record.timestamp(header.base_timestamp).map_or(-1, |at| at.0);
