@@ -278,7 +278,7 @@ section! {
         rest_ms: u64 = 5_000, { min: 0, max: 3_600_000, metric: "strandline_compaction_backlog_objects" };
         /// So many objects that were made of flushes are merged into larger ones.
         objects_per_merge: usize = 8, { min: 2, max: 256, metric: "strandline_compaction_unmerged_objects" };
-        /// Bytes read and written per second. Should be more than three times what is produced, or the backlog grows.
+        /// Bytes read and written per second. Should be more than four times what is produced, or the backlog grows.
         bytes_per_second_max: u64 = 128 << 20, { min: 64 << 10, metric: "strandline_compaction_backlog_bytes" };
         /// A job that the broker whose part it is has not done after this long is done by another one.
         takeover_ms: u64 = 30_000, { min: 0, max: 3_600_000, metric: "strandline_compaction_jobs" };
