@@ -1,6 +1,7 @@
 //! State as bytes and back: magic, version, protobuf body, CRC-32C. The encoding is canonical (everything in order), so
 //! equal States have equal bytes, and their hash proves it (H13). Specified in `docs/formats/snapshot.md`.
 mod broker;
+mod object;
 mod transactions;
 
 use bytes::Bytes;
@@ -9,10 +10,10 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::broker::BrokerBody;
+use self::object::ObjectBody;
 use self::transactions::{TransactionalBody, aborted_bytes, restore_aborted};
 use super::apply::State;
 use super::command::ConfigChange;
-use super::compaction::OBJECT_LEVEL_MAX;
 use super::entry::FEATURE_LEVEL_MAX;
 use super::fields;
 use super::forks::{Fork, Forks};
@@ -24,7 +25,6 @@ use super::tail::{Run, Tail, packed_end, unpacked_end};
 use super::topic::{KeptSnapshot, ObjectMeta, Partition, Topic};
 use super::varint;
 use crate::planted::{Defect, planted};
-use crate::segment::ObjectName;
 use crate::types::{
     Head, ObjectId, Offset, PartitionIndex, Position, ProducerEpoch, ProducerId, Sequence, Slot, TimestampMs, Token,
     TopicId, TopicName, Uuid,
@@ -173,25 +173,6 @@ struct PartitionBody {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct ObjectBody {
-    #[prost(uint64, tag = "1")]
-    id: u64,
-    #[prost(uint64, tag = "2")]
-    applied_position: u64,
-    #[prost(fixed64, tag = "3")]
-    applied_token: u64,
-    #[prost(bytes = "vec", tag = "4")]
-    ulid: Vec<u8>,
-    #[prost(uint32, tag = "5")]
-    bytes: u32,
-    /// From level 6 on, as is the next.
-    #[prost(uint32, tag = "40")]
-    level: u32,
-    #[prost(bool, tag = "41")]
-    was_input: bool,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
 struct ProducerBody {
     #[prost(uint32, tag = "1")]
     slot: u32,
@@ -274,7 +255,7 @@ impl State {
             next_producer: self.next_producer.0,
             next_slot: self.partitions.len() as u32,
             topics: self.topics.values().map(|t| self.topic_body(t)).collect(),
-            objects: self.objects.iter().map(|(id, meta)| object_body(*id, meta)).collect(),
+            objects: self.objects.iter().map(|(id, meta)| ObjectBody::of(*id, meta)).collect(),
             producers: self.producers().map(|(slot, id, p)| producer_body(slot, id, &p)).collect(),
             brokers: self.brokers.values().map(|broker| BrokerBody::of(broker, self.feature_level)).collect(),
             snapshots: self.snapshots.iter().map(kept_body).collect(),
@@ -353,18 +334,6 @@ fn partition_body(partition: &Partition) -> PartitionBody {
     }
 }
 
-fn object_body(id: ObjectId, meta: &ObjectMeta) -> ObjectBody {
-    ObjectBody {
-        id: id.0,
-        applied_position: meta.name.applied.position.0,
-        applied_token: meta.name.applied.token.0,
-        ulid: meta.name.ulid.to_be_bytes().to_vec(),
-        bytes: meta.bytes,
-        level: meta.level.into(),
-        was_input: meta.was_input,
-    }
-}
-
 fn producer_body(slot: Slot, id: ProducerId, producer: &ProducerState) -> ProducerBody {
     let mut batches = Vec::new();
     for batch in producer.batches().iter().filter(|_| !planted(Defect::SnapshotForgetsWindows)) {
@@ -415,7 +384,8 @@ fn restore(body: Body, whole: &[u8]) -> Option<State> {
     };
     let mut objects: std::collections::BTreeMap<ObjectId, ObjectMeta> = Default::default();
     for object in body.objects {
-        objects.insert(ObjectId(object.id), restore_object(object)?);
+        let (id, meta) = object.restore()?;
+        objects.insert(id, meta);
     }
     for topic in fields::each(whole, TOPICS) {
         restore_topic(&mut state, &mut objects, topic)?;
@@ -441,14 +411,6 @@ fn restore(body: Body, whole: &[u8]) -> Option<State> {
     state.log_all_offsets_with(body.offset_tombstones.into_iter().map(Tombstone::restore).collect());
     state.topics_changed = head.position;
     Some(state)
-}
-
-fn restore_object(body: ObjectBody) -> Option<ObjectMeta> {
-    let applied = Head { position: Position(body.applied_position), token: Token(body.applied_token) };
-    let ulid = u128::from_be_bytes(body.ulid.try_into().ok()?);
-    let level = u8::try_from(body.level).ok().filter(|level| *level <= OBJECT_LEVEL_MAX)?;
-    let name = if level == 0 { ObjectName::data(applied, ulid) } else { ObjectName::compacted(applied, ulid) };
-    Some(ObjectMeta { name, bytes: body.bytes, live_runs: 0, level, was_input: body.was_input })
 }
 
 fn restore_fork(body: &ForkBody) -> Option<Fork> {
