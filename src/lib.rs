@@ -4,6 +4,7 @@ pub mod api; // one file per Kafka API: resolve, ask a room, answer
 pub mod cache; // objects in memory, loaded once
 pub mod cli; // serve, config, version
 pub mod cluster; // who the brokers are, and which one a client is sent to (pure)
+pub mod compaction; // many flushes → few large objects
 pub mod config; // YAML, environment and flags → checked sections
 pub mod disk; // directories whose names survive a power cut
 pub mod fetch; // offsets → ranges → bytes

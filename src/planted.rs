@@ -127,6 +127,15 @@ defects! {
     /// The journal is trimmed up to a snapshot before that is written. A broker that stops in between, or lags, finds
     /// neither entries nor snapshot: no broker starts any more, and everything is unreadable.
     TrimTooEarly "trim-too-early" "H13"
+    /// Compaction leaves out one of a partition's runs, and nobody looks whether the offsets are whole. Records that were
+    /// acknowledged are not there any more.
+    CompactionLosesARun "compaction-loses-a-run" "issue"
+    /// Compaction writes no ABORT markers down (H14). A reader of committed records takes the producer's next transaction
+    /// for the aborted one.
+    CompactionForgetsMarker "compaction-forgets-marker" "H14"
+    /// What compaction made takes the place of whatever is there, also of what another broker's job has put there meanwhile.
+    /// Records behind the end of the older job go.
+    CompactionCommitsBlindly "compaction-commits-blindly" "H17"
     /// A batch that is refused as out of order is remembered all the same. Sent again in its turn it is answered as a
     /// duplicate, and is nowhere.
     RefusedIsRemembered "refused-is-remembered" "H15"

@@ -148,7 +148,7 @@ impl Load {
             let applied = replica.applied();
             let commit = self.next(applied);
             let ulid = u128::from_be_bytes(commit.ulid[..].try_into().unwrap());
-            let object = site.join("bucket").join(ObjectName { applied, ulid }.key());
+            let object = site.join("bucket").join(ObjectName::data(applied, ulid).key());
             std::fs::create_dir_all(object.parent().unwrap()).unwrap();
             std::fs::write(object, b"not read here").unwrap();
             let Outcome::Batches { batches, .. } = replica.propose(commit).await.unwrap() else { panic!("refused") };

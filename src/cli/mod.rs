@@ -1,11 +1,12 @@
 //! The command line: `serve`, `config check`, `config default`, `group list`, `group describe`, `broker list`, `broker drain`,
-//! `bucket sweep`, `fork show`, `fork resolve`, `version`. Owns what the arguments are called and how errors look to the person who typed them: `strandline: FILE:LINE: key: what is wrong; what would be right`. Decides
+//! `bucket sweep`, `fork show`, `fork resolve`, `segment dump`, `version`. Owns what the arguments are called and how errors look to the person who typed them: `strandline: FILE:LINE: key: what is wrong; what would be right`. Decides
 //! nothing that the configuration decides. Tests: here, and `tests/cli.rs` on the real binary.
 mod broker;
 mod bucket;
 mod client;
 mod fork;
 mod group;
+mod segment;
 
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ pub use broker::BrokerCommand;
 pub use bucket::BucketCommand;
 pub use fork::{ForkCommand, Source, Stores};
 pub use group::GroupCommand;
+pub use segment::SegmentCommand;
 
 use crate::config::setting::Effect;
 use crate::config::{Config, ConfigError, Flags, document, settings};
@@ -54,6 +56,9 @@ pub enum Command {
     /// Looks at a forked history of the journal, and resolves it.
     #[command(subcommand)]
     Fork(ForkCommand),
+    /// Looks into objects of the bucket.
+    #[command(subcommand)]
+    Segment(SegmentCommand),
     /// Prints the version.
     Version,
 }

@@ -9,6 +9,7 @@ use super::ServerError;
 use crate::api::{Context, ProducerIds, TopicSettingsCache, Unplaced};
 use crate::cache::{CacheLimits, Neighbours, ObjectCache};
 use crate::cluster::{Membership, Task, Timing};
+use crate::compaction::{Compactor, Limits as CompactionLimits, Pace as CompactionPace};
 use crate::config::zones::AddressZones;
 use crate::config::{Config, Entrance, JournalKind};
 use crate::disk::make_durable;
@@ -165,6 +166,22 @@ pub async fn assemble(
     let (room, counted) = (buffers.clone(), metrics.clone());
     let cache = Arc::new(ObjectCache::new(bucket.clone(), neighbours, world.clone(), counted, room, cache_limits));
     let upkeep_bucket = bucket.clone();
+    if config.compaction.enabled {
+        let compactor = Compactor {
+            world: world.clone(),
+            replica: replica.clone(),
+            membership: membership.clone(),
+            bucket: bucket.clone(),
+            cache: cache.clone(),
+            metrics: metrics.clone(),
+            limits: compaction_limits(config),
+            pace: CompactionPace {
+                bytes_per_second: config.compaction.bytes_per_second_max,
+                takeover: ms(config.compaction.takeover_ms),
+            },
+        };
+        compactor.start();
+    }
     let (producer, batcher) = crate::produce::start(Batcher {
         replica: replica.clone(),
         bucket,
@@ -275,6 +292,19 @@ fn profile(config: &Config, entrances: &[Entrance]) -> BrokerProfile {
         port: entrance.advertised.port.into(),
     };
     BrokerProfile { zone: config.zone.clone().unwrap_or_default(), endpoints: entrances.iter().map(endpoint).collect() }
+}
+
+fn compaction_limits(config: &Config) -> CompactionLimits {
+    let compaction = &config.compaction;
+    let ms = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+    CompactionLimits {
+        objects: compaction.objects_per_job,
+        runs: compaction.runs_per_job,
+        bytes: compaction.bytes_per_job,
+        age_ms: ms(compaction.age_ms_max),
+        rest_ms: ms(compaction.rest_ms),
+        merged: compaction.objects_per_merge,
+    }
 }
 
 fn group_settings(config: &Config) -> GroupSettings {

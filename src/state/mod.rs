@@ -8,6 +8,7 @@ mod apply;
 mod broker;
 mod collection;
 mod command;
+mod compaction;
 mod entry;
 mod epochs;
 mod fields;
@@ -35,6 +36,7 @@ pub use command::{
     ExpireProducers, ExpiredProducer, FenceBroker, RaiseFeatureLevel, RegisterBroker, SetSettings, SnapshotTaken,
     UnregisterBroker,
 };
+pub use compaction::{COMPACTION_LEVEL, CommitCompaction, CompactedRun, CompactedShare, OBJECT_LEVEL_MAX};
 pub use entry::{Entry, EntryError, FEATURE_LEVEL_MAX};
 pub use epochs::{RecordEpochs, epoch, epochs, generation_of};
 pub use forks::Forks;

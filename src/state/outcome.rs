@@ -36,6 +36,13 @@ pub enum Outcome {
     Counted {
         count: u64,
     },
+    /// Of `CommitCompaction`: the object's number if anything of it was ever taken, and the shares that were taken and
+    /// dropped now.
+    Compacted {
+        object: Option<ObjectId>,
+        taken: u32,
+        dropped: u32,
+    },
 }
 
 /// What became of one request of `CommitOffsets`.
@@ -109,6 +116,12 @@ impl Outcome {
             Self::Counted { count } => {
                 out.push(8);
                 varint::put(out, *count);
+            }
+            Self::Compacted { object, taken, dropped } => {
+                out.push(40);
+                varint::put(out, object.map_or(0, |o| o.0 + 1));
+                varint::put(out, u64::from(*taken));
+                varint::put(out, u64::from(*dropped));
             }
         }
     }

@@ -2,6 +2,7 @@
 //! equal States have equal bytes, and their hash proves it (H13). Specified in `docs/formats/snapshot.md`.
 mod broker;
 mod collection;
+mod object;
 mod producer;
 mod transactions;
 
@@ -12,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use self::broker::BrokerBody;
 use self::collection::restore_dead;
+use self::object::ObjectBody;
 use self::producer::{ProducerBody, producer_body, restore_producer};
 use self::transactions::{TransactionalBody, aborted_bytes, restore_aborted};
 use super::apply::State;
@@ -26,7 +28,6 @@ use super::settings::Settings;
 use super::tail::{Run, Tail, packed_end, unpacked_end};
 use super::topic::{KeptSnapshot, ObjectMeta, Partition, Topic};
 use super::varint;
-use crate::segment::ObjectName;
 use crate::types::{
     Head, ObjectId, Offset, PartitionIndex, Position, ProducerId, Slot, TimestampMs, Token, TopicId, TopicName, Uuid,
 };
@@ -177,20 +178,6 @@ struct PartitionBody {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct ObjectBody {
-    #[prost(uint64, tag = "1")]
-    id: u64,
-    #[prost(uint64, tag = "2")]
-    applied_position: u64,
-    #[prost(fixed64, tag = "3")]
-    applied_token: u64,
-    #[prost(bytes = "vec", tag = "4")]
-    ulid: Vec<u8>,
-    #[prost(uint32, tag = "5")]
-    bytes: u32,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
 struct KeptBody {
     #[prost(uint64, tag = "1")]
     position: u64,
@@ -254,7 +241,7 @@ impl State {
             next_producer: self.next_producer.0,
             next_slot: self.partitions.len() as u32,
             topics: self.topics.values().map(|t| self.topic_body(t)).collect(),
-            objects: self.objects.iter().map(|(id, meta)| object_body(*id, meta)).collect(),
+            objects: self.objects.iter().map(|(id, meta)| ObjectBody::of(*id, meta)).collect(),
             producers: self.producers().map(|(slot, id, p)| producer_body(slot, id, &p)).collect(),
             brokers: self.brokers.values().map(|broker| BrokerBody::of(broker, self.feature_level)).collect(),
             snapshots: self.snapshots.iter().map(kept_body).collect(),
@@ -334,16 +321,6 @@ fn partition_body(partition: &Partition) -> PartitionBody {
     }
 }
 
-fn object_body(id: ObjectId, meta: &ObjectMeta) -> ObjectBody {
-    ObjectBody {
-        id: id.0,
-        applied_position: meta.name.applied.position.0,
-        applied_token: meta.name.applied.token.0,
-        ulid: meta.name.ulid.to_be_bytes().to_vec(),
-        bytes: meta.bytes,
-    }
-}
-
 fn kept_body(kept: &KeptSnapshot) -> KeptBody {
     KeptBody {
         position: kept.at.position.0,
@@ -376,9 +353,8 @@ fn restore(body: Body, whole: &[u8]) -> Option<State> {
     };
     let mut objects: std::collections::BTreeMap<ObjectId, ObjectMeta> = Default::default();
     for object in body.objects {
-        let applied = Head { position: Position(object.applied_position), token: Token(object.applied_token) };
-        let name = ObjectName { applied, ulid: u128::from_be_bytes(object.ulid.try_into().ok()?) };
-        objects.insert(ObjectId(object.id), ObjectMeta { name, bytes: object.bytes, live_runs: 0 });
+        let (id, meta) = object.restore()?;
+        objects.insert(id, meta);
     }
     for topic in fields::each(whole, TOPICS) {
         restore_topic(&mut state, &mut objects, topic)?;

@@ -21,6 +21,8 @@ pub(crate) fn limits(purpose: Purpose) -> Limits {
         Purpose::Cold => (8, 24),
         // Chunks of up to 64 MiB; nobody waits for them but the snapshotter.
         Purpose::Snapshot => (13, 27),
+        // The same, by a task that nobody waits for.
+        Purpose::Compaction => (13, 27),
         // Small, and everybody's records wait for them; an append that was not answered is asked for again.
         Purpose::Journal => (2, 8),
         Purpose::Control => (4, 12),

@@ -43,6 +43,8 @@ pub enum Purpose {
     /// Catch-up reads; they have a bounded pool of their own.
     Cold,
     Snapshot,
+    /// What compaction reads and writes.
+    Compaction,
     /// Entries and trims of the journal, where it is kept in the bucket.
     Journal,
     /// Markers, witnesses, probes.
@@ -60,6 +62,7 @@ impl Purpose {
             Self::Tail => "tail",
             Self::Cold => "cold",
             Self::Snapshot => "snapshot",
+            Self::Compaction => "compaction",
             Self::Journal => "journal",
             Self::Control => "control",
             Self::Upkeep => "upkeep",

@@ -102,6 +102,17 @@ pub struct RefusedLabels {
     pub reason: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LevelLabels {
+    pub level: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct JobLabels {
+    pub level: u8,
+    pub result: &'static str,
+}
+
 room! {
     /// Requests to the object store.
     Bucket, "bucket" {
@@ -209,6 +220,8 @@ room! {
         given: Counter,
         /// Objects that came damaged from another broker, and were read from the bucket.
         given_damaged: Counter,
+        /// Runs of compacted objects that were loaded before a reader asked for them.
+        read_ahead: Counter,
         /// Times that another broker was asked for an object and did not have it, or did not answer.
         asked_in_vain: Counter,
         /// Bytes held, by the size of allocations.
@@ -302,6 +315,26 @@ room! {
         sweeps: Counter,
         /// Objects whose writers had applied less than this position are refused.
         horizon_position: Gauge,
+    /// Objects that become larger ones.
+    Compaction, "compaction" {
+        /// Objects of flushes that wait to be compacted.
+        backlog_objects: Gauge,
+        /// Runs in them that partitions hold.
+        backlog_runs: Gauge,
+        /// Bytes of them.
+        backlog_bytes: Gauge,
+        /// Objects of the first level, which wait until there are enough to be merged.
+        unmerged_objects: Gauge,
+        /// Jobs of this broker that ended, by level of what they made and by result (done, in_vain, failed).
+        jobs: Family<JobLabels, Counter>,
+        /// Time of a job that was done.
+        job_seconds: Histogram = seconds(),
+        /// Bytes that were read from the bucket, by level of what was made of them.
+        read_bytes: Family<LevelLabels, Counter>,
+        /// Bytes that were written, by their level.
+        written_bytes: Family<LevelLabels, Counter>,
+        /// Shares of partitions that had changed meanwhile, and were dropped.
+        dropped_shares: Counter,
     }
 }
 
@@ -372,6 +405,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
         Transactions::NAMES,
         Snapshot::NAMES,
         Upkeep::NAMES,
+        Compaction::NAMES,
         NetTotals::NAMES,
         Cluster::NAMES,
         Process::NAMES,
@@ -387,6 +421,19 @@ impl Bucket {
         let work = BucketWork { operation: labels.operation, purpose: labels.purpose };
         self.bytes.get_or_create(&work).inc_by(bytes);
         self.request_seconds.get_or_create(&work).observe(seconds);
+    }
+}
+
+impl Compaction {
+    /// Counts a job that ended.
+    pub fn ended(&self, level: u8, result: &'static str) {
+        self.jobs.get_or_create(&JobLabels { level, result }).inc();
+    }
+
+    /// Counts what a job read and wrote.
+    pub fn moved(&self, level: u8, read: u64, written: u64) {
+        self.read_bytes.get_or_create(&LevelLabels { level }).inc_by(read);
+        self.written_bytes.get_or_create(&LevelLabels { level }).inc_by(written);
     }
 }
 
@@ -437,6 +484,7 @@ pub struct Metrics {
     pub transactions: Transactions,
     pub snapshot: Snapshot,
     pub upkeep: Upkeep,
+    pub compaction: Compaction,
     pub net: Net,
     pub cluster: Cluster,
     pub process: Process,
@@ -455,6 +503,7 @@ impl Metrics {
         let (cache, state) = (Cache::register(&mut registry), State::register(&mut registry));
         let transactions = Transactions::register(&mut registry);
         let (snapshot, net) = (Snapshot::register(&mut registry), Net::register(&mut registry));
+        let compaction = Compaction::register(&mut registry);
         let (cluster, process) = (Cluster::register(&mut registry), Process::register(&mut registry));
         let (upkeep, lags) = (Upkeep::register(&mut registry), Lags::register(&mut registry));
         process.start_time_seconds.set(seconds_of(started.0));
@@ -472,6 +521,7 @@ impl Metrics {
             transactions,
             snapshot,
             upkeep,
+            compaction,
             net,
             cluster,
             process,

@@ -2,7 +2,7 @@
 //! (`retain`), objects that nothing refers to are deleted (`collect`), and so are those that no entry ever named (`sweep`).
 //! It promises that nothing is deleted that State refers to, or may refer to again: State decides, listings and clocks only
 //! nominate (H4), and a step that is interrupted is only repeated. Two brokers that both think it is theirs do no harm. It
-//! never touches what lies outside `data/`. Plans are pure. Tests: beside each file, and the simulation.
+//! never touches what lies outside `data/` and `compacted/`. Plans are pure. Tests: beside each file, and the simulation.
 mod ages;
 mod collect;
 mod retain;

@@ -8,7 +8,7 @@ use tracing::{debug, info, warn};
 
 use super::ages::Ages;
 use super::{BETWEEN_BULKS, Upkeep};
-use crate::segment::ObjectName;
+use crate::segment::{ObjectKind, ObjectName};
 use crate::state::{Outcome, RaiseOrphanHorizon, State};
 use crate::store::{Bucket, DELETES_MAX, Listed, Purpose, StoreError};
 use crate::types::{Position, TimestampMs};
@@ -146,11 +146,14 @@ impl Upkeep {
 /// If the bucket can't be listed.
 pub async fn orphans(bucket: &dyn Bucket, state: impl Fn() -> Arc<State>, due: Due) -> Result<Vec<Orphan>, StoreError> {
     let mut found = Vec::new();
-    for (shard, prefix) in ObjectName::prefixes().enumerate() {
+    let prefixes = [ObjectKind::Data, ObjectKind::Compacted]
+        .into_iter()
+        .flat_map(|kind| ObjectName::prefixes(kind).enumerate().map(move |(shard, prefix)| (kind, shard, prefix)));
+    for (kind, shard, prefix) in prefixes {
         // One part of the names at a time lies in memory.
         let (horizon, named) = {
             let state = state();
-            let named = state.objects().map(|(_, meta)| meta.name).filter(|name| name.shard() == shard);
+            let named = state.objects().map(|(_, meta)| meta.name).filter(|name| (name.kind, name.shard()) == (kind, shard));
             let mut named: Vec<ObjectName> = named.collect();
             named.sort_unstable();
             (state.orphan_horizon(), named)

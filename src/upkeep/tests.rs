@@ -50,7 +50,7 @@ impl Rig {
     async fn put(&mut self) -> ObjectName {
         self.objects += 1;
         let written_ms = u128::from(self.site.world.wall_ms().0.unsigned_abs());
-        let name = ObjectName { applied: self.broker.replica.applied(), ulid: written_ms << 80 | self.objects };
+        let name = ObjectName::data(self.broker.replica.applied(), written_ms << 80 | self.objects);
         let created = self.bucket.create(&name.key(), vec![Bytes::from_static(b"content")], Purpose::Ingest).await;
         assert_eq!(created, Ok(CreateOutcome::Created));
         name

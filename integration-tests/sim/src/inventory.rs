@@ -1,7 +1,7 @@
 //! What State and bucket hold in the end, for the checker to compare with what clients saw.
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
-use strandline::segment::{DATA_PREFIX, read_footer};
+use strandline::segment::{COMPACTED_PREFIX, DATA_PREFIX, read_footer};
 use strandline::state::{OFFSETS_TOPIC, State};
 use strandline::types::Position;
 use strandline_history::Log;
@@ -39,16 +39,17 @@ pub fn take(state: &State, bucket: &BTreeMap<String, Bytes>, spared: &Spared) ->
             logs.push(LogInventory { log, log_start: partition.log_start.0, end: partition.end.0, runs });
         }
     }
+    let is_data = |key: &str| [DATA_PREFIX, COMPACTED_PREFIX].iter().any(|prefix| key.starts_with(prefix));
     let object = |(key, content): (&String, &Bytes)| Object {
         key: key.clone(),
         bytes: content.len() as u64,
         young: spared.objects.as_ref().is_none_or(|young| young.contains(key)),
-        problem: key.starts_with(DATA_PREFIX).then(|| read_footer(content).err()).flatten().map(|e| e.to_string()),
+        problem: is_data(key).then(|| read_footer(content).err()).flatten().map(|e| e.to_string()),
     };
     let objects = bucket.iter().map(object).collect();
     let snapshots = state.snapshots().iter().map(|snapshot| snapshot.key.clone());
     // Others than data have owners of their own.
-    let owned = bucket.keys().filter(|key| !key.starts_with(DATA_PREFIX)).cloned();
+    let owned = bucket.keys().filter(|key| !is_data(key)).cloned();
     let dying = state.dead_objects().filter(|(_, death, _)| spared.dead_until.is_none_or(|until| death.since > until));
     let others =
         snapshots.chain(owned).chain(dying.map(|(_, _, meta)| meta.name.key()).filter(|key| bucket.contains_key(key)));

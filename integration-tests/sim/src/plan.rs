@@ -171,6 +171,7 @@ impl Plan {
         if draw(3) == 0 {
             plan.events.push(Fault::JournalAway);
         }
+        plan.yaml.push_str(&compaction(&pick));
         plan
     }
 
@@ -192,6 +193,20 @@ fn upkeep(draw: &impl Fn(u64) -> u64) -> (String, Tidy) {
     let soon = |ms: u64| (ms < LONG_MS).then(|| Duration::from_millis(ms + 4_000));
     // A sweep that waits for brokers, and the one after it.
     (text, Tidy { dead: soon(2 * grace_ms), orphans: soon(8 * age_ms + 3 * sweep_ms) })
+}
+
+/// Small jobs all the time; where nobody waits before taking over, several brokers do one job.
+fn compaction(pick: &impl Fn(&[u64]) -> u64) -> String {
+    format!(
+        "compaction:\n  objects_per_job: {objects}\n  bytes_per_job: {bytes}\n  age_ms_max: {age}\n  rest_ms: {rest}\n  \
+         objects_per_merge: {merged}\n  takeover_ms: {takeover}\n",
+        objects = pick(&[2, 5, 20]),
+        bytes = pick(&[65_536, 1 << 20]),
+        age = pick(&[500, 3_000, 10_000]),
+        rest = pick(&[0, 500, 3_000]),
+        merged = pick(&[2, 3, 6]),
+        takeover = pick(&[0, 1_000, 10_000]),
+    )
 }
 
 /// Stores near and far, limits that are reached, and snapshots and trims all the time.

@@ -2,7 +2,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
-use strandline_history::check::{Expiry, Options, Report, check_with};
+use strandline::segment::COMPACTED_PREFIX;
+use strandline_history::check::{Expiry, Options, Report, Run, check_with};
 use strandline_history::{End, What};
 
 use crate::clients::{FLEETING, KEPT_MS};
@@ -21,6 +22,9 @@ pub struct Verdict {
     pub faults: BTreeMap<Fault, u64>,
     pub met: BTreeSet<(Fault, &'static str)>,
     pub trace: (u64, u64),
+    /// Offsets in the end, and those of them that lie in compacted objects.
+    pub offsets: u64,
+    pub compacted_offsets: u64,
 }
 
 /// Longer than anything keeps a broker from the journal.
@@ -54,6 +58,10 @@ impl Verdict {
         let orphans_max = Some(0);
         let options = Options { final_reads: true, one_epoch, salvaged, clocks_differ, expiry, orphans_max, ..lags };
         let report = check_with(&ran.history, ran.inventory.as_ref(), &options);
+        let runs = || ran.inventory.iter().flat_map(|inventory| inventory.logs.iter().flat_map(|log| &log.runs));
+        let offsets = |runs: &mut dyn Iterator<Item = &Run>| runs.map(|run| run.count.unsigned_abs()).sum::<u64>();
+        let compacted_offsets = offsets(&mut runs().filter(|run| run.object.starts_with(COMPACTED_PREFIX)));
+        let offsets = offsets(&mut runs());
         let processes: BTreeSet<u32> = ran.history.operations.iter().map(|operation| operation.process).collect();
         let mut troubles = ran.troubles;
         let protocol = ran.history.operations.iter().filter_map(|operation| match (&operation.what, &operation.end) {
@@ -70,6 +78,8 @@ impl Verdict {
             faults: ran.faults,
             met: ran.met,
             trace: ran.trace,
+            offsets,
+            compacted_offsets,
         }
     }
 

@@ -45,7 +45,8 @@ impl State {
         if let Some(meta) = self.objects.get_mut(&target.object) {
             meta.live_runs += target.runs;
         } else {
-            let meta = ObjectMeta { name, bytes: command.object_bytes, live_runs: target.runs };
+            let meta =
+                ObjectMeta { name, bytes: command.object_bytes, live_runs: target.runs, level: 0, was_input: false };
             self.objects.insert(target.object, meta);
             self.next_object = ObjectId(target.object.0 + 1);
         }
@@ -228,5 +229,5 @@ struct Piece {
 fn object_name(command: &CommitRuns) -> Option<ObjectName> {
     let ulid = u128::from_be_bytes(command.ulid[..].try_into().ok()?);
     let applied = Head { position: Position(command.applied_position), token: Token(command.applied_token) };
-    Some(ObjectName { applied, ulid })
+    Some(ObjectName::data(applied, ulid))
 }

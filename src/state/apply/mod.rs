@@ -9,6 +9,7 @@ mod brokers;
 mod cluster;
 mod collection;
 mod commit;
+mod compaction;
 mod groups;
 mod offsets_topic;
 mod topics;
@@ -189,6 +190,7 @@ impl State {
             CommandKind::TrimLogs(c) => self.trim_logs(Moment { position, wall_ms }, c),
             CommandKind::ForgetObjects(c) => self.forget_objects(c),
             CommandKind::RaiseOrphanHorizon(c) => self.raise_orphan_horizon(c),
+            CommandKind::CommitCompaction(c) => self.commit_compaction(Moment { position, wall_ms }, c),
         }
     }
 
@@ -257,6 +259,11 @@ impl State {
     #[must_use]
     pub fn partition(&self, slot: Slot) -> Option<&Arc<Partition>> {
         self.partitions.get(slot.0 as usize).and_then(Option::as_ref)
+    }
+
+    /// The partitions that there are, by slot.
+    pub fn partitions(&self) -> impl Iterator<Item = &Arc<Partition>> {
+        self.partitions.iter().flatten()
     }
 
     /// Partitions that there are, deleted ones not counted.

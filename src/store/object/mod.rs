@@ -74,7 +74,7 @@ impl ObjectBucket {
     fn client(&self, purpose: Purpose) -> &Arc<dyn ObjectStore> {
         match purpose {
             Purpose::Journal | Purpose::Control | Purpose::Upkeep => &self.control,
-            Purpose::Ingest | Purpose::Tail | Purpose::Cold | Purpose::Snapshot => &self.data,
+            Purpose::Ingest | Purpose::Tail | Purpose::Cold | Purpose::Snapshot | Purpose::Compaction => &self.data,
         }
     }
 

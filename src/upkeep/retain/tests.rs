@@ -30,7 +30,7 @@ fn state_with(configs: &[(&str, &str)], partitions: &[&[(i64, u32)]]) -> State {
             writer.push(&RunSpec { slot: Slot(slot), position: 0, max_timestamp: TimestampMs(*timestamp), batches });
             // The object was written half a million ms ago.
             let ulid = (500_000_u128 << 80) + (u128::from(slot) << 40) + n;
-            commands.push(CommitRuns::new(ObjectName { applied: Head::default(), ulid }, 1 << 20, None, writer).into());
+            commands.push(CommitRuns::new(ObjectName::data(Head::default(), ulid), 1 << 20, None, writer).into());
         }
     }
     let mut state = State::default();

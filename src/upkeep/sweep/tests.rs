@@ -5,10 +5,7 @@ use crate::store::MemoryBucket;
 use crate::types::{Head, Token};
 
 fn name(position: u64, written_ms: u64, n: u128) -> ObjectName {
-    ObjectName {
-        applied: Head { position: Position(position), token: Token(1) },
-        ulid: u128::from(written_ms) << 80 | n,
-    }
+    ObjectName::data(Head { position: Position(position), token: Token(1) }, u128::from(written_ms) << 80 | n)
 }
 
 fn due(age: Duration, old: u64) -> Due {

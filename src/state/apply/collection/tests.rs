@@ -68,7 +68,7 @@ impl Fold {
         let ulid = object.map_or(u128::from(self.counter), |object| {
             self.state.object(ObjectId(object)).map_or(0, |meta| meta.name.ulid)
         });
-        let name = ObjectName { applied: Head { position: applied, token: Token(0) }, ulid };
+        let name = ObjectName::data(Head { position: applied, token: Token(0) }, ulid);
         self.one(CommitRuns::new(name, 1000, object.map(ObjectId), runs))
     }
 
