@@ -273,7 +273,9 @@ section! {
         /// How often the bucket is listed for them. A listing of a million objects costs half a cent on S3.
         sweep_interval_ms: u64 = 21_600_000, { min: 100, max: 31_536_000_000, metric: "strandline_upkeep_sweeps" };
     }
+}
 
+section! {
     /// Objects that flushes wrote become larger ones, in which each partition's records lie together: fewer objects, runs and
     /// reads. See [compaction.md](compaction.md).
     Compaction, "compaction" {

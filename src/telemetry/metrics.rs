@@ -315,6 +315,10 @@ room! {
         sweeps: Counter,
         /// Objects whose writers had applied less than this position are refused.
         horizon_position: Gauge,
+    }
+}
+
+room! {
     /// Objects that become larger ones.
     Compaction, "compaction" {
         /// Objects of flushes that wait to be compacted.
