@@ -58,7 +58,7 @@ pub(super) struct LogFacts<'a> {
     trims_asked: Rising,
     starts_later: Ceiling,
     /// Of records that vanish by time, until when each is certainly there; `None` where they do not vanish so.
-    kept: Option<Ceiling>,
+    pub(super) kept: Option<Ceiling>,
 }
 
 /// One value at one offset.
