@@ -153,7 +153,8 @@ pub async fn orphans(bucket: &dyn Bucket, state: impl Fn() -> Arc<State>, due: D
         // One part of the names at a time lies in memory.
         let (horizon, named) = {
             let state = state();
-            let named = state.objects().map(|(_, meta)| meta.name).filter(|name| (name.kind, name.shard()) == (kind, shard));
+            let named =
+                state.objects().map(|(_, meta)| meta.name).filter(|name| (name.kind, name.shard()) == (kind, shard));
             let mut named: Vec<ObjectName> = named.collect();
             named.sort_unstable();
             (state.orphan_horizon(), named)
