@@ -43,7 +43,7 @@ test: check sim integration ## everything that CI runs
 
 nightly: build deny ## full matrices and long runs
 	integration-tests/setup.sh
-	integration-tests/setup.sh previous
+	integration-tests/setup.sh clients previous
 	$(CARGO) test --locked --release -p strandline-models
 	integration-tests/run.sh --nightly
 

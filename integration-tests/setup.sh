@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the integration tests use, from package registries only.
-#   setup.sh [PART...]    parts: python kafka java kcat postgres node go minio gcs azurite history   (default: all)   deny previous
+#   setup.sh [PART...]    parts: python kafka java kcat postgres node go minio gcs azurite history   (default: all)   clients deny previous
 # Everything lands in $TEST_CACHE_DIR (default: .cache at the root of the repository, which git ignores) and is
 # made again only when its own inputs change. Needs Python 3.10+, Java 17+ with javac, Maven, Node, Go; kcat and PostgreSQL
 # come from Debian's packages. Prints one line per part with the seconds it took.
@@ -46,13 +46,10 @@ part_kafka() {
   "$here/peers/kafka/install.sh" "$cache/kafka"
 }
 
-inputs_java() { cat "$here"/drivers/java/*.java; inputs_kafka; echo "$old_java_version"; }
-ready_java() { [ -s "$cache/java/Driver.class" ] && [ -s "$cache/java-old/kafka-clients-$old_java_version.jar" ]; }
+inputs_java() { cat "$here"/drivers/java/*.java; inputs_kafka; }
+ready_java() { [ -s "$cache/java/Driver.class" ]; }
 part_java() {
-  need javac "the driver of the Java client"; need mvn "an older Java client"
-  rm -rf "$cache/java-old"
-  mvn -q -B "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy" -DoutputDirectory="$cache/java-old" \
-      -Dartifact="org.apache.kafka:kafka-clients:$old_java_version"
+  need javac "the driver of the Java client"
   rm -rf "$cache/java"; mkdir -p "$cache/java"
   javac -nowarn -cp "$cache/kafka/libs/*" -d "$cache/java" "$here"/drivers/java/*.java
 }
@@ -81,12 +78,21 @@ part_node() {
 }
 
 inputs_go() { cat "$here"/drivers/go/*; }
-ready_go() { [ -x "$cache/bin/franz-driver" ] && [ -x "$cache/bin/franz-tests" ]; }
+ready_go() { [ -x "$cache/bin/franz-driver" ]; }
 part_go() {
   need go "franz-go"
-  cd "$here/drivers/go"
-  go build -buildvcs=false -o "$cache/bin/franz-driver" .
-  go test -c -o "$cache/bin/franz-tests" github.com/twmb/franz-go/pkg/kgo # its own tests, for a broker that is there
+  (cd "$here/drivers/go" && go build -buildvcs=false -o "$cache/bin/franz-driver" .)
+}
+
+# Franz-go's own tests, for a broker that is there, and an older Java client: not among the defaults, what uses them is nightly.
+inputs_clients() { cat "$here/drivers/go/go.sum"; echo "$old_java_version"; }
+ready_clients() { [ -x "$cache/bin/franz-tests" ] && [ -s "$cache/java-old/kafka-clients-$old_java_version.jar" ]; }
+part_clients() {
+  need go "franz-go's tests"; need mvn "an older Java client"
+  (cd "$here/drivers/go" && go test -c -o "$cache/bin/franz-tests" github.com/twmb/franz-go/pkg/kgo)
+  rm -rf "$cache/java-old"
+  mvn -q -B "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy" -DoutputDirectory="$cache/java-old" \
+      -Dartifact="org.apache.kafka:kafka-clients:$old_java_version"
 }
 
 inputs_minio() { echo "$minio_version"; }

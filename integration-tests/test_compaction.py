@@ -171,7 +171,7 @@ def check_by_offset(broker, topic, partition, expected):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("where", ["local", "minio"])
+@pytest.mark.parametrize("where", ["minio", pytest.param("local", marks=pytest.mark.nightly)])
 def test_kills_fall_into_compactions(launch, request, where, topic, tmp_path):
     bucket = request.getfixturevalue("minio").config(f"kill-{topic}") if where == "minio" else None
     own = {**OWN, "snapshot": {"entries_between": 50, "kept_min": 1, "kept_hours": 0}}

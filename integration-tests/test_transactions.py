@@ -32,7 +32,11 @@ def java(broker, tmp_path_factory):
     made.close()
 
 
-@pytest.fixture(params=CLIENTS)
+# The others speak version 1 as librdkafka does.
+EACH = [pytest.param(name, marks=[pytest.mark.nightly] if name in ("java-3.9", "sarama") else []) for name in CLIENTS]
+
+
+@pytest.fixture(params=EACH)
 def client(request, broker, java, tmp_path):
     if request.param == "java":
         yield java
@@ -143,6 +147,8 @@ def test_k13_offsets_are_committed_with_the_transaction(client, java, log):
     assert java.committed(group, log, 1) == 5
 
 
+@pytest.mark.nightly
+@pytest.mark.timeout(300)
 def test_franz_gos_own_copies_are_exact(broker, tmp_path):
     """Three groups of members that consume, transform and produce in transactions, each fed by the one before, while members
     come and go: the client's own test, which wants every record once and in order."""

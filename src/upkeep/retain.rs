@@ -113,7 +113,7 @@ fn of_partition(
         let old =
             |ms: u64| now.is_some_and(|now| i128::from(now.0) - i128::from(time_of(state, &run)) > i128::from(ms));
         let without = left.saturating_sub(u64::from(run.bytes));
-        if !retention.ms.is_some_and(old) && !retention.bytes.is_some_and(|bytes| without >= bytes) {
+        if !retention.ms.is_some_and(old) && retention.bytes.is_none_or(|bytes| without < bytes) {
             break;
         }
         left = without;
