@@ -192,9 +192,9 @@ def test_orphans_are_shown_and_swept_and_others_are_spared(launch, bucket, topic
     with broker.connect() as connection:
         assert len(connection.read_all(topic)) == 2
         fill(connection, topic, 1)
-    metrics = broker.metrics()
-    assert metrics['strandline_upkeep_deleted_objects_total{reason="orphan"}'] == 3
-    assert metrics["strandline_upkeep_horizon_position"] > int(position, 16)
+    assert broker.metrics()['strandline_upkeep_deleted_objects_total{reason="orphan"}'] == 3
+    risen = lambda: broker.metrics()["strandline_upkeep_horizon_position"] > int(position, 16)  # noqa: E731
+    wait_until(risen, 10, "the gauge of the horizon, which is set once a second")
     assert broker.stop() == 0
     assert "orphans  0 objects" in dry_run(broker)
 

@@ -121,7 +121,7 @@ impl State {
                 self.objects.remove(path);
                 status(204)
             }
-            Method::POST => self.delete_many(&String::from_utf8(body.to_vec()).unwrap()),
+            Method::POST => self.delete_many(std::str::from_utf8(&body).unwrap()),
             _ => match self.objects.get(path) {
                 None => status(404),
                 Some(content) => Response::builder()

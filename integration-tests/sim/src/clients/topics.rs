@@ -35,7 +35,7 @@ pub(super) async fn create(client: &Client, name: &str, partitions: i32) -> Opti
         let one = CreatableTopic::default().with_name(topic_name(name)).with_num_partitions(partitions);
         let kept = CreatableTopicConfig::default()
             .with_name(text("retention.ms"))
-            .with_value(Some(text(&KEPT_MS.to_string())));
+            .with_value(Some(text(KEPT_MS.to_string())));
         let one = one.with_configs(if name == FLEETING { vec![kept] } else { Vec::new() });
         let request = CreateTopicsRequest::default().with_topics(vec![one.with_replication_factor(1)]);
         request.with_timeout_ms(5_000)
