@@ -168,7 +168,7 @@ mod tests {
     }
 
     fn name(ulid: u128) -> ObjectName {
-        ObjectName::data(Head::default(), ulid)
+        ObjectName { applied: Head::default(), ulid }
     }
 
     #[test]

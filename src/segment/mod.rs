@@ -3,8 +3,6 @@
 //! I/O. Specified in `docs/formats/object.md`; tests beside each file.
 mod name;
 mod object;
-mod run;
 
-pub use name::{COMPACTED_PREFIX, DATA_PREFIX, ObjectKind, ObjectName};
+pub use name::{DATA_PREFIX, ObjectName};
 pub use object::{FooterRun, HEADER_BYTES, ObjectError, ObjectHeader, ObjectWriter, read_footer, renamed};
-pub use run::{Located, RunBounds, check_batches, locate};

@@ -17,13 +17,11 @@ pub enum ConnectError {
     Settings(#[from] object_store::Error),
 }
 
-/// Which of the clients.
+/// Which of the two clients.
 #[derive(Clone, Copy)]
 enum Client {
     Data,
     Control,
-    /// Deletes many objects at once.
-    Bulk,
 }
 
 /// S3 and what speaks its language. What the settings leave out comes from `AWS_*` variables; credentials, if neither
@@ -53,8 +51,7 @@ pub(super) fn s3_with(
             .with_bucket_name(bucket)
             .with_conditional_put(S3ConditionalPut::ETagMatch)
             .with_unsigned_payload(true)
-            // Else the delete of one object is a bulk too, of which a success says nothing.
-            .with_disable_bulk_delete(!matches!(client, Client::Bulk))
+            .with_disable_bulk_delete(true)
             .with_s3_express(express)
             .with_virtual_hosted_style_request(settings.virtual_host_style)
             .with_retry(no_retries())
@@ -82,8 +79,7 @@ pub(super) fn s3_with(
         }
         Ok(Arc::new(adjust(builder).build()?))
     };
-    let (data, control, bulk) = (make(Client::Data)?, make(Client::Control)?, make(Client::Bulk)?);
-    Ok(Clients { data, control, bulk, sorted: !express })
+    Ok(Clients { data: make(Client::Data)?, control: make(Client::Control)?, sorted: !express })
 }
 
 /// Which credentials the builder will use. Profiles (`AWS_PROFILE`) are none of them: with only such, the library
@@ -136,8 +132,7 @@ pub(super) fn gcs_with(
         }
         Ok(Arc::new(adjust(builder).build()?))
     };
-    let (data, control) = (make(Client::Data)?, make(Client::Control)?);
-    Ok(Clients { data, bulk: control.clone(), control, sorted: true })
+    Ok(Clients { data: make(Client::Data)?, control: make(Client::Control)?, sorted: true })
 }
 
 /// Azure Blob Storage. What the settings leave out comes from `AZURE_*` variables and the managed identity.
@@ -163,8 +158,7 @@ pub fn azure(settings: &BucketSettings, container: &str) -> Result<Clients, Conn
         }
         Ok(Arc::new(builder.build()?))
     };
-    let (data, control) = (make(Client::Data)?, make(Client::Control)?);
-    Ok(Clients { data, bulk: control.clone(), control, sorted: true })
+    Ok(Clients { data: make(Client::Data)?, control: make(Client::Control)?, sorted: true })
 }
 
 fn allow_http(settings: &BucketSettings) -> Result<bool, ConnectError> {
@@ -186,7 +180,6 @@ fn options(client: Client) -> ClientOptions {
         // As many as PUTs and GETs are in flight at full load, so that none pays for a handshake.
         Client::Data => 64,
         Client::Control => 8,
-        Client::Bulk => 1,
     };
     ClientOptions::new()
         .with_connect_timeout(Duration::from_secs(3))

@@ -24,7 +24,6 @@ const SETTINGS: Settings = Settings {
     fencing_ms: 0,
     transactional_ids_max: 3,
     transaction_partitions_max: 5,
-    garbage_grace_ms: 0,
 };
 
 impl Fold {
