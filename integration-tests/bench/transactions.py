@@ -103,7 +103,7 @@ def quantile(metrics, kind, share=0.99) -> str:
     prefix = {"append": f"{APPEND}_bucket", "put": "strandline_bucket_request_seconds_bucket"}[kind]
     buckets = {}
     for name, value in metrics.items():
-        if name.startswith(prefix) and (kind == "append" or 'PUT' in name.upper()):
+        if name.startswith(prefix) and (kind == "append" or 'operation="create"' in name):
             bound = float(name.split('le="')[1].split('"')[0])
             buckets[bound] = buckets.get(bound, 0) + value
     total = max(buckets.values(), default=0)

@@ -1,6 +1,7 @@
 // franz-go behind one JSON object per line on standard input and output; bytes are Base64 (Go's own encoding of []byte),
 // null stays null. With the argument `member`: a member of a consumer group, also in sarama. With `history`: the workload of
-// histories. With `transactions`: transactional producers, with `sarama-transactions` those of sarama, with `transaction-load`: many under load.
+// histories. With `transactions`: transactional producers, with `sarama-transactions` those of sarama, with `transaction-load`:
+// many under load.
 package main
 
 import (
