@@ -4,6 +4,7 @@ pub mod api; // one file per Kafka API: resolve, ask a room, answer
 pub mod cache; // objects in memory, loaded once
 pub mod cli; // serve, config, version
 pub mod cluster; // who the brokers are, and which one a client is sent to (pure)
+pub mod compaction; // many flushes → few large objects
 pub mod config; // YAML, environment and flags → checked sections
 pub mod disk; // directories whose names survive a power cut
 pub mod fetch; // offsets → ranges → bytes
@@ -24,4 +25,5 @@ pub mod store; // the bucket: create, read, list, delete
 pub mod telemetry; // metrics, logs, health
 pub mod txn; // transactions: shared entries, time-outs, expiry of ids
 pub mod types; // newtypes and Kafka error codes that every room shares
+pub mod upkeep; // retention, and what nobody needs any more in the bucket
 pub mod world; // clock, chance and tasks: the only door to them

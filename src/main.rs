@@ -1,7 +1,7 @@
 //! Arguments, logging, runtime, exit code; everything else is in the library.
 use clap::Parser;
 use std::process::ExitCode;
-use strandline::cli::{self, Arguments, Command, ForkCommand, Source};
+use strandline::cli::{self, Arguments, BucketCommand, Command, ForkCommand, SegmentCommand, Source};
 use strandline::config::{Config, ConfigError, Log, LogFormat, LogLevel};
 use strandline::metadata::Choice;
 use strandline::server::{self, ServerError};
@@ -26,6 +26,9 @@ fn main() -> ExitCode {
         Command::Config(command) => command.run(),
         Command::Group(command) => command.run(),
         Command::Broker(command) => command.run(),
+        Command::Bucket(BucketCommand::Sweep { stores, .. }) => {
+            tool(stores.load(), async |config| server::show_garbage(&config).await)
+        }
         Command::Fork(ForkCommand::Show { stores }) => {
             tool(stores.load(), async |config| server::show_fork(&config).await)
         }
@@ -35,6 +38,9 @@ fn main() -> ExitCode {
                 Source::Journal => Choice::Journal,
             });
             tool(stores.load(), async move |config| server::resolve_fork(&config, choice).await)
+        }
+        Command::Segment(SegmentCommand::Dump { object, records, stores }) => {
+            tool(stores.load(), async move |config| server::dump_segment(&config, &object, records).await)
         }
         Command::Serve(arguments) => match arguments.load() {
             Ok(config) => on_runtime(&config.log.clone(), async { server::run(config).await.map(|()| String::new()) }),

@@ -43,6 +43,7 @@ const SETTINGS: Settings = Settings {
     fencing_ms: 0,
     transactional_ids_max: 0,
     transaction_partitions_max: 0,
+    garbage_grace_ms: 0,
 };
 
 fn id(n: u128) -> Bytes {
@@ -167,6 +168,10 @@ fn name(kind: &CommandKind) -> &'static str {
         CommandKind::EndTransaction(_) => "end-transaction",
         CommandKind::AbortTransaction(_) => "abort-transaction",
         CommandKind::ExpireTransactionalIds(_) => "expire-transactional-ids",
+        CommandKind::TrimLogs(_) => "trim-logs",
+        CommandKind::ForgetObjects(_) => "forget-objects",
+        CommandKind::RaiseOrphanHorizon(_) => "raise-orphan-horizon",
+        CommandKind::CommitCompaction(_) => "commit-compaction",
     }
 }
 
@@ -490,6 +495,132 @@ fn transactions_of_version_4() {
     assert!(state.transactional_producer("z").is_none());
 }
 
+/// Objects that die before and after the level that knows of it, are forgotten, and are refused below the horizon.
+fn collection_story() -> Vec<CommandKind> {
+    let topic = |name: &str, n, partitions| {
+        let (name, id) = (name.to_owned(), id(n));
+        CommandKind::CreateTopic(CreateTopic { name, id, partitions, replication_factor: 1, configs: vec![] })
+    };
+    let runs = |ulid, object, runs: &[RunSpec]| CommandKind::CommitRuns(commit(ulid, object, runs));
+    let plain = |slot, position| run(slot, position, 1_700_000_000_000, vec![batch(100, 3, None)]);
+    let trim = |n, config_version, trims: &[(i32, i64)]| {
+        let trims: Vec<_> = trims.iter().map(|(index, offset)| (PartitionIndex(*index), Offset(*offset))).collect();
+        TopicTrims::new(TopicId(Uuid::from_u128(n)), config_version, &trims)
+    };
+    let trims = |topics| CommandKind::TrimLogs(TrimLogs { topics });
+    let forget = |objects: &[(u64, u64)]| {
+        let objects: Vec<_> = objects.iter().map(|(id, since)| (ObjectId(*id), Position(*since))).collect();
+        CommandKind::ForgetObjects(ForgetObjects::new(&objects))
+    };
+    let horizon = |position| CommandKind::RaiseOrphanHorizon(RaiseOrphanHorizon { position });
+    let settings = Settings { garbage_grace_ms: 600_000, ..SETTINGS };
+    let changes = vec![set("retention.ms", Some("1000"))];
+    vec![
+        CommandKind::Bootstrap(Bootstrap { cluster_id: "4L6g3nShT-eMCtK--X86sw".into(), settings: SETTINGS }),
+        CommandKind::RegisterBroker(RegisterBroker { broker: 1, incarnation: 1 << 60, feature_level_max: 5 }),
+        topic("orders", 0xa, 3),
+        runs(1, None, &[plain(0, 64), plain(1, 164)]),
+        runs(2, None, &[plain(0, 64)]),
+        CommandKind::DeleteRecords(DeleteRecords { slot: 0, offset: 6 }),
+        CommandKind::RaiseFeatureLevel(RaiseFeatureLevel { level: 5 }),
+        CommandKind::SetSettings(SetSettings { settings }),
+        runs(3, None, &[plain(0, 64), plain(2, 164)]),
+        runs(4, None, &[plain(2, 64)]),
+        CommandKind::AlterTopicConfigs(AlterTopicConfigs { topic_id: id(0xa), changes, from_version: 1 }),
+        trims(vec![trim(0xa, 1, &[(0, 9), (2, 3)]), trim(0xd, 1, &[(0, 1)])]),
+        trims(vec![trim(0xa, 2, &[(0, 99), (2, 4), (7, 1)])]),
+        trims(vec![TopicTrims { trims: vec![0x80].into(), ..trim(0xa, 2, &[]) }]),
+        runs(3, Some(2), &[plain(1, 264)]),
+        forget(&[(0, 4), (1, 7), (2, 12), (9, 1)]),
+        forget(&[(2, 13)]),
+        horizon(99),
+        horizon(18),
+        horizon(5),
+        runs(5, None, &[plain(0, 64)]),
+        topic("gone", 0xb, 1),
+        CommandKind::CommitRuns(CommitRuns { applied_position: 21, ..commit(6, None, &[plain(3, 64), plain(2, 164)]) }),
+        CommandKind::DeleteTopic(DeleteTopic { topic_id: id(0xb) }),
+        CommandKind::DeleteTopic(DeleteTopic { topic_id: id(0xa) }),
+    ]
+}
+
+#[test]
+fn collection_of_version_5() {
+    let state = play("v5/collection", collection_story(), |_, _| {});
+    let dead: Vec<(u64, u64)> = state.dead_objects().map(|(id, death, _)| (id.0, death.since.0)).collect();
+    assert_eq!(dead, [(0, 25), (3, 25), (4, 25)]);
+    assert_eq!((state.dead_bytes(), state.orphan_horizon(), state.object_count()), (30_000, Position(18), 3));
+}
+
+/// Flushes of two partitions and a transaction become one object of each level; some shares have changed meanwhile.
+fn compaction_story() -> Vec<CommandKind> {
+    let settings = Settings { transactional_ids_max: 3, transaction_partitions_max: 5, ..SETTINGS };
+    let topic =
+        CreateTopic { name: "orders".into(), id: id(0xa), partitions: 3, replication_factor: 1, configs: vec![] };
+    let flush = |ulid, runs: &[RunSpec]| CommandKind::CommitRuns(commit(ulid, None, runs));
+    let share = |slot, base: i64, runs: &[(i64, u32, i64)]| CompactedShare {
+        slot: Slot(slot),
+        base_offset: Offset(base),
+        runs: runs
+            .iter()
+            .map(|&(end, bytes, timestamp)| CompactedRun {
+                end_offset: Offset(end),
+                bytes,
+                max_timestamp: TimestampMs(timestamp),
+            })
+            .collect(),
+    };
+    let applied = Head { position: Position(9), token: Token(0x0102_0304_0506_0708) };
+    let compaction = |ulid, object: Option<u64>, level, inputs: &[u64], position, shares: &[CompactedShare]| {
+        let (name, inputs) = (ObjectName::compacted(applied, ulid), inputs.iter().map(|n| ObjectId(*n)));
+        let inputs: Vec<ObjectId> = inputs.collect();
+        let command = CommitCompaction::new(name, 10_000, object.map(ObjectId), (level, &inputs), position, shares);
+        CommandKind::CommitCompaction(command)
+    };
+    let mut transactional = batch(100, 3, Some((0, 0, 0)));
+    transactional.producer = transactional.producer.map(|p| ProducerSpec { transactional: true, joins: true, ..p });
+    let producer = ProducerStamp { id: 0, epoch: 0 };
+    let first = [(3, 300, 1_700_000_000_000), (8, 478, 1_700_000_001_000)];
+    vec![
+        CommandKind::Bootstrap(Bootstrap { cluster_id: "4L6g3nShT-eMCtK--X86sw".into(), settings }),
+        CommandKind::RegisterBroker(RegisterBroker { broker: 1, incarnation: 1 << 60, feature_level_max: 6 }),
+        CommandKind::RaiseFeatureLevel(RaiseFeatureLevel { level: 6 }),
+        CommandKind::CreateTopic(topic),
+        CommandKind::InitProducer(InitProducer { transactional_id: "x".into(), timeout_ms: 60_000, exchanged: None }),
+        flush(
+            1,
+            &[run(0, 64, 1_700_000_000_000, vec![batch(300, 3, None)]), run(1, 364, -1, vec![batch(70, 2, None)])],
+        ),
+        flush(2, &[run(0, 64, 1_700_000_001_000, vec![transactional])]),
+        CommandKind::EndTransaction(EndTransaction {
+            transactional_id: "x".into(),
+            producer,
+            commit: false,
+            bump: true,
+        }),
+        flush(3, &[run(0, 64, 1_700_000_001_000, vec![batch(300, 1, None)]), run(1, 364, 5, vec![batch(70, 2, None)])]),
+        compaction(10, None, 1, &[0, 1, 2], 64, &[share(0, 0, &first), share(2, 0, &[(1, 50, 0)])]),
+        compaction(10, Some(3), 1, &[0, 1, 2], 892, &[share(1, 0, &[(4, 140, i64::MIN)])]),
+        compaction(10, None, 1, &[0, 1, 2], 64, &[share(0, 0, &first)]),
+        flush(4, &[run(0, 64, 7, vec![batch(300, 3, None)])]),
+        CommandKind::DeleteRecords(DeleteRecords { slot: 0, offset: 4 }),
+        compaction(11, None, 2, &[3], 64, &[share(0, 0, &[(3, 300, 1), (8, 478, 2)]), share(1, 0, &[(3, 90, 3)])]),
+    ]
+}
+
+#[test]
+fn compaction_of_version_6() {
+    let state = play("v6/compaction", compaction_story(), |_, _| {});
+    let runs = |slot| {
+        let tail = &state.partition(Slot(slot)).unwrap().tail;
+        tail.iter().map(|run| (run.end_offset.0, run.object.0, run.position)).collect::<Vec<_>>()
+    };
+    assert_eq!(runs(0), [(8, 5, 364), (11, 4, 64)]);
+    assert_eq!(runs(1), [(4, 3, 892)]);
+    let objects: Vec<_> = state.objects().map(|(_, meta)| (meta.level, meta.live_runs, meta.was_input)).collect();
+    assert_eq!(objects, [(0, 0, true), (0, 0, true), (0, 0, true), (1, 1, true), (0, 1, false), (2, 1, false)]);
+}
+
 #[test]
 fn offsets_topic_of_version_1() {
     let topic = |name: &str, n, partitions| CreateTopic {
@@ -525,9 +656,30 @@ fn offsets_topic_of_version_1() {
 }
 
 #[test]
+fn object_of_version_2() {
+    let applied = Head { position: Position(7), token: Token(0x0102_0304_0506_0708) };
+    let name = ObjectName::compacted(applied, 0x018b_cfe5_6800_0123_4567_89ab_cdef_0011);
+    let header = ObjectHeader { name, incarnation: Incarnation(1 << 60), written_ms: TimestampMs(1_700_000_000_000) };
+    let mut writer = ObjectWriter::new(&header);
+    let topic = TopicId(Uuid::from_u128(0xa));
+    for text in ["the first run", "and another of the same partition"] {
+        let position = writer.position();
+        writer.push(Bytes::from(text));
+        writer.end_run(topic, PartitionIndex(0), position, 1);
+    }
+    let held = golden("v6/object", &writer.finish().0.concat());
+    let (read, rows) = read_footer(&held).unwrap();
+    assert_eq!((read, rows.len()), (header, 2));
+    assert_eq!(
+        name.key(),
+        "compacted/1/0000000000000007-0102030405060708-018bcfe5680001234567 89abcdef0011".replace(' ', "")
+    );
+}
+
+#[test]
 fn object_of_version_1() {
     let applied = Head { position: Position(7), token: Token(0x0102_0304_0506_0708) };
-    let name = ObjectName { applied, ulid: 0x018b_cfe5_6800_0123_4567_89ab_cdef_0011 };
+    let name = ObjectName::data(applied, 0x018b_cfe5_6800_0123_4567_89ab_cdef_0011);
     let header = ObjectHeader { name, incarnation: Incarnation(1 << 60), written_ms: TimestampMs(1_700_000_000_000) };
     let mut writer = ObjectWriter::new(&header);
     let mut runs = Vec::new();

@@ -61,6 +61,7 @@ const SETTINGS: Settings = Settings {
     fencing_ms: 15_000,
     transactional_ids_max: 100,
     transaction_partitions_max: 100,
+    garbage_grace_ms: 600_000,
 };
 
 /// What a broker that starts at a site says of its start.
@@ -147,7 +148,7 @@ impl Load {
             let applied = replica.applied();
             let commit = self.next(applied);
             let ulid = u128::from_be_bytes(commit.ulid[..].try_into().unwrap());
-            let object = site.join("bucket").join(ObjectName { applied, ulid }.key());
+            let object = site.join("bucket").join(ObjectName::data(applied, ulid).key());
             std::fs::create_dir_all(object.parent().unwrap()).unwrap();
             std::fs::write(object, b"not read here").unwrap();
             let Outcome::Batches { batches, .. } = replica.propose(commit).await.unwrap() else { panic!("refused") };

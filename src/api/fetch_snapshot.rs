@@ -12,7 +12,7 @@ use super::{Answer, Call, Context, Reply};
 use crate::fetch::{CachedObject, Reserved};
 use crate::metadata::JOURNAL_TOPIC;
 use crate::protocol::Splices;
-use crate::segment::ObjectName;
+use crate::segment::{ObjectKind, ObjectName};
 use crate::types::{Hint, Incarnation, KafkaError, Piece, Position};
 
 pub(super) const OFFERED: Offered = Offered::new(ApiKey::FetchSnapshot, 1, 1);
@@ -64,7 +64,9 @@ async fn find(ctx: &Context, request: FetchSnapshotRequest) -> Result<Option<Fou
         ctx.replica.hint(Hint { incarnation: Incarnation(incarnation), position: Position(position) });
         return Ok(None);
     }
-    let name = ObjectName::parse(&topic.name).ok_or(KafkaError::SnapshotNotFound)?;
+    // What compaction wrote is read by ranges, and from the bucket.
+    let name = ObjectName::parse(&topic.name).filter(|name| name.kind == ObjectKind::Data);
+    let name = name.ok_or(KafkaError::SnapshotNotFound)?;
     let bytes = u32::try_from(request.max_bytes).map_err(|_| KafkaError::InvalidRequest)?;
     let until = ctx.world.now() + WAIT_MAX;
     let reserved = ctx.answers.reserve(bytes as usize, until).await.ok_or(KafkaError::SnapshotNotFound)?;

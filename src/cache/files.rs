@@ -168,7 +168,7 @@ mod tests {
     }
 
     fn name(ulid: u128) -> ObjectName {
-        ObjectName { applied: Head::default(), ulid }
+        ObjectName::data(Head::default(), ulid)
     }
 
     #[test]

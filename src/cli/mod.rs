@@ -1,18 +1,22 @@
 //! The command line: `serve`, `config check`, `config default`, `group list`, `group describe`, `broker list`, `broker drain`,
-//! `fork show`, `fork resolve`, `version`. Owns what the arguments are called and how errors look to the person who typed them: `strandline: FILE:LINE: key: what is wrong; what would be right`. Decides
+//! `bucket sweep`, `fork show`, `fork resolve`, `segment dump`, `version`. Owns what the arguments are called and how errors look to the person who typed them: `strandline: FILE:LINE: key: what is wrong; what would be right`. Decides
 //! nothing that the configuration decides. Tests: here, and `tests/cli.rs` on the real binary.
 mod broker;
+mod bucket;
 mod client;
 mod fork;
 mod group;
+mod segment;
 
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 pub use broker::BrokerCommand;
-pub use fork::{ForkCommand, Source};
+pub use bucket::BucketCommand;
+pub use fork::{ForkCommand, Source, Stores};
 pub use group::GroupCommand;
+pub use segment::SegmentCommand;
 
 use crate::config::setting::Effect;
 use crate::config::{Config, ConfigError, Flags, document, settings};
@@ -46,9 +50,15 @@ pub enum Command {
     /// Shows the brokers of a running cluster, and takes one out of it.
     #[command(subcommand)]
     Broker(BrokerCommand),
+    /// Looks at what the bucket holds and nobody needs any more.
+    #[command(subcommand)]
+    Bucket(BucketCommand),
     /// Looks at a forked history of the journal, and resolves it.
     #[command(subcommand)]
     Fork(ForkCommand),
+    /// Looks into objects of the bucket.
+    #[command(subcommand)]
+    Segment(SegmentCommand),
     /// Prints the version.
     Version,
 }

@@ -31,6 +31,9 @@ struct Member {
     profile: Arc<BrokerProfile>,
 }
 
+/// Stands for what one broker does for all, where others stand for a group.
+const UPKEEP: &str = "\0upkeep";
+
 /// A partition's leader and its epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Led {
@@ -136,10 +139,27 @@ impl Members {
         self.live.iter().map(|member| member.id).max_by_key(|id| key.weight(*id)).unwrap_or(self.me)
     }
 
+    /// How many brokers stand before this one in the line for work of this name; `None` if it is not in it.
+    #[must_use]
+    pub fn place_in_line(&self, name: &str) -> Option<usize> {
+        let key = Key::of(name.as_bytes());
+        if !self.serves {
+            return None;
+        }
+        let mine = key.weight(self.me);
+        Some(self.live.iter().filter(|member| key.weight(member.id) > mine).count())
+    }
+
     /// Whether this broker is the coordinator of a group, or a transactional id.
     #[must_use]
     pub fn coordinates(&self, name: &str) -> bool {
         self.coordinator(name) == self.me
+    }
+
+    /// Whether it is this broker that does what one does for all.
+    #[must_use]
+    pub fn does_upkeep(&self) -> bool {
+        self.serves && self.coordinates(UPKEEP)
     }
 
     /// The coordinator, and where clients connect that came by `listener`, as in [`Members::brokers`].

@@ -206,6 +206,7 @@ impl Task {
             transaction_partitions_max: Some(now.transaction_partitions_max)
                 .filter(|max| *max > 0)
                 .unwrap_or(ours.transaction_partitions_max),
+            garbage_grace_ms: Some(now.garbage_grace_ms).filter(|ms| *ms > 0).unwrap_or(ours.garbage_grace_ms),
             ..now
         }
     }

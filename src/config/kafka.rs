@@ -33,7 +33,6 @@ pub(super) const SEGMENTS: &str = "there are no log segment files";
 pub(super) const REPLICAS: &str = "the bucket replicates";
 pub(super) const TIERS: &str = "all data is in the object store already";
 pub(super) const COMPACTION: &str = "compaction";
-pub(super) const RETENTION: &str = "retention";
 
 section! {
     /// Kafka's own broker settings by their Kafka names. The defaults are Kafka's.
@@ -64,18 +63,19 @@ section! {
         /// Records whose time is further in the future than this are refused.
         log_message_timestamp_after_max_ms("log.message.timestamp.after.max.ms"): i64 = 3_600_000, { min: 0, metric: "strandline_produce_refused_batches" };
 
-        /// What happens to old records: `delete` by age and size, `compact` to the last of each key, or both.
-        log_cleanup_policy("log.cleanup.policy"): Vec<Cleanup> = vec![Cleanup::Delete], { later: RETENTION };
+        /// What happens to old records: `delete` by age and size, `compact` to the last of each key, or both. `compact` is
+        /// not in effect yet: it keeps everything.
+        log_cleanup_policy("log.cleanup.policy"): Vec<Cleanup> = vec![Cleanup::Delete];
         /// Age at which records are deleted; -1 is never. Counts before `log.retention.minutes` and `log.retention.hours`.
-        log_retention_ms("log.retention.ms"): Option<i64> = None, { min: 1, or: -1, unset: "`log.retention.minutes`", later: RETENTION };
+        log_retention_ms("log.retention.ms"): Option<i64> = None, { min: 1, or: -1, unset: "`log.retention.minutes`" };
         /// As `log.retention.ms`, in minutes.
-        log_retention_minutes("log.retention.minutes"): Option<i32> = None, { min: 1, or: -1, unset: "`log.retention.hours`", later: RETENTION };
+        log_retention_minutes("log.retention.minutes"): Option<i32> = None, { min: 1, or: -1, unset: "`log.retention.hours`" };
         /// As `log.retention.ms`, in hours.
-        log_retention_hours("log.retention.hours"): i32 = 168, { min: 1, or: -1, later: RETENTION };
+        log_retention_hours("log.retention.hours"): i32 = 168, { min: 1, or: -1 };
         /// Bytes of a partition beyond which the oldest are deleted; -1 is no limit.
-        log_retention_bytes("log.retention.bytes"): i64 = -1, { min: -1, later: RETENTION };
+        log_retention_bytes("log.retention.bytes"): i64 = -1, { min: -1 };
         /// How often retention is checked.
-        log_retention_check_interval_ms("log.retention.check.interval.ms"): i64 = 300_000, { min: 1, later: RETENTION };
+        log_retention_check_interval_ms("log.retention.check.interval.ms"): i64 = 300_000, { min: 1, metric: "strandline_upkeep_overdue_bytes" };
         /// How long tombstones stay readable after compaction has passed them.
         log_cleaner_delete_retention_ms("log.cleaner.delete.retention.ms"): i64 = 86_400_000, { min: 0, later: COMPACTION };
         /// The least time that a record stays uncompacted.

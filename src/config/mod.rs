@@ -27,8 +27,8 @@ pub use listener::{Entrance, HostPort, Listener};
 pub use problem::{ConfigError, Origin, Problem};
 use sections::General;
 pub use sections::{
-    Admin, Bucket, Cluster, Fetch, Journal, JournalKind, Limits, Log, LogFormat, LogLevel, Net, PostgresDurability,
-    Produce, Snapshot, Validation,
+    Admin, Bucket, Cluster, Compaction, Fetch, Journal, JournalKind, Limits, Log, LogFormat, LogLevel, Net,
+    PostgresDurability, Produce, Snapshot, Upkeep, Validation,
 };
 use setting::Setting;
 pub use topic::TopicSettings;
@@ -51,6 +51,8 @@ pub struct Config {
     pub fetch: Fetch,
     pub net: Net,
     pub snapshot: Snapshot,
+    pub upkeep: Upkeep,
+    pub compaction: Compaction,
     pub limits: Limits,
     pub kafka: KafkaSettings,
     /// The paths (`kafka.num.partitions`) that somebody gave; the rest are defaults.
@@ -83,7 +85,8 @@ macro_rules! sections {
 }
 sections!(
     General: "", Admin: "admin", Log: "log", Bucket: "bucket", Journal: "journal", Cluster: "cluster",
-    Produce: "produce", Fetch: "fetch", Net: "net", Snapshot: "snapshot", Limits: "limits", KafkaSettings: "kafka",
+    Produce: "produce", Fetch: "fetch", Net: "net", Snapshot: "snapshot", Upkeep: "upkeep", Compaction: "compaction",
+    Limits: "limits", KafkaSettings: "kafka",
 );
 
 /// Every row of the table.
@@ -153,6 +156,8 @@ impl Config {
             fetch: Fetch::read(&mut layers),
             net: Net::read(&mut layers),
             snapshot: Snapshot::read(&mut layers),
+            upkeep: Upkeep::read(&mut layers),
+            compaction: Compaction::read(&mut layers),
             limits: Limits::read(&mut layers),
             kafka: KafkaSettings::read(&mut layers),
             given: layers.given(),
@@ -251,6 +256,8 @@ impl Config {
         shown.extend(self.fetch.shown());
         shown.extend(self.net.shown());
         shown.extend(self.snapshot.shown());
+        shown.extend(self.upkeep.shown());
+        shown.extend(self.compaction.shown());
         shown.extend(self.limits.shown());
         shown.extend(self.kafka.shown());
         shown
@@ -275,6 +282,8 @@ impl Default for Config {
             fetch: Fetch::default(),
             net: Net::default(),
             snapshot: Snapshot::default(),
+            upkeep: Upkeep::default(),
+            compaction: Compaction::default(),
             limits: Limits::default(),
             kafka: KafkaSettings::default(),
             given: BTreeSet::new(),

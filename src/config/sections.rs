@@ -261,6 +261,46 @@ section! {
 }
 
 section! {
+    /// What keeps the bucket to what retention allows ([retention.md](retention.md)). One broker does it for all.
+    Upkeep, "upkeep" {
+        /// How long an object stays in the bucket after the last of its records was given up. A reader that is late has so long
+        /// before it has to look again, and a journal that is restored from a backup so long before its records are gone: more
+        /// than a minute, and than the age of the backups. The last broker that starts sets it for the cluster.
+        garbage_grace_ms: u64 = 600_000, { min: 100, max: 31_536_000_000, metric: "strandline_upkeep_dead_bytes" };
+        /// Objects that no entry of the journal names (of flushes that failed, and second copies of slow ones) are looked at when
+        /// they are this old. What a broker has on its way for longer than this may be refused, and is sent again.
+        orphan_age_ms: u64 = 86_400_000, { min: 100, max: 31_536_000_000, metric: "strandline_upkeep_orphans" };
+        /// How often the bucket is listed for them. A listing of a million objects costs half a cent on S3.
+        sweep_interval_ms: u64 = 21_600_000, { min: 100, max: 31_536_000_000, metric: "strandline_upkeep_sweeps" };
+    }
+}
+
+section! {
+    /// Objects that flushes wrote become larger ones, in which each partition's records lie together: fewer objects, runs and
+    /// reads. See [compaction.md](compaction.md).
+    Compaction, "compaction" {
+        /// Whether this broker does its part of it. One of the cluster should.
+        enabled: bool = true, { metric: "strandline_compaction_backlog_objects" };
+        /// So many flushes are compacted at once.
+        objects_per_job: usize = 64, { min: 2, max: 4_096, metric: "strandline_compaction_backlog_objects" };
+        /// Or as few as hold so many runs (a flush has one for each of its partitions).
+        runs_per_job: u64 = 128_000, { min: 2, max: 10_000_000, metric: "strandline_compaction_backlog_runs" };
+        /// Or as few as have so many bytes. A job has its inputs in memory. Also the size of objects of the second level.
+        bytes_per_job: u64 = 64 << 20, { min: 64 << 10, max: 1 << 30, metric: "strandline_compaction_backlog_bytes" };
+        /// A flush that is this old is compacted together with what there is. Each such job costs a PUT.
+        age_ms_max: u64 = 600_000, { min: 100, max: 604_800_000, metric: "strandline_compaction_backlog_objects" };
+        /// A flush is left alone for this long, so that consumers at the log's end find it in memory.
+        rest_ms: u64 = 5_000, { min: 0, max: 3_600_000, metric: "strandline_compaction_backlog_objects" };
+        /// So many objects that were made of flushes are merged into larger ones.
+        objects_per_merge: usize = 8, { min: 2, max: 256, metric: "strandline_compaction_unmerged_objects" };
+        /// Bytes read and written per second. Should be more than four times what is produced, or the backlog grows.
+        bytes_per_second_max: u64 = 128 << 20, { min: 64 << 10, metric: "strandline_compaction_backlog_bytes" };
+        /// A job that the broker whose part it is has not done after this long is done by another one.
+        takeover_ms: u64 = 30_000, { min: 0, max: 3_600_000, metric: "strandline_compaction_jobs" };
+    }
+}
+
+section! {
     /// What clients can make the metadata hold: it lies in each broker's memory. Beyond a limit they get Kafka's error for
     /// it (`POLICY_VIOLATION`, `INVALID_PARTITIONS`, `INVALID_REQUEST`).
     Limits, "limits" {

@@ -4,29 +4,14 @@ use bytes::{Bytes, BytesMut};
 use super::Records;
 use crate::cache::CachedObject;
 use crate::planted::{Defect, planted};
-use crate::records::{BatchHeader, EndMarker, HEADER_BYTES, PREFIX_BYTES, patched_prefix};
-use crate::state::{Marker, Run};
-use crate::types::{LeaderEpoch, Offset};
-
-/// A batch in an object, and its place in the log.
-pub(super) struct Located {
-    pub(super) header: BatchHeader,
-    pub(super) base_offset: Offset,
-    /// Where it lies in the object.
-    pub(super) position: u32,
-    pub(super) bytes: u32,
-}
-
-impl Located {
-    /// The offset after its last record.
-    pub(super) fn end_offset(&self) -> Offset {
-        self.base_offset.plus(u64::from(self.header.records()))
-    }
-}
+use crate::records::{EndMarker, HEADER_BYTES, PREFIX_BYTES, patched_prefix};
+use crate::segment::{Located, RunBounds, locate};
+use crate::state::{Marker, RecordEpochs, Run};
+use crate::types::{LeaderEpoch, Offset, Slot};
 
 /// Which batches of a partition are wanted.
 #[derive(Clone, Copy)]
-pub(super) struct Target {
+pub(super) struct Target<'a> {
     /// The first record's; batches that end at or below it are left out.
     pub(super) offset: Offset,
     /// Batches that begin at or beyond it are left out.
@@ -34,9 +19,31 @@ pub(super) struct Target {
     pub(super) bytes_max: usize,
     /// What they get.
     pub(super) epoch: LeaderEpoch,
+    /// The run is of a compacted object: its headers say the offsets and epochs.
+    pub(super) is_final: bool,
+    /// Where the history was forked, perhaps since that was written: what tells the epoch of each batch.
+    pub(super) forked: Option<(&'a RecordEpochs, Slot)>,
 }
 
-impl Target {
+impl Target<'_> {
+    /// The leader epoch that a batch gets.
+    pub(super) fn epoch_of(&self, batch: &Located) -> LeaderEpoch {
+        match self.forked {
+            Some((epochs, slot)) if self.is_final => epochs.at(slot, batch.base_offset),
+            _ => self.epoch,
+        }
+    }
+
+    /// Whether the batch goes out as it lies in its object.
+    fn is_as_stored(&self, batch: &Located) -> bool {
+        self.is_final && batch.header.leader_epoch == self.epoch_of(batch)
+    }
+
+    /// The first bytes of the batch as clients get them.
+    pub(super) fn prefix(&self, batch: &Located) -> [u8; PREFIX_BYTES] {
+        patched_prefix(&batch.header, batch.base_offset, self.epoch_of(batch))
+    }
+
     /// Whether there is room for a batch of `bytes`. The first of all is taken whatever its size.
     pub(super) fn admits(&self, out: &Records, bytes: usize) -> bool {
         (out.bytes == 0 && !planted(Defect::FirstBatchBounded)) || out.bytes + bytes <= self.bytes_max
@@ -46,8 +53,10 @@ impl Target {
 impl Records {
     pub(super) fn count(&mut self, batch: &Located) {
         self.bytes += batch.bytes as usize;
-        self.records += u64::from(batch.header.records());
-        self.end = batch.end_offset();
+        if !batch.header.is_control() {
+            self.records += u64::from(batch.header.records());
+        }
+        self.end = batch.end_offset;
     }
 }
 
@@ -69,25 +78,23 @@ impl Broken {
     }
 }
 
-/// The batch whose header `bytes` begins with. It lies at `position` of a run that ends at `end`.
-pub(super) fn locate(bytes: &[u8], position: u32, end: u32, base_offset: Offset) -> Result<Located, Broken> {
-    let header = BatchHeader::parse(bytes).map_err(|_| Broken::Contradiction)?;
-    let bytes = u32::try_from(header.total_bytes()).map_err(|_| Broken::Contradiction)?;
-    position.checked_add(bytes).filter(|at| *at <= end).ok_or(Broken::Contradiction)?;
-    Ok(Located { header, base_offset, position, bytes })
+/// Where a run lies. `is_final` says whether the headers of its batches are.
+pub(super) fn bounds(run: &Run, is_final: bool) -> RunBounds {
+    let (position, end) = (run.position, run.position.saturating_add(run.bytes));
+    RunBounds { position, end, base_offset: run.base_offset, end_offset: run.end_offset, is_final }
 }
 
 /// Walks the batches of `run`, oldest first.
 pub(super) struct Walk<'a> {
     object: &'a CachedObject,
     position: u32,
-    end: u32,
     next: Offset,
+    bounds: RunBounds,
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(object: &'a CachedObject, run: &Run) -> Self {
-        Self { object, position: run.position, end: run.position.saturating_add(run.bytes), next: run.base_offset }
+    pub(super) fn new(object: &'a CachedObject, bounds: RunBounds) -> Self {
+        Self { object, position: bounds.position, next: bounds.base_offset, bounds }
     }
 
     fn step(&mut self) -> Result<Located, Broken> {
@@ -95,9 +102,9 @@ impl<'a> Walk<'a> {
         if !self.object.copy_to(self.position, &mut header) {
             return Err(Broken::Contradiction);
         }
-        let batch = locate(&header, self.position, self.end, self.next)?;
+        let batch = locate(&header, self.position, self.next, &self.bounds).map_err(|_| Broken::Contradiction)?;
         self.position += batch.bytes;
-        self.next = batch.end_offset();
+        self.next = batch.end_offset;
         Ok(batch)
     }
 }
@@ -106,12 +113,12 @@ impl Iterator for Walk<'_> {
     type Item = Result<Located, Broken>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.position >= self.end {
+        if self.position >= self.bounds.end {
             return None;
         }
         let step = self.step();
         if step.is_err() {
-            self.position = self.end;
+            self.position = self.bounds.end;
         }
         Some(step)
     }
@@ -125,10 +132,10 @@ pub(super) fn choose(
     target: Target,
 ) -> Result<(Vec<Located>, bool), Broken> {
     let mut taken = Vec::new();
-    for batch in Walk::new(object, run) {
+    for batch in Walk::new(object, bounds(run, target.is_final)) {
         let batch = batch?;
-        let last = batch.header.records() > 1 && batch.end_offset() == target.offset.plus(1);
-        if batch.end_offset() <= target.offset || last && planted(Defect::SkipsLastOfBatch) {
+        let last = batch.header.records() > 1 && batch.end_offset == target.offset.plus(1);
+        if batch.end_offset <= target.offset || last && planted(Defect::SkipsLastOfBatch) {
             continue;
         }
         if batch.base_offset >= target.until || !target.admits(out, batch.bytes as usize) {
@@ -144,7 +151,7 @@ pub(super) fn choose(
 /// used. Gives whether there is room for more.
 pub(super) fn append(out: &mut Records, object: &CachedObject, run: &Run, target: Target) -> Result<bool, Broken> {
     let (taken, room) = choose(out, object, run, target)?;
-    splice(out, object, &taken, target.epoch)?;
+    splice(out, object, &taken, target)?;
     Ok(room)
 }
 
@@ -169,20 +176,28 @@ pub(super) fn append_marker(out: &mut Records, run: &Run, marker: Marker, target
     true
 }
 
-pub(super) fn prefix(batch: &Located, epoch: LeaderEpoch) -> [u8; PREFIX_BYTES] {
-    patched_prefix(&batch.header, batch.base_offset, epoch)
-}
-
-/// The taken batches as buffers: fresh prefixes, of which all share one allocation, and slices of the object.
-fn splice(out: &mut Records, object: &CachedObject, taken: &[Located], epoch: LeaderEpoch) -> Result<(), Broken> {
-    let mut prefixes = BytesMut::with_capacity(taken.len() * PREFIX_BYTES);
-    taken.iter().for_each(|batch| prefixes.extend_from_slice(&prefix(batch, epoch)));
-    let prefixes: Bytes = prefixes.freeze();
+/// The taken batches as buffers: fresh prefixes, of which all share one allocation, and slices of the object; what goes out
+/// as it is stored is one slice however many batches it is.
+fn splice(out: &mut Records, object: &CachedObject, taken: &[Located], target: Target) -> Result<(), Broken> {
+    let patched = |batch: &&Located| !target.is_as_stored(batch);
+    let mut prefixes = BytesMut::with_capacity(taken.iter().filter(patched).count() * PREFIX_BYTES);
+    taken.iter().filter(patched).for_each(|batch| prefixes.extend_from_slice(&target.prefix(batch)));
+    let mut prefixes: Bytes = prefixes.freeze();
     out.own_bytes += prefixes.len();
-    for (i, batch) in taken.iter().enumerate() {
-        out.chunks.push(prefixes.slice(i * PREFIX_BYTES..(i + 1) * PREFIX_BYTES).into());
-        let rest = batch.position + PREFIX_BYTES as u32..batch.position + batch.bytes;
-        if !object.slice_into(rest, &mut out.chunks) {
+    let mut rest: &[Located] = taken;
+    while let Some((first, behind)) = rest.split_first() {
+        let mut range = first.position..first.position + first.bytes;
+        rest = behind;
+        if patched(&first) {
+            out.chunks.push(prefixes.split_to(PREFIX_BYTES).into());
+            range.start += PREFIX_BYTES as u32;
+        } else {
+            let stretch = rest.iter().take_while(|batch| !patched(batch)).count();
+            let (whole, behind) = rest.split_at(stretch);
+            range.end = whole.last().map_or(range.end, |last| last.position + last.bytes);
+            rest = behind;
+        }
+        if !object.slice_into(range, &mut out.chunks) {
             return Err(Broken::Contradiction);
         }
     }

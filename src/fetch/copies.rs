@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Records;
-use super::assemble::{Broken, Target, choose, prefix};
+use super::assemble::{Broken, Target, choose};
 use crate::cache::CachedObject;
 use crate::memory::{Buffer, Buffers};
 use crate::planted::{Defect, planted};
@@ -55,7 +55,7 @@ impl Copies {
             if !object.copy_to(batch.position, place) {
                 return Err(Broken::Contradiction);
             }
-            place[..PREFIX_BYTES].copy_from_slice(&prefix(&batch, target.epoch));
+            place[..PREFIX_BYTES].copy_from_slice(&target.prefix(&batch));
             if planted(Defect::EpochOfCopies) {
                 place[..PREFIX_BYTES].copy_from_slice(&patched_prefix(
                     &batch.header,

@@ -7,7 +7,7 @@ use tracing::error;
 use super::Records;
 use super::assemble::{Broken, Target, append, append_marker};
 use super::copies::Copies;
-use super::plan::{Part, Plan};
+use super::plan::{Part, Plan, UnitId};
 use super::read::{FetchError, PartRead, kind_of};
 use crate::cache::{CachedObject, FileCache, ObjectFile};
 use crate::memory::Buffers;
@@ -21,8 +21,8 @@ pub(super) enum Source {
     File(ObjectName),
 }
 
-/// The objects of a fetch.
-pub(super) type Sources = BTreeMap<ObjectId, Result<Source, FetchError>>;
+/// The units of a fetch.
+pub(super) type Sources = BTreeMap<UnitId, Result<Source, FetchError>>;
 
 /// What a fetch reads, and where it lies.
 pub(super) struct Job {
@@ -85,7 +85,7 @@ impl Job {
 
     /// The objects of which the answer has slices.
     pub(super) fn holds(&self) -> Vec<Arc<CachedObject>> {
-        let held = |(id, source): (&ObjectId, &Result<Source, FetchError>)| match source {
+        let held = |(id, source): (&UnitId, &Result<Source, FetchError>)| match source {
             Ok(Source::Memory(object)) if !self.plan.is_copied(*id) => Some(object.clone()),
             _ => None,
         };
@@ -104,7 +104,7 @@ impl Job {
         let expected = runs.iter().map(|run| run.bytes as usize).sum::<usize>().min(room);
         let mut copies = Copies::new(self.buffers.clone(), expected);
         for run in runs {
-            let target = part.target(room, self.plan.epoch(part, run));
+            let target = self.plan.target(part, run, room);
             if let Some(marker) = run.marker {
                 if append_marker(&mut out, run, marker, target) {
                     continue;
@@ -136,9 +136,10 @@ impl Job {
         files: Option<&Files<'_>>,
         copies: &mut Copies,
     ) -> Result<Result<bool, Broken>, FetchError> {
-        let source = self.sources.get(&run.object).ok_or(FetchError::Unavailable)?;
+        let (unit, _) = self.plan.planned(run).ok_or(FetchError::Unavailable)?;
+        let source = self.sources.get(&unit).ok_or(FetchError::Unavailable)?;
         match (source.as_ref().map_err(|error| *error)?, files) {
-            (Source::Memory(object), _) if self.plan.is_copied(run.object) => {
+            (Source::Memory(object), _) if self.plan.is_copied(unit) => {
                 Ok(copies.append_object(out, object, run, target))
             }
             (Source::Memory(object), _) => Ok(append(out, object, run, target)),

@@ -3,6 +3,7 @@
 //! offset order, the first one even if it is larger than the limit, and that an object which is gone is looked for again
 //! in a newer State before it is an error. It keeps the fetch sessions of KIP-227. It does not wait: `api` does.
 //! Tests: beside each file.
+mod ahead;
 mod answers;
 mod assemble;
 mod copies;

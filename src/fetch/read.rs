@@ -1,21 +1,20 @@
 //! Reads of one or many partitions, as of one State.
 use futures::future::join_all;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::error;
 
 use super::Records;
-use super::assemble::Target;
+use super::ahead::Streams;
 use super::copies::Copies;
 use super::job::{Failed, Job, Source, Sources, broken_run};
-use super::plan::{Plan, Planned, Reading};
-use crate::cache::{CachedObject, ObjectCache};
+use super::plan::{Plan, Planned, Reading, UnitId, target, unit};
+use crate::cache::{CachedObject, ObjectCache, Unit};
 use crate::metadata::Replica;
 use crate::segment::ObjectName;
-use crate::state::{ObjectMeta, Run, State};
+use crate::state::{RecordEpochs, Run, State};
 use crate::store::StoreError;
-use crate::types::{LeaderEpoch, ObjectId, Offset, Slot};
+use crate::types::{Offset, Slot};
 use crate::world::{Instant, World};
 
 /// An answer waits at least this long for the bucket, even if its client wants it at once: most reads end within it.
@@ -34,6 +33,7 @@ pub struct Fetcher {
     world: World,
     /// Bytes of objects that one fetch may pin.
     pinned_max: usize,
+    streams: Arc<Streams>,
 }
 
 /// What is wanted of one partition. The offset lies between its log start and its end.
@@ -44,13 +44,6 @@ pub struct PartRead {
     /// Records from here on are left out.
     pub until: Offset,
     pub bytes_max: usize,
-}
-
-impl PartRead {
-    /// What of a run is wanted.
-    pub(super) fn target(&self, bytes_max: usize, epoch: LeaderEpoch) -> Target {
-        Target { offset: self.offset, until: self.until, bytes_max, epoch }
-    }
 }
 
 /// What was read: per partition its records, and the objects that stay in memory until they are sent.
@@ -79,14 +72,22 @@ pub enum FetchError {
     Damaged,
 }
 
-/// The objects of a fetch, loaded once each.
-type Objects = BTreeMap<ObjectId, Result<Arc<CachedObject>, FetchError>>;
+/// What a newer State has in the place of what was not there.
+struct Found {
+    object: Arc<CachedObject>,
+    run: Run,
+    is_final: bool,
+    epochs: RecordEpochs,
+}
+
+/// What was loaded, each once.
+type Loaded = Vec<(Unit, Result<Arc<CachedObject>, FetchError>)>;
 
 impl Fetcher {
     /// Reads through `cache`; one fetch pins at most `pinned_max` bytes of objects, or one object.
     #[must_use]
     pub fn new(cache: Arc<ObjectCache>, replica: Replica, world: World, pinned_max: usize) -> Self {
-        Self { cache, replica, world, pinned_max }
+        Self { cache, replica, world, pinned_max, streams: Arc::default() }
     }
 
     /// Which objects a read of `parts` in turn needs, until `bytes_max` bytes are found in all.
@@ -104,9 +105,10 @@ impl Fetcher {
         let sources = if self.cache.has_files() {
             self.find(&plan)
         } else {
-            let wanted = plan.objects.iter().map(|(id, planned)| (*id, planned.meta));
-            let loaded = self.load(wanted, Some(until)).await;
-            loaded.into_iter().map(|(id, object)| (id, object.map(Source::Memory))).collect()
+            self.load_ahead(&plan);
+            let loaded = self.load(plan.units.values().map(|planned| planned.unit), Some(until)).await;
+            let sources = plan.units.keys().zip(loaded);
+            sources.map(|(id, (_, object))| (*id, object.map(Source::Memory))).collect()
         };
         let job = Job { plan, parts: parts.to_vec(), bytes_max, sources, buffers: self.cache.buffers().clone() };
         let (job, mut found) = self.run(job, until).await;
@@ -115,8 +117,7 @@ impl Fetcher {
             if let (Err(Failed::Missing(run)), Some(part)) = (&found[i], parts.get(i)) {
                 let taken = taken(&found);
                 let room = part.bytes_max.min(bytes_max.saturating_sub(taken));
-                let target = part.target(room, job.plan.epoch(part, run));
-                let again = self.before(Some(until), self.read_again(part, run, target, taken == 0)).await;
+                let again = self.before(Some(until), self.read_again(part, run, room, taken == 0)).await;
                 found[i] = again.map_err(Failed::For);
             }
         }
@@ -141,15 +142,23 @@ impl Fetcher {
         self.cache.get_for_neighbour(name, bytes).await.map_err(|e| kind_of(&e))
     }
 
+    /// Begins to load what readers of compacted runs will want next, the more the longer they go on.
+    fn load_ahead(&self, plan: &Plan) {
+        for ahead in &plan.ahead {
+            let runs = self.streams.window(ahead.slot, ahead.from, ahead.to);
+            ahead.runs.iter().take(runs).for_each(|run| self.cache.read_ahead(*run));
+        }
+    }
+
     /// Where each object is read: in memory or in its file.
     fn find(&self, plan: &Plan) -> Sources {
-        let source = |(id, planned): (&ObjectId, &Planned)| {
-            let name = planned.meta.name;
-            let by_file = plan.is_copied(*id) && planned.used >= FILE_BYTES_MIN;
+        let source = |(id, planned): (&UnitId, &Planned)| {
+            let name = planned.unit.name;
+            let by_file = planned.is_final || plan.is_copied(*id) && planned.used >= FILE_BYTES_MIN;
             let object = if by_file { None } else { self.cache.peek(name) };
             (*id, Ok(object.map_or(Source::File(name), Source::Memory)))
         };
-        plan.objects.iter().map(source).collect()
+        plan.units.iter().map(source).collect()
     }
 
     /// Runs the job, where it may block if it has to.
@@ -169,38 +178,39 @@ impl Fetcher {
 
     /// Reads a run whose object was not there. What is found elsewhere is not held until the answer is sent, so it is
     /// copied.
-    async fn read_again(&self, part: &PartRead, run: &Run, target: Target, first: bool) -> Result<Records, FetchError> {
-        let object = self.look_again(part, run).await?;
+    async fn read_again(&self, part: &PartRead, run: &Run, room: usize, first: bool) -> Result<Records, FetchError> {
+        let Found { object, run, is_final, epochs } = self.look_again(part, run).await?;
+        let target = target(&epochs, part, &run, is_final, room);
         let mut out = Records::default();
-        let mut copies = Copies::new(self.cache.buffers().clone(), target.bytes_max.min(run.bytes as usize));
-        copies.append_object(&mut out, &object, run, target).map_err(|broken| broken_run(run, broken))?;
+        let mut copies = Copies::new(self.cache.buffers().clone(), room.min(run.bytes as usize));
+        copies.append_object(&mut out, &object, &run, target).map_err(|broken| broken_run(&run, broken))?;
         copies.finish(&mut out);
-        if !first && out.bytes > target.bytes_max { Ok(Records::default()) } else { Ok(out) }
+        if !first && out.bytes > room { Ok(Records::default()) } else { Ok(out) }
     }
 
     /// An object was not there: perhaps a newer State names another one for the same records.
-    async fn look_again(&self, part: &PartRead, run: &Run) -> Result<Arc<CachedObject>, FetchError> {
+    async fn look_again(&self, part: &PartRead, run: &Run) -> Result<Found, FetchError> {
         let state = self.replica.barrier().await.map_err(|_| FetchError::Unavailable)?;
         let partition = state.partition(part.slot).ok_or(FetchError::Gone)?;
-        let again = partition.tail.from(part.offset).next().filter(|now| now.base_offset == run.base_offset);
-        let meta = again.and_then(|run| state.object(run.object)).ok_or(FetchError::Unavailable)?;
-        self.cache.get(meta.name, meta.bytes).await.map_err(|e| {
+        let wanted = part.offset.max(run.base_offset);
+        // Not if they were deleted meanwhile: the client asks again, and is told so.
+        let again = partition.tail.from(wanted).next().filter(|now| now.base_offset <= wanted);
+        let (run, meta) =
+            again.and_then(|run| Some((run, state.object(run.object)?))).ok_or(FetchError::Unavailable)?;
+        let object = self.cache.get_unit(unit(meta, &run)).await.map_err(|e| {
             error!(key = meta.name.key(), error = %e, "records that were acknowledged can't be read");
             kind_of(&e)
-        })
+        })?;
+        Ok(Found { object, run, is_final: meta.level > 0, epochs: RecordEpochs::of(&state) })
     }
 
-    /// Loads objects side by side, each once; `Late` is what is not there by `until`.
-    pub(super) async fn load(
-        &self,
-        wanted: impl Iterator<Item = (ObjectId, ObjectMeta)>,
-        until: Option<Instant>,
-    ) -> Objects {
-        let load = |(id, meta): (ObjectId, ObjectMeta)| async move {
-            let got = async { self.cache.get(meta.name, meta.bytes).await.map_err(|e| kind_of(&e)) };
-            (id, self.before(until, got).await)
+    /// Loads units side by side, in their order; `Late` is what is not there by `until`.
+    pub(super) async fn load(&self, wanted: impl Iterator<Item = Unit>, until: Option<Instant>) -> Loaded {
+        let load = |unit: Unit| async move {
+            let got = async { self.cache.get_unit(unit).await.map_err(|e| kind_of(&e)) };
+            (unit, self.before(until, got).await)
         };
-        join_all(wanted.map(load)).await.into_iter().collect()
+        join_all(wanted.map(load)).await
     }
 
     /// What `work` gives, or `Late`.

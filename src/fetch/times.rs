@@ -1,6 +1,7 @@
 //! Offsets by time: State finds the run, the batches and their records find the rest (K28, KIP-79, KIP-734).
-use super::assemble::Walk;
+use super::assemble::{Walk, bounds};
 use super::offsets_topic;
+use super::plan::unit;
 use super::read::{FetchError, Fetcher};
 use crate::records::{BatchHeader, Placed, WalkError, first_at_or_after, max_timestamp_record};
 use crate::state::{Partition, Run, State};
@@ -90,11 +91,15 @@ impl Fetcher {
         look: impl Fn(&BatchHeader, &[u8], Offset) -> Result<Option<(Offset, TimestampMs)>, WalkError>,
     ) -> Result<Vec<TimedOffset>, FetchError> {
         let meta = state.object(run.object).ok_or(FetchError::Damaged)?;
-        let mut objects = self.load(std::iter::once((run.object, *meta)), None).await;
-        let object = objects.remove(&run.object).unwrap_or(Err(FetchError::Unavailable))?;
+        let mut objects = self.load(std::iter::once(unit(meta, run)), None).await;
+        let object = objects.pop().map_or(Err(FetchError::Unavailable), |(_, loaded)| loaded)?;
         let mut found = Vec::new();
-        for batch in Walk::new(&object, run) {
+        for batch in Walk::new(&object, bounds(run, meta.level > 0)) {
             let batch = batch.map_err(|_| FetchError::Damaged)?;
+            // The end of a transaction is no record (H14).
+            if batch.header.is_control() {
+                continue;
+            }
             let mut slices: Vec<bytes::Bytes> = Vec::new();
             if !object.slice_into(batch.position..batch.position + batch.bytes, &mut slices) {
                 return Err(FetchError::Damaged);

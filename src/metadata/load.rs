@@ -12,7 +12,7 @@ use super::start::StartError;
 use super::witness::{WITNESS_PREFIX, list_for, list_since, moment, seen_since};
 use crate::journal::{Journal, JournalError};
 use crate::planted::{Defect, planted};
-use crate::segment::ObjectName;
+use crate::segment::{ObjectKind, ObjectName};
 use crate::state::State;
 use crate::store::{Bucket, Listed, Purpose, StoreError};
 use crate::telemetry::Metrics;
@@ -31,6 +31,19 @@ pub(super) struct Sources {
 pub(super) struct Loaded {
     pub(super) state: State,
     pub(super) hashes: OutcomeHashes,
+}
+
+/// State as of the journal's head, for who only looks.
+///
+/// # Errors
+/// As a broker's start.
+pub async fn read_state(
+    journal: Arc<dyn Journal>,
+    bucket: Arc<dyn Bucket>,
+    world: World,
+    metrics: Arc<Metrics>,
+) -> Result<State, StartError> {
+    Sources { journal, bucket, world, metrics }.load().await.map(|loaded| loaded.state)
 }
 
 impl Sources {
@@ -113,7 +126,7 @@ async fn foreign_to(from: &Sources, last: &Tokens) -> Result<BTreeSet<String>, S
 
 /// The first object under each prefix whose writer had applied `position` or more; the prefixes are listed side by side.
 async fn first_objects(bucket: &dyn Bucket, position: Position) -> Result<Vec<Listed>, StoreError> {
-    let lists = ObjectName::prefixes().map(|prefix| async move {
+    let lists = ObjectName::prefixes(ObjectKind::Data).map(|prefix| async move {
         let from = format!("{prefix}{:016x}", position.0);
         bucket.list(&prefix, Some(&from), 1, Purpose::Control).await
     });

@@ -22,6 +22,7 @@ use tokio::sync::watch::{Receiver, Sender};
 use tokio::sync::{mpsc, oneshot};
 
 pub use fork::FORK_PREFIX;
+pub use load::read_state;
 pub use mend::{Choice, Kept, MendError, Mended, Presence, Survey, mend, survey};
 pub use owner::{Fatal, Identity};
 pub use salvage::Salvaged;
@@ -158,6 +159,11 @@ impl Replica {
     #[must_use]
     pub fn has_stopped(&self) -> bool {
         self.queue.is_closed()
+    }
+
+    /// Ends when nothing can be proposed any more.
+    pub async fn stopped(&self) {
+        self.queue.closed().await;
     }
 
     /// Appends an entry without a command, so that the others see that this broker is there.

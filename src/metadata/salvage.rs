@@ -9,9 +9,10 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::life::new_incarnation;
 use super::witness::list_since;
 use crate::records::Batches;
-use crate::segment::{FooterRun, HEADER_BYTES, ObjectName, read_footer};
+use crate::segment::{FooterRun, HEADER_BYTES, ObjectKind, ObjectName, read_footer};
 use crate::state::{
-    BatchOutcome, BatchSpec, Command, CommitRuns, Entry, Outcome, RegisterBroker, RunSpec, RunsWriter, State,
+    BatchOutcome, BatchSpec, Command, CommitRuns, Entry, ObjectMeta, Outcome, Partition, RegisterBroker, RunSpec,
+    RunsWriter, State,
 };
 use crate::store::{Bucket, Purpose, StoreError};
 use crate::types::{BrokerId, Head, KafkaError, ObjectId, Offset, Position, Slot, TimestampMs};
@@ -50,9 +51,12 @@ pub(super) async fn salvage(
     let recent = state.objects().filter(|(_, meta)| meta.name.applied.position >= since);
     let known: BTreeMap<ObjectName, ObjectId> = recent.map(|(id, meta)| (meta.name, id)).collect();
     let mut found: Vec<(ObjectName, u64)> = Vec::new();
-    for prefix in ObjectName::prefixes() {
+    for prefix in ObjectName::prefixes(ObjectKind::Data) {
         let listed = list_since(bucket, &prefix, since).await?;
-        found.extend(listed.into_iter().filter_map(|listed| Some((ObjectName::parse(&listed.key)?, listed.bytes))));
+        let named = listed.into_iter().filter_map(|listed| Some((ObjectName::parse(&listed.key)?, listed.bytes)));
+        // What is below the horizon was never acknowledged, and may be gone in a moment.
+        let horizon = state.orphan_horizon();
+        found.extend(named.filter(|(name, _)| name.applied.position >= horizon || known.contains_key(name)));
     }
     // As they were written.
     found.sort_unstable_by_key(|(name, _)| (name.applied.position, name.ulid));
@@ -133,7 +137,10 @@ fn pieces_of(
         let slot = topic.and_then(|topic| topic.slots.get(usize::try_from(run.partition.0).ok()?).copied());
         let Some(partition) = slot.and_then(|slot| state.partition(slot)) else { continue };
         known = true;
-        let has = |id: ObjectId| committed.contains(&(id, partition.slot)) || partition.log_start > Offset(0);
+        let has = |id: ObjectId| {
+            let compacted = || was_compacted_since(state, partition, id, name);
+            committed.contains(&(id, partition.slot)) || partition.log_start > Offset(0) || compacted()
+        };
         if id.is_some_and(has) {
             continue;
         }
@@ -141,6 +148,18 @@ fn pieces_of(
         pieces.push(Piece { name, object_bytes, id, run });
     }
     known.then_some(pieces)
+}
+
+/// Whether the records of an object that compaction has read lie elsewhere now. Of one that was committed in part, and whose
+/// partition was compacted since, this can't be told from a share that was never committed; the rest of an object follows
+/// within seconds, and compaction lets objects rest.
+fn was_compacted_since(state: &State, partition: &Partition, id: ObjectId, name: ObjectName) -> bool {
+    if !state.object(id).is_some_and(|meta| meta.was_input) {
+        return false;
+    }
+    let objects: BTreeSet<ObjectId> = partition.tail.iter().filter(|r| r.marker.is_none()).map(|r| r.object).collect();
+    let later = |meta: &ObjectMeta| meta.level > 0 && meta.name.applied.position >= name.applied.position;
+    objects.into_iter().any(|object| state.object(object).is_some_and(later))
 }
 
 /// Commits the pieces in turn, and those that were out of order again and again, until nothing more is taken: the order of
@@ -155,7 +174,10 @@ fn commit_all(world: &World, state: &mut State, mut pieces: Vec<Piece>, salvaged
         for mut piece in pieces {
             piece.id = piece.id.or_else(|| ids.get(&piece.name).copied());
             let outcomes = writer.write(state, command(&piece));
-            let Some(Outcome::Batches { object, batches }) = outcomes.into_iter().next() else { continue };
+            let Some(Outcome::Batches { object, batches }) = outcomes.into_iter().next() else {
+                salvaged.left.push(piece.name.key());
+                continue;
+            };
             if let Some(id) = object {
                 salvaged.objects += u64::from(ids.insert(piece.name, id).is_none() && piece.id.is_none());
             }

@@ -10,7 +10,7 @@ use super::Replica;
 use super::witness::key;
 use crate::journal::Journal;
 use crate::planted::{Defect, planted};
-use crate::segment::ObjectName;
+use crate::segment::{ObjectKind, ObjectName};
 use crate::state::{Outcome, SnapshotTaken, State};
 use crate::store::{Bucket, CreateOutcome, Listed, Purpose};
 use crate::telemetry::Metrics;
@@ -96,7 +96,7 @@ impl Snapshotter {
     async fn sweep(&self) {
         let state = self.replica.state();
         let known: BTreeSet<ObjectName> = state.objects().map(|(_, meta)| meta.name).collect();
-        for prefix in ObjectName::prefixes() {
+        for prefix in ObjectName::prefixes(ObjectKind::Data) {
             let listed = self.bucket.list(&prefix, None, 1000, Purpose::Snapshot).await.unwrap_or_default();
             let unknown = |o: &Listed| ObjectName::parse(&o.key).is_some_and(|name| !known.contains(&name));
             for orphan in listed.into_iter().filter(unknown) {

@@ -36,6 +36,7 @@ pub(crate) const SETTINGS: Settings = Settings {
     fencing_ms: 10_000,
     transactional_ids_max: 100,
     transaction_partitions_max: 100,
+    garbage_grace_ms: 600_000,
 };
 
 pub(crate) const NO_SNAPSHOTS: SnapshotPolicy =

@@ -13,7 +13,7 @@ use super::snapshots::SNAPSHOT_PREFIX;
 use super::{Replica, Shared};
 use crate::journal::{Journal, JournalError, WitnessError, Witnesses};
 use crate::planted::{Defect, planted};
-use crate::segment::ObjectName;
+use crate::segment::{ObjectKind, ObjectName};
 use crate::store::{Bucket, Listed, Purpose, StoreError};
 use crate::types::{Head, Position, Token};
 use crate::world::World;
@@ -85,7 +85,7 @@ pub(super) async fn few_since(bucket: &dyn Bucket, position: Position) -> Result
 
 /// Of objects of records.
 pub(super) async fn objects_since(bucket: &dyn Bucket, position: Position) -> Result<Vec<(Head, String)>, StoreError> {
-    let lists = ObjectName::prefixes().map(|prefix| async move {
+    let lists = ObjectName::prefixes(ObjectKind::Data).map(|prefix| async move {
         let listed = list_since(bucket, &prefix, position).await?;
         let applied = |o: Listed| Some((ObjectName::parse(&o.key)?.applied, o.key));
         Ok(listed.into_iter().filter_map(applied).collect::<Vec<_>>())

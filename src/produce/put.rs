@@ -132,5 +132,5 @@ pub(super) fn fresh_header(world: &World, incarnation: Incarnation, applied: Hea
     let random = u128::from(world.random_u64()) << 16 | u128::from(world.random_u64() & 0xffff);
     let random = if planted(Defect::NamesByClock) { 0 } else { random };
     let ulid = u128::from(written_ms.0.unsigned_abs() & 0xffff_ffff_ffff) << 80 | random;
-    ObjectHeader { name: ObjectName { applied, ulid }, incarnation, written_ms }
+    ObjectHeader { name: ObjectName::data(applied, ulid), incarnation, written_ms }
 }

@@ -208,6 +208,18 @@ pub(super) fn crc_of(batch: &[u8]) -> u32 {
     crc32c::crc32c(batch.get(CRC_START..).unwrap_or_default())
 }
 
+/// The same of a batch that comes in pieces.
+#[must_use]
+pub fn crc_of_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> u32 {
+    let (mut crc, mut before) = (0, CRC_START);
+    for piece in pieces {
+        let skipped = before.min(piece.len());
+        before -= skipped;
+        crc = crc32c::crc32c_append(crc, &piece[skipped..]);
+    }
+    crc
+}
+
 /// The first bytes of a batch with another base offset and leader epoch. The CRC covers neither, so a reader gets these
 /// 16 bytes and the stored batch from byte 16 on.
 #[must_use]

@@ -19,7 +19,9 @@ mod tests;
 
 pub use build::{BatchBuilder, NewRecord};
 pub use codec::{Codec, CodecError, Level, compress, inflate};
-pub use header::{Batch, BatchError, BatchHeader, Batches, HEADER_BYTES, PREFIX_BYTES, TimestampType, patched_prefix};
+pub use header::{
+    Batch, BatchError, BatchHeader, Batches, HEADER_BYTES, PREFIX_BYTES, TimestampType, crc_of_pieces, patched_prefix,
+};
 pub use marker::{EndMarker, MARKER_BYTES};
 pub use recompress::{RecompressError, recompress};
 pub use stamp::{BatchBytes, stamp_log_append_time};

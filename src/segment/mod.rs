@@ -3,6 +3,8 @@
 //! I/O. Specified in `docs/formats/object.md`; tests beside each file.
 mod name;
 mod object;
+mod run;
 
-pub use name::{DATA_PREFIX, ObjectName};
+pub use name::{COMPACTED_PREFIX, DATA_PREFIX, ObjectKind, ObjectName};
 pub use object::{FooterRun, HEADER_BYTES, ObjectError, ObjectHeader, ObjectWriter, read_footer, renamed};
+pub use run::{Located, RunBounds, check_batches, locate};

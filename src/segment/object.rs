@@ -1,15 +1,16 @@
-//! An L0 object: 64 bytes of header, the record batches run by run, a footer, and a trailer of 16 bytes.
+//! An object: 64 bytes of header, the record batches run by run, a footer, and a trailer of 16 bytes.
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::types::{Head, Incarnation, PartitionIndex, TimestampMs, TopicId, Uuid};
 
-use super::name::ObjectName;
+use super::name::{ObjectKind, ObjectName};
 
 /// Size of the header: the first run begins there.
 pub const HEADER_BYTES: u32 = 64;
 
 const MAGIC: [u8; 4] = *b"SLOB";
-const VERSION: u16 = 1;
+/// Of what a flush writes; and of what compaction writes, whose headers are final.
+const VERSIONS: [(u16, ObjectKind); 2] = [(1, ObjectKind::Data), (2, ObjectKind::Compacted)];
 const FOOTER_RUN_BYTES: usize = 32;
 const TRAILER_BYTES: usize = 16;
 
@@ -35,7 +36,7 @@ pub struct FooterRun {
 /// The object's bytes are not what a writer writes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("object is damaged: {0}")]
-pub struct ObjectError(&'static str);
+pub struct ObjectError(pub(super) &'static str);
 
 /// Lays an object out as a list of buffers; record bytes are not copied.
 pub struct ObjectWriter {
@@ -105,7 +106,7 @@ pub fn renamed(body: &[Bytes], header: &ObjectHeader) -> Vec<Bytes> {
 fn header_bytes(header: &ObjectHeader) -> Bytes {
     let mut out = BytesMut::with_capacity(HEADER_BYTES as usize);
     out.put_slice(&MAGIC);
-    out.put_u16(VERSION);
+    out.put_u16(if header.name.kind == ObjectKind::Data { VERSIONS[0].0 } else { VERSIONS[1].0 });
     out.put_u16(0);
     out.put_u64(header.name.applied.position.0);
     out.put_u64(header.name.applied.token.0);
@@ -157,13 +158,13 @@ fn read_header(object: &[u8]) -> Result<ObjectHeader, ObjectError> {
         return Err(ObjectError("it has another magic"));
     }
     header.advance(4);
-    if header.get_u16() != VERSION {
-        return Err(ObjectError("it has another version"));
-    }
+    let version = header.get_u16();
+    let known = VERSIONS.iter().find(|(number, _)| *number == version);
+    let (_, kind) = known.ok_or(ObjectError("it has another version"))?;
     header.advance(2);
     let applied =
         Head { position: crate::types::Position(header.get_u64()), token: crate::types::Token(header.get_u64()) };
-    let name = ObjectName { applied, ulid: header.get_u128() };
+    let name = ObjectName { applied, ulid: header.get_u128(), kind: *kind };
     let (incarnation, written_ms) = (Incarnation(header.get_u64()), TimestampMs(header.get_i64()));
     header.advance(4);
     if header.get_u32() != crc {
@@ -179,7 +180,7 @@ mod tests {
 
     fn header() -> ObjectHeader {
         let applied = Head { position: Position(5), token: Token(6) };
-        let name = ObjectName { applied, ulid: 7 };
+        let name = ObjectName::data(applied, 7);
         ObjectHeader { name, incarnation: Incarnation(8), written_ms: TimestampMs(9) }
     }
 

@@ -9,6 +9,7 @@ use super::ServerError;
 use crate::api::{Context, ProducerIds, TopicSettingsCache, Unplaced};
 use crate::cache::{CacheLimits, Neighbours, ObjectCache};
 use crate::cluster::{Membership, Task, Timing};
+use crate::compaction::{Compactor, Limits as CompactionLimits, Pace as CompactionPace};
 use crate::config::zones::AddressZones;
 use crate::config::{Config, Entrance, JournalKind};
 use crate::disk::make_durable;
@@ -28,6 +29,7 @@ use crate::store::{Bucket, BucketSettings, open_observed, probe::probe};
 use crate::telemetry::Metrics;
 use crate::txn::{Expiry, ExpirySettings, Pace};
 use crate::types::BrokerId;
+use crate::upkeep::Upkeep;
 use crate::world::{JoinHandle, World};
 
 /// A broker whose tasks run, and which nobody can reach yet.
@@ -163,6 +165,23 @@ pub async fn assemble(
     });
     let (room, counted) = (buffers.clone(), metrics.clone());
     let cache = Arc::new(ObjectCache::new(bucket.clone(), neighbours, world.clone(), counted, room, cache_limits));
+    let upkeep_bucket = bucket.clone();
+    if config.compaction.enabled {
+        let compactor = Compactor {
+            world: world.clone(),
+            replica: replica.clone(),
+            membership: membership.clone(),
+            bucket: bucket.clone(),
+            cache: cache.clone(),
+            metrics: metrics.clone(),
+            limits: compaction_limits(config),
+            pace: CompactionPace {
+                bytes_per_second: config.compaction.bytes_per_second_max,
+                takeover: ms(config.compaction.takeover_ms),
+            },
+        };
+        compactor.start();
+    }
     let (producer, batcher) = crate::produce::start(Batcher {
         replica: replica.clone(),
         bucket,
@@ -184,6 +203,15 @@ pub async fn assemble(
         settings: ExpirySettings { ids_ms: i64::from(config.kafka.transactional_id_expiration_ms) },
     };
     expiry.start();
+    let upkeep = Upkeep {
+        world: world.clone(),
+        replica: replica.clone(),
+        membership: membership.clone(),
+        bucket: upkeep_bucket,
+        metrics: metrics.clone(),
+        config: config.clone(),
+    };
+    upkeep.start();
     let slots = usize::try_from(config.kafka.max_incremental_fetch_session_cache_slots).unwrap_or(0);
     let context = Context {
         producer,
@@ -252,6 +280,7 @@ fn settings(config: &Config) -> Settings {
         transactional_ids_max: count(limits.transactional_ids_max),
         transaction_partitions_max: count(limits.transaction_partitions_max),
         fencing_ms: i64::try_from(config.fencing_timeout_ms()).unwrap_or(i64::MAX),
+        garbage_grace_ms: i64::try_from(config.upkeep.garbage_grace_ms).unwrap_or(i64::MAX),
     }
 }
 
@@ -263,6 +292,19 @@ fn profile(config: &Config, entrances: &[Entrance]) -> BrokerProfile {
         port: entrance.advertised.port.into(),
     };
     BrokerProfile { zone: config.zone.clone().unwrap_or_default(), endpoints: entrances.iter().map(endpoint).collect() }
+}
+
+fn compaction_limits(config: &Config) -> CompactionLimits {
+    let compaction = &config.compaction;
+    let ms = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+    CompactionLimits {
+        objects: compaction.objects_per_job,
+        runs: compaction.runs_per_job,
+        bytes: compaction.bytes_per_job,
+        age_ms: ms(compaction.age_ms_max),
+        rest_ms: ms(compaction.rest_ms),
+        merged: compaction.objects_per_merge,
+    }
 }
 
 fn group_settings(config: &Config) -> GroupSettings {

@@ -50,7 +50,7 @@ pub async fn resolve(config: &Config, choice: Option<Choice>) -> Result<String, 
     Ok(told(&mend(&*journal, &*bucket, &world, choice).await?))
 }
 
-fn surroundings() -> Result<(World, Arc<Metrics>), ServerError> {
+pub(super) fn surroundings() -> Result<(World, Arc<Metrics>), ServerError> {
     let world = World::real().map_err(|e| ServerError::System(format!("no random numbers: {e}")))?;
     let metrics = Arc::new(Metrics::new(TimestampMs(world.wall_ms().0)));
     Ok((world, metrics))

@@ -41,6 +41,9 @@ pub(super) async fn run(context: Arc<Context>, budget: Arc<Budget>) {
         metrics.state.open_transactions.set(count(open().count()));
         let longest_ms = open().map(|open| world.wall_ms().0.saturating_sub(open.since_ms.0)).max().unwrap_or(0);
         metrics.state.longest_transaction_seconds.set(longest_ms.max(0) as f64 / 1000.0);
+        metrics.upkeep.dead_objects.set(count(state.dead_object_count()));
+        metrics.upkeep.dead_bytes.set(i64::try_from(state.dead_bytes()).unwrap_or(i64::MAX));
+        metrics.upkeep.horizon_position.set(i64::try_from(state.orphan_horizon().0).unwrap_or(i64::MAX));
         metrics.cluster.members.set(count(state.brokers().filter(|broker| broker.is_member()).count()));
         let fenced = state.brokers().filter(|broker| broker.standing == Standing::Fenced);
         metrics.cluster.fenced_brokers.set(count(fenced.count()));

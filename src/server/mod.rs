@@ -3,11 +3,15 @@
 //! runs clusters of it from a seed.
 mod build;
 mod fork;
+mod garbage;
 mod gauges;
+mod segment;
 mod stop;
 
 pub use build::{Broker, assemble};
 pub use fork::{resolve as resolve_fork, show as show_fork};
+pub use garbage::show as show_garbage;
+pub use segment::dump as dump_segment;
 pub use stop::{finish, hand_over};
 
 use std::sync::Arc;

@@ -22,6 +22,9 @@ pub struct Broker {
     pub changed: Position,
     /// What [`super::State::membership`] was when it came or went last.
     pub turn: u32,
+    /// What its last entry says that it had applied. From level 5 on: what it names from then on has this position or a later
+    /// one (H4).
+    pub reported: Position,
     pub profile: Arc<BrokerProfile>,
     pub pulse: Pulse,
 }

@@ -2,6 +2,8 @@
 //! after the cluster's feature level allows them; tags are never reused. Specified in `docs/formats/journal.md`.
 use bytes::Bytes;
 
+use super::collection::{COLLECTION_LEVEL, ForgetObjects, RaiseOrphanHorizon, TrimLogs};
+use super::compaction::{COMPACTION_LEVEL, CommitCompaction};
 use super::group::{ChangeGroup, CommitOffsets, DeleteGroup, DeleteOffsets, OWN_VERSIONS_LEVEL};
 use super::runs::RunsWriter;
 use super::settings::Settings;
@@ -17,7 +19,7 @@ macro_rules! commands {
         /// One change.
         #[derive(Clone, PartialEq, prost::Message)]
         pub struct Command {
-            #[prost(oneof = "CommandKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27")]
+            #[prost(oneof = "CommandKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 35")]
             pub kind: Option<CommandKind>,
         }
 
@@ -63,6 +65,10 @@ commands! {
     "25" EndTransaction,
     "26" AbortTransaction,
     "27" ExpireTransactionalIds,
+    "28" TrimLogs,
+    "29" ForgetObjects,
+    "30" RaiseOrphanHorizon,
+    "35" CommitCompaction,
 }
 
 impl Command {
@@ -79,6 +85,10 @@ impl Command {
                 | CommandKind::AbortTransaction(_)
                 | CommandKind::ExpireTransactionalIds(_),
             ) => TRANSACTIONS_LEVEL,
+            Some(CommandKind::TrimLogs(_) | CommandKind::ForgetObjects(_) | CommandKind::RaiseOrphanHorizon(_)) => {
+                COLLECTION_LEVEL
+            }
+            Some(CommandKind::CommitCompaction(_)) => COMPACTION_LEVEL,
             Some(CommandKind::CommitOffsets(c)) if c.groups.iter().any(|g| g.transaction.is_some()) => {
                 TRANSACTIONS_LEVEL
             }

@@ -43,6 +43,12 @@ impl RecordEpochs {
         Self { forks: state.forks().clone(), present: state.generation() }
     }
 
+    /// Whether there is more than one: the history was forked.
+    #[must_use]
+    pub fn are_many(&self) -> bool {
+        self.present > 0
+    }
+
     /// The epoch of the record at `offset`.
     #[must_use]
     pub fn at(&self, slot: Slot, offset: Offset) -> LeaderEpoch {

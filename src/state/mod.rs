@@ -6,7 +6,9 @@
 //! `docs/formats/journal.md`, `docs/formats/snapshot.md`. Tests: beside each file, golden files in `tests/golden/`.
 mod apply;
 mod broker;
+mod collection;
 mod command;
+mod compaction;
 mod entry;
 mod epochs;
 mod fields;
@@ -25,14 +27,16 @@ mod transaction;
 mod transaction_commands;
 mod varint;
 
-pub use apply::State;
+pub use apply::{NAMED_MAX, State};
 pub use broker::{Broker, BrokerProfile, Standing};
+pub use collection::{COLLECTION_LEVEL, Death, ForgetObjects, RaiseOrphanHorizon, TopicTrims, TrimLogs};
 pub use command::{
     AllocateProducerIds, AlterGroupConfigs, AlterTopicConfigs, AnnounceBroker, Bootstrap, Command, CommandKind,
     CommitRuns, ConfigChange, CreatePartitions, CreateTopic, DeleteRecords, DeleteTopic, DrainBroker, Endpoint,
     ExpireProducers, ExpiredProducer, FenceBroker, RaiseFeatureLevel, RegisterBroker, SetSettings, SnapshotTaken,
     UnregisterBroker,
 };
+pub use compaction::{COMPACTION_LEVEL, CommitCompaction, CompactedRun, CompactedShare, OBJECT_LEVEL_MAX};
 pub use entry::{Entry, EntryError, FEATURE_LEVEL_MAX};
 pub use epochs::{RecordEpochs, epoch, epochs, generation_of};
 pub use forks::Forks;

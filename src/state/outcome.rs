@@ -32,6 +32,17 @@ pub enum Outcome {
         producer: Producing,
         grown: Vec<Slot>,
     },
+    /// Of `TrimLogs`: the runs that went. Of `ForgetObjects`: the objects.
+    Counted {
+        count: u64,
+    },
+    /// Of `CommitCompaction`: the object's number if anything of it was ever taken, and the shares that were taken and
+    /// dropped now.
+    Compacted {
+        object: Option<ObjectId>,
+        taken: u32,
+        dropped: u32,
+    },
 }
 
 /// What became of one request of `CommitOffsets`.
@@ -101,6 +112,16 @@ impl Outcome {
                 varint::put_signed(out, producer.id.0);
                 varint::put_signed(out, i64::from(producer.epoch.0));
                 grown.iter().for_each(|slot| varint::put(out, u64::from(slot.0)));
+            }
+            Self::Counted { count } => {
+                out.push(8);
+                varint::put(out, *count);
+            }
+            Self::Compacted { object, taken, dropped } => {
+                out.push(40);
+                varint::put(out, object.map_or(0, |o| o.0 + 1));
+                varint::put(out, u64::from(*taken));
+                varint::put(out, u64::from(*dropped));
             }
         }
     }

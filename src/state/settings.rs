@@ -1,5 +1,6 @@
 //! The cluster's settings that `apply` obeys. They live in State, so that every broker applies with the same ones,
 //! whatever its own configuration file says (H5).
+use super::collection::COLLECTION_LEVEL;
 use super::transaction::TRANSACTIONS_LEVEL;
 
 /// Limits and times that `apply` uses. A broker whose configuration differs proposes `SetSettings` at start.
@@ -43,6 +44,9 @@ pub struct Settings {
     /// Partitions, and offsets of groups, in one transaction.
     #[prost(uint32, tag = "13")]
     pub transaction_partitions_max: u32,
+    /// How long an object is kept in the bucket that nothing refers to any more, in ms. From level 5 on.
+    #[prost(int64, tag = "14")]
+    pub garbage_grace_ms: i64,
 }
 
 impl Settings {
@@ -54,6 +58,7 @@ impl Settings {
             fencing_ms: if level >= 2 { self.fencing_ms } else { 0 },
             transactional_ids_max: from(TRANSACTIONS_LEVEL, self.transactional_ids_max),
             transaction_partitions_max: from(TRANSACTIONS_LEVEL, self.transaction_partitions_max),
+            garbage_grace_ms: if level >= COLLECTION_LEVEL { self.garbage_grace_ms } else { 0 },
             ..self
         }
     }

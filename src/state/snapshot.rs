@@ -1,6 +1,9 @@
 //! State as bytes and back: magic, version, protobuf body, CRC-32C. The encoding is canonical (everything in order), so
 //! equal States have equal bytes, and their hash proves it (H13). Specified in `docs/formats/snapshot.md`.
 mod broker;
+mod collection;
+mod object;
+mod producer;
 mod transactions;
 
 use bytes::Bytes;
@@ -9,24 +12,24 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::broker::BrokerBody;
+use self::collection::restore_dead;
+use self::object::ObjectBody;
+use self::producer::{ProducerBody, producer_body, restore_producer};
 use self::transactions::{TransactionalBody, aborted_bytes, restore_aborted};
 use super::apply::State;
+use super::collection::pack_dead;
 use super::command::ConfigChange;
 use super::entry::FEATURE_LEVEL_MAX;
 use super::fields;
 use super::forks::{Fork, Forks};
 use super::group::{Group, GroupBody};
 use super::offsets_topic::{Tombstone, TombstoneBody};
-use super::producer::{BatchSequence, Moment, ProducerState};
 use super::settings::Settings;
 use super::tail::{Run, Tail, packed_end, unpacked_end};
 use super::topic::{KeptSnapshot, ObjectMeta, Partition, Topic};
 use super::varint;
-use crate::planted::{Defect, planted};
-use crate::segment::ObjectName;
 use crate::types::{
-    Head, ObjectId, Offset, PartitionIndex, Position, ProducerEpoch, ProducerId, Sequence, Slot, TimestampMs, Token,
-    TopicId, TopicName, Uuid,
+    Head, ObjectId, Offset, PartitionIndex, Position, ProducerId, Slot, TimestampMs, Token, TopicId, TopicName, Uuid,
 };
 
 const MAGIC: [u8; 4] = *b"SLSN";
@@ -112,6 +115,9 @@ struct Body {
     /// Transactional ids, in order. From level 4 on.
     #[prost(message, repeated, tag = "24")]
     transactional: Vec<TransactionalBody>,
+    /// Objects that nothing refers to. From level 5 on.
+    #[prost(bytes = "vec", tag = "25")]
+    dead: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -169,39 +175,6 @@ struct PartitionBody {
     /// Aborted transactions. From level 4 on.
     #[prost(bytes = "vec", tag = "7")]
     aborted: Vec<u8>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct ObjectBody {
-    #[prost(uint64, tag = "1")]
-    id: u64,
-    #[prost(uint64, tag = "2")]
-    applied_position: u64,
-    #[prost(fixed64, tag = "3")]
-    applied_token: u64,
-    #[prost(bytes = "vec", tag = "4")]
-    ulid: Vec<u8>,
-    #[prost(uint32, tag = "5")]
-    bytes: u32,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct ProducerBody {
-    #[prost(uint32, tag = "1")]
-    slot: u32,
-    #[prost(int64, tag = "2")]
-    id: i64,
-    #[prost(sint32, tag = "3")]
-    epoch: i32,
-    #[prost(uint64, tag = "4")]
-    last_used: u64,
-    #[prost(int64, tag = "5")]
-    last_used_ms: i64,
-    /// Per remembered batch, oldest first: first sequence, records, base offset.
-    #[prost(bytes = "vec", tag = "6")]
-    batches: Vec<u8>,
-    #[prost(uint64, tag = "7")]
-    accepted: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -268,7 +241,7 @@ impl State {
             next_producer: self.next_producer.0,
             next_slot: self.partitions.len() as u32,
             topics: self.topics.values().map(|t| self.topic_body(t)).collect(),
-            objects: self.objects.iter().map(|(id, meta)| object_body(*id, meta)).collect(),
+            objects: self.objects.iter().map(|(id, meta)| ObjectBody::of(*id, meta)).collect(),
             producers: self.producers().map(|(slot, id, p)| producer_body(slot, id, &p)).collect(),
             brokers: self.brokers.values().map(|broker| BrokerBody::of(broker, self.feature_level)).collect(),
             snapshots: self.snapshots.iter().map(kept_body).collect(),
@@ -280,6 +253,7 @@ impl State {
             membership_floor: self.membership_floor,
             forks: self.forks.0.iter().map(fork_body).collect(),
             transactional: self.transactional.iter().map(|(id, known)| TransactionalBody::of(id, known)).collect(),
+            dead: pack_dead(self.dead.iter()),
         }
     }
 
@@ -347,34 +321,6 @@ fn partition_body(partition: &Partition) -> PartitionBody {
     }
 }
 
-fn object_body(id: ObjectId, meta: &ObjectMeta) -> ObjectBody {
-    ObjectBody {
-        id: id.0,
-        applied_position: meta.name.applied.position.0,
-        applied_token: meta.name.applied.token.0,
-        ulid: meta.name.ulid.to_be_bytes().to_vec(),
-        bytes: meta.bytes,
-    }
-}
-
-fn producer_body(slot: Slot, id: ProducerId, producer: &ProducerState) -> ProducerBody {
-    let mut batches = Vec::new();
-    for batch in producer.batches().iter().filter(|_| !planted(Defect::SnapshotForgetsWindows)) {
-        varint::put_signed(&mut batches, i64::from(batch.first.0));
-        varint::put(&mut batches, u64::from(batch.records));
-        varint::put_signed(&mut batches, batch.base_offset.0);
-    }
-    ProducerBody {
-        slot: slot.0,
-        id: id.0,
-        epoch: i32::from(producer.epoch.0),
-        last_used: producer.last_used.0,
-        last_used_ms: producer.last_used_ms.0,
-        batches,
-        accepted: producer.accepted,
-    }
-}
-
 fn kept_body(kept: &KeptSnapshot) -> KeptBody {
     KeptBody {
         position: kept.at.position.0,
@@ -407,14 +353,14 @@ fn restore(body: Body, whole: &[u8]) -> Option<State> {
     };
     let mut objects: std::collections::BTreeMap<ObjectId, ObjectMeta> = Default::default();
     for object in body.objects {
-        let applied = Head { position: Position(object.applied_position), token: Token(object.applied_token) };
-        let name = ObjectName { applied, ulid: u128::from_be_bytes(object.ulid.try_into().ok()?) };
-        objects.insert(ObjectId(object.id), ObjectMeta { name, bytes: object.bytes, live_runs: 0 });
+        let (id, meta) = object.restore()?;
+        objects.insert(id, meta);
     }
     for topic in fields::each(whole, TOPICS) {
         restore_topic(&mut state, &mut objects, topic)?;
     }
     state.objects = objects.into_iter().collect();
+    restore_dead(&mut state, &body.dead)?;
     fields::each(whole, PRODUCERS).try_for_each(|producer| restore_producer(&mut state, producer))?;
     let brokers = body.brokers.into_iter().map(|broker| broker.restore(state.feature_level));
     state.brokers = brokers.collect::<Option<_>>()?;
@@ -525,25 +471,6 @@ fn restore_partition(topic: TopicId, index: i32, body: &PartitionBody) -> Option
         tail,
         transactions: restore_aborted(&body.aborted)?,
     })
-}
-
-fn restore_producer(state: &mut State, producer: &[u8]) -> Option<()> {
-    let body = ProducerBody::decode(producer).ok()?;
-    let (mut batches, mut input) = (Vec::new(), body.batches.as_slice());
-    while !input.is_empty() {
-        batches.push(BatchSequence {
-            first: Sequence(i32::try_from(varint::take_signed(&mut input)?).ok()?),
-            records: varint::take_u32(&mut input)?,
-            base_offset: Offset(varint::take_signed(&mut input)?),
-        });
-    }
-    let epoch = ProducerEpoch(i16::try_from(body.epoch).ok()?);
-    let last = Moment { position: Position(body.last_used), wall_ms: TimestampMs(body.last_used_ms) };
-    let producer = ProducerState::restore(epoch, last, body.accepted, &batches)?;
-    let slot = Slot(body.slot);
-    let place = state.partitions.get_mut(slot.0 as usize)?.as_mut()?;
-    Arc::make_mut(place).producers += 1;
-    state.producers.set((slot, ProducerId(body.id)), &producer).then_some(())
 }
 
 fn restore_kept(body: KeptBody) -> KeptSnapshot {

@@ -147,6 +147,40 @@ impl Tail {
         self.from(offset).filter(after).max_by_key(order)
     }
 
+    /// Puts `runs`, which cover the same offsets, in the place of those from `base` to `end`, where two runs begin and end.
+    /// Only the chunks that hold these are made anew.
+    pub(super) fn replace(&mut self, base: Offset, end: Offset, runs: &[Run]) {
+        let first = self.sealed.partition_point(|c| c.end <= base.0);
+        let last = self.sealed.partition_point(|c| c.base < end.0).max(first);
+        let reaches_open = self.open.len > 0 && self.open.base < end.0;
+        let inside = |run: &Run| run.base_offset >= base && run.end_offset <= end;
+        // What is left of the chunk before takes them in if there is room, or each replacement would leave a small one.
+        let before = first.checked_sub(1).filter(|at| self.sealed[*at].len as usize + runs.len() < CHUNK_RUNS as usize);
+        let first = before.unwrap_or(first);
+        let old = self.sealed[first..last].iter().map(|c| &**c).chain(reaches_open.then_some(&self.open));
+        let old: Vec<Run> = old.flat_map(Chunk::runs).collect();
+        let (kept_before, rest): (Vec<Run>, Vec<Run>) = old.into_iter().partition(|run| run.end_offset <= base);
+        let gone = rest.iter().filter(|run| inside(run)).count();
+        let kept_after = rest.into_iter().filter(|run| !inside(run));
+        let mut rebuilt = vec![Chunk::default()];
+        for run in kept_before.into_iter().chain(runs.iter().copied()).chain(kept_after) {
+            if rebuilt.last().is_none_or(|chunk| chunk.len == CHUNK_RUNS) {
+                rebuilt.push(Chunk::default());
+            }
+            rebuilt.last_mut().expect("there is one at least").push(&run);
+        }
+        rebuilt.retain(|chunk| chunk.len > 0);
+        if reaches_open {
+            self.open = rebuilt.pop().unwrap_or_default();
+        }
+        let rebuilt = rebuilt.into_iter().map(|mut chunk| {
+            chunk.packed.shrink_to_fit();
+            Arc::new(chunk)
+        });
+        Arc::make_mut(&mut self.sealed).splice(first..last, rebuilt);
+        self.len = self.len - gone + runs.len();
+    }
+
     /// Gives up the runs that end at or below `offset`, and hands each to `dropped`.
     pub(super) fn drop_below(&mut self, offset: Offset, mut dropped: impl FnMut(Run)) {
         let whole = self.sealed.partition_point(|c| c.end <= offset.0);
@@ -330,6 +364,49 @@ mod tests {
             let timed = |r: &Run| r.marker.is_none() && r.max_timestamp >= time;
             let expected: Vec<Run> = expected.into_iter().filter(timed).collect();
             prop_assert_eq!(tail.from_time(offset, time).collect::<Vec<_>>(), expected);
+        }
+
+        #[test]
+        fn a_replacement_equals_that_in_a_plain_list(
+            sizes in sizes(),
+            steps in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 1..150_usize), 1..6),
+            more in 0..70_u32,
+        ) {
+            let (mut tail, mut runs) = filled(&sizes);
+            for (n, (from, count, pieces)) in steps.into_iter().enumerate() {
+                if runs.is_empty() { return Ok(()); }
+                let from = from.index(runs.len());
+                let to = from + 1 + count.index(runs.len() - from);
+                let (base, end) = (runs[from].base_offset, runs[to - 1].end_offset);
+                let offsets = (end.0 - base.0) as u64;
+                let pieces = (pieces as u64).min(offsets);
+                let edge = |i: u64| base.plus(offsets / pieces * i);
+                let new: Vec<Run> = (0..pieces).map(|i| Run {
+                    base_offset: edge(i),
+                    end_offset: if i + 1 == pieces { end } else { edge(i + 1) },
+                    object: ObjectId(1000 + n as u64),
+                    position: 64 + i as u32,
+                    bytes: 7,
+                    max_timestamp: TimestampMs(i64::MIN + i as i64),
+                    marker: None,
+                }).collect();
+                let before = tail.clone();
+                tail.replace(base, end, &new);
+                prop_assert_eq!(before.iter().collect::<Vec<_>>(), runs.clone(), "a clone does not see it");
+                runs.splice(from..to, new);
+                prop_assert_eq!(tail.iter().collect::<Vec<_>>(), runs.clone());
+                prop_assert_eq!(tail.len(), runs.len());
+                prop_assert!(tail.sealed.iter().all(|c| (1..=CHUNK_RUNS).contains(&c.len)));
+            }
+            // It grows on as before.
+            for i in 0..more {
+                let next = runs.last().map_or(Offset(0), |r| r.end_offset);
+                let run = Run { base_offset: next, end_offset: next.plus(1), object: ObjectId(5), position: i, bytes: 1,
+                    max_timestamp: TimestampMs(0), marker: None };
+                tail.push(&run);
+                runs.push(run);
+            }
+            prop_assert_eq!(tail.iter().collect::<Vec<_>>(), runs);
         }
     }
 }

@@ -90,6 +90,10 @@ pub struct ObjectMeta {
     pub bytes: u32,
     /// Runs in it that a partition still holds.
     pub live_runs: u32,
+    /// 0 for what a flush wrote, 1 for what was made of that, 2 for what was made of those. From level 6 on, as is the next.
+    pub level: u8,
+    /// Compaction has put another object in its place, for a partition at least.
+    pub was_input: bool,
 }
 
 /// A snapshot that State keeps from being swept.

@@ -26,6 +26,7 @@ async fn suite(open: &dyn Fn() -> Handle, base: &str) {
     bucket.lists_in_order_and_in_pages().await;
     bucket.keeps_odd_keys_and_refuses_bad_ones().await;
     bucket.deletes_also_what_is_not_there().await;
+    bucket.deletes_many_and_says_which().await;
     bucket.removes_all().await;
 }
 
@@ -176,6 +177,20 @@ impl Contract {
         assert_eq!(self.list("delete/", None, 10).await, [""; 0]);
         self.put("delete/a", "again").await;
         assert_eq!(self.bucket.delete(&self.key("none/at/all"), Purpose::Control).await, Ok(()));
+    }
+
+    async fn deletes_many_and_says_which(&self) {
+        for n in 0..20 {
+            self.put(&format!("many/{n:02}"), "x").await;
+        }
+        let mut keys: Vec<Key> = (0..15).map(|n| self.key(&format!("many/{n:02}"))).collect();
+        keys.insert(3, self.key("many/never-there"));
+        keys.insert(7, "no//key".into());
+        let results = self.bucket.delete_all(&keys, Purpose::Upkeep).await;
+        let failed: Vec<usize> = (0..results.len()).filter(|at| results[*at].is_err()).collect();
+        assert_eq!((results.len(), failed), (17, vec![7]), "{results:?}");
+        assert_eq!(self.list("many/", None, 100).await.len(), 5);
+        assert_eq!(self.bucket.delete_all(&[], Purpose::Upkeep).await, []);
     }
 
     async fn removes_all(&self) {

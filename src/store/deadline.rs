@@ -21,9 +21,13 @@ pub(crate) fn limits(purpose: Purpose) -> Limits {
         Purpose::Cold => (8, 24),
         // Chunks of up to 64 MiB; nobody waits for them but the snapshotter.
         Purpose::Snapshot => (13, 27),
+        // The same, by a task that nobody waits for.
+        Purpose::Compaction => (13, 27),
         // Small, and everybody's records wait for them; an append that was not answered is asked for again.
         Purpose::Journal => (2, 8),
         Purpose::Control => (4, 12),
+        // Pages of a listing and bulks of deletes; nobody waits for them.
+        Purpose::Upkeep => (12, 27),
     };
     Limits { attempt: Duration::from_secs(attempt_s), total: Duration::from_secs(total_s) }
 }
@@ -80,9 +84,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn every_request_ends_before_kafka_gives_up() {
         let (world, repeated) = (World::seeded(1), Counter::default());
-        for purpose in
-            [Purpose::Ingest, Purpose::Tail, Purpose::Cold, Purpose::Snapshot, Purpose::Journal, Purpose::Control]
-        {
+        for purpose in [
+            Purpose::Ingest,
+            Purpose::Tail,
+            Purpose::Cold,
+            Purpose::Snapshot,
+            Purpose::Journal,
+            Purpose::Control,
+            Purpose::Upkeep,
+        ] {
             let start = world.now();
             let mut tries = Tries::new(&world, purpose, &repeated);
             let mut count = 0;

@@ -43,10 +43,14 @@ pub enum Purpose {
     /// Catch-up reads; they have a bounded pool of their own.
     Cold,
     Snapshot,
+    /// What compaction reads and writes.
+    Compaction,
     /// Entries and trims of the journal, where it is kept in the bucket.
     Journal,
     /// Markers, witnesses, probes.
     Control,
+    /// Listing for what nobody needs any more, and deleting it.
+    Upkeep,
 }
 
 impl Purpose {
@@ -58,8 +62,10 @@ impl Purpose {
             Self::Tail => "tail",
             Self::Cold => "cold",
             Self::Snapshot => "snapshot",
+            Self::Compaction => "compaction",
             Self::Journal => "journal",
             Self::Control => "control",
+            Self::Upkeep => "upkeep",
         }
     }
 }
@@ -112,6 +118,9 @@ pub enum StoreError {
     Damaged { key: Key, reason: String },
 }
 
+/// Objects that one call of [`Bucket::delete_all`] deletes at most: what S3 takes in one request.
+pub const DELETES_MAX: usize = 1_000;
+
 /// One row of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
@@ -144,6 +153,16 @@ pub trait Bucket: Send + Sync + 'static {
 
     /// Deletes `key`; true also if it was not there.
     async fn delete(&self, key: &Key, purpose: Purpose) -> Result<(), StoreError>;
+
+    /// Deletes all of `keys`, of which there may be [`DELETES_MAX`], in as few requests as the store can do it; one result for
+    /// each, in their order. What failed may be deleted again, whatever became of it.
+    async fn delete_all(&self, keys: &[Key], purpose: Purpose) -> Vec<Result<(), StoreError>> {
+        let mut results = Vec::with_capacity(keys.len());
+        for key in keys {
+            results.push(self.delete(key, purpose).await);
+        }
+        results
+    }
 
     /// The door to the objects as files, where this bucket keeps them so. A decorator that gives its bucket's door lets
     /// reads pass by it.

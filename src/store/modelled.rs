@@ -121,6 +121,11 @@ impl Bucket for Modelled {
     async fn delete(&self, key: &Key, purpose: Purpose) -> Result<(), StoreError> {
         self.within(self.model.read, self.bucket.delete(key, purpose), |()| 0).await
     }
+
+    async fn delete_all(&self, keys: &[Key], purpose: Purpose) -> Vec<Result<(), StoreError>> {
+        let request = async { Ok(self.bucket.delete_all(keys, purpose).await) };
+        self.within(self.model.read, request, |_| 0).await.unwrap_or_default()
+    }
 }
 
 #[cfg(test)]

@@ -138,6 +138,14 @@ impl Bucket for Observed {
         self.observe(Operation::Delete, purpose, self.bucket.delete(key, purpose), |()| ("done", 0)).await
     }
 
+    async fn delete_all(&self, keys: &[Key], purpose: Purpose) -> Vec<Result<(), StoreError>> {
+        let start = self.watch.world.now();
+        let results = self.bucket.delete_all(keys, purpose).await;
+        let whole = results.iter().find_map(|result| result.clone().err()).map_or(Ok(()), Err);
+        self.watch.observe(Operation::Delete, purpose, start, &whole, |()| ("done", 0));
+        results
+    }
+
     fn files(&self) -> Option<Arc<dyn ObjectFiles>> {
         let files = self.bucket.files()?;
         Some(Arc::new(ObservedFiles { files, watch: Arc::clone(&self.watch) }))

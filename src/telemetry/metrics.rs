@@ -102,6 +102,17 @@ pub struct RefusedLabels {
     pub reason: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LevelLabels {
+    pub level: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct JobLabels {
+    pub level: u8,
+    pub result: &'static str,
+}
+
 room! {
     /// Requests to the object store.
     Bucket, "bucket" {
@@ -209,6 +220,8 @@ room! {
         given: Counter,
         /// Objects that came damaged from another broker, and were read from the bucket.
         given_damaged: Counter,
+        /// Runs of compacted objects that were loaded before a reader asked for them.
+        read_ahead: Counter,
         /// Times that another broker was asked for an object and did not have it, or did not answer.
         asked_in_vain: Counter,
         /// Bytes held, by the size of allocations.
@@ -271,6 +284,61 @@ room! {
         newest_position: Gauge,
         /// Age of the newest snapshot in the bucket; where there is none, the time since this broker started.
         newest_age_seconds: GaugeF64,
+    }
+}
+
+room! {
+    /// What keeps the bucket to what retention allows. Counted by the broker that does it for all, but for what is dead.
+    Upkeep, "upkeep" {
+        /// Bytes of runs that are past their topics' retention and still there, as of the last look.
+        overdue_bytes: Gauge,
+        /// Runs that are past their topics' retention and still there, as of the last look.
+        overdue_runs: Gauge,
+        /// Bytes that retention gave up.
+        expired_bytes: Counter,
+        /// Objects that nothing refers to and that are not deleted yet.
+        dead_objects: Gauge,
+        /// Bytes of objects that nothing refers to and that are not deleted yet.
+        dead_bytes: Gauge,
+        /// Objects deleted, by what they were (dead, orphan).
+        deleted_objects: Family<Reason, Counter>,
+        /// Bytes of objects deleted, by what they were (dead, orphan).
+        deleted_bytes: Family<Reason, Counter>,
+        /// Deletions that the bucket refused or did not answer; they are tried again.
+        failed_deletions: Counter,
+        /// Objects that no entry names and that are old enough to be deleted, as of the last sweep, less those that it deleted.
+        orphans: Gauge,
+        /// Bytes of objects that no entry names and that are old enough to be deleted, as of the last sweep, less those that
+        /// it deleted.
+        orphan_bytes: Gauge,
+        /// Times that the bucket was listed for orphans.
+        sweeps: Counter,
+        /// Objects whose writers had applied less than this position are refused.
+        horizon_position: Gauge,
+    }
+}
+
+room! {
+    /// Objects that become larger ones.
+    Compaction, "compaction" {
+        /// Objects of flushes that wait to be compacted.
+        backlog_objects: Gauge,
+        /// Runs in them that partitions hold.
+        backlog_runs: Gauge,
+        /// Bytes of them.
+        backlog_bytes: Gauge,
+        /// Objects of the first level, which wait until there are enough to be merged.
+        unmerged_objects: Gauge,
+        /// Jobs of this broker that ended, by level of what they made and by result (done, in_vain, failed).
+        jobs: Family<JobLabels, Counter>,
+        /// Time of a job that was done.
+        job_seconds: Histogram = seconds(),
+        /// Bytes that were read from the bucket, by level of what was made of them.
+        read_bytes: Family<LevelLabels, Counter>,
+        /// Bytes that were written, by their level.
+        written_bytes: Family<LevelLabels, Counter>,
+        /// Shares of partitions that had changed meanwhile, and were dropped.
+        dropped_shares: Counter,
     }
 }
 
@@ -340,6 +408,8 @@ pub fn names() -> impl Iterator<Item = &'static str> {
         State::NAMES,
         Transactions::NAMES,
         Snapshot::NAMES,
+        Upkeep::NAMES,
+        Compaction::NAMES,
         NetTotals::NAMES,
         Cluster::NAMES,
         Process::NAMES,
@@ -358,10 +428,32 @@ impl Bucket {
     }
 }
 
+impl Compaction {
+    /// Counts a job that ended.
+    pub fn ended(&self, level: u8, result: &'static str) {
+        self.jobs.get_or_create(&JobLabels { level, result }).inc();
+    }
+
+    /// Counts what a job read and wrote.
+    pub fn moved(&self, level: u8, read: u64, written: u64) {
+        self.read_bytes.get_or_create(&LevelLabels { level }).inc_by(read);
+        self.written_bytes.get_or_create(&LevelLabels { level }).inc_by(written);
+    }
+}
+
 impl Transactions {
     /// Counts a transaction that was aborted.
     pub fn aborted(&self, reason: &'static str) {
         self.aborted_by.get_or_create(&Reason { reason }).inc();
+    }
+}
+
+impl Upkeep {
+    /// Counts an object of `bytes` bytes that was deleted.
+    pub fn deleted(&self, what: &'static str, bytes: u64) {
+        let reason = Reason { reason: what };
+        self.deleted_objects.get_or_create(&reason).inc();
+        self.deleted_bytes.get_or_create(&reason).inc_by(bytes);
     }
 }
 
@@ -395,6 +487,8 @@ pub struct Metrics {
     pub state: State,
     pub transactions: Transactions,
     pub snapshot: Snapshot,
+    pub upkeep: Upkeep,
+    pub compaction: Compaction,
     pub net: Net,
     pub cluster: Cluster,
     pub process: Process,
@@ -413,8 +507,9 @@ impl Metrics {
         let (cache, state) = (Cache::register(&mut registry), State::register(&mut registry));
         let transactions = Transactions::register(&mut registry);
         let (snapshot, net) = (Snapshot::register(&mut registry), Net::register(&mut registry));
+        let compaction = Compaction::register(&mut registry);
         let (cluster, process) = (Cluster::register(&mut registry), Process::register(&mut registry));
-        let lags = Lags::register(&mut registry);
+        let (upkeep, lags) = (Upkeep::register(&mut registry), Lags::register(&mut registry));
         process.start_time_seconds.set(seconds_of(started.0));
         let snapshot_at_ms = AtomicI64::new(NEVER);
         Self {
@@ -429,6 +524,8 @@ impl Metrics {
             state,
             transactions,
             snapshot,
+            upkeep,
+            compaction,
             net,
             cluster,
             process,

@@ -94,7 +94,7 @@ pub(crate) fn names(data: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(data) else { return false };
     if let Some(name) = ObjectName::parse(text) {
         assert_eq!(name.key(), text);
-        assert!(ObjectName::prefixes().any(|prefix| text.starts_with(&prefix)));
+        assert!(text.starts_with(name.kind.prefix()));
     }
     if let Ok(address) = HostPort::parse(text) {
         assert_eq!(HostPort::parse(&address.to_string()), Ok(address.clone()));

@@ -3,7 +3,7 @@
 mod build;
 
 use build::*;
-use strandline_history::check::{LogInventory, Object, Run};
+use strandline_history::check::{Expiry, LogInventory, Object, Run};
 use strandline_history::{Inventory, Rule, What};
 
 fn new() -> Build {
@@ -527,6 +527,32 @@ fn a27_log_starts() {
             }),
         ],
     );
+}
+
+#[test]
+fn a27_a2_records_that_go_by_time_are_there_until_then() {
+    // The two values have the timestamps 1001 and 1002 ms, and are kept for 2 s: up to 3001 and 3002 ms of the history.
+    let expiry = |ahead_ms| Expiry { kept_ms: [("t".to_owned(), 2_000)].into(), wall_ms: 0, ahead_ms };
+    let at = |at_us, ahead_ms| {
+        let build = two().ok(2, (at_us, at_us + 1), starts_at(poll(1, &[(1, 1, 2)], 2), 1));
+        build.with(|options| options.expiry = Some(expiry(ahead_ms)))
+    };
+    let asked = |at_us| {
+        let build = two().fail(2, (at_us, at_us + 1), "OFFSET_OUT_OF_RANGE", poll(0, &[], 0));
+        build.with(|options| options.expiry = Some(expiry(0)))
+    };
+    table(
+        Rule::A27,
+        vec![("too early", at(3_000_000, 0))],
+        vec![("in time", at(3_001_000, 0)), ("by a clock that is ahead", at(2_900_000, 200))],
+    );
+    table(Rule::K27, vec![("too early", asked(3_000_000))], vec![("in time", asked(3_001_000))]);
+    let read = |at_us| {
+        let build = two().healed(1000).ok(2, (at_us, at_us + 1), poll(1, &[(1, 1, 2)], 2));
+        let build = build.ok(3, (at_us + 2, at_us + 3), starts_at(poll(1, &[(1, 1, 2)], 2), 1));
+        build.with(|options| options.expiry = Some(expiry(0)))
+    };
+    table(Rule::A2, vec![("never read, and not expired", read(2_000_000))], vec![("expired", read(3_002_000))]);
 }
 
 #[test]

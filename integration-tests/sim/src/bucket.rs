@@ -7,29 +7,45 @@ use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use strandline::world::World;
+use strandline::world::{Instant, World};
 use tokio::sync::oneshot;
 
 use crate::faults::{Fault, Faults};
 use crate::network::{Link, Network};
 
-/// The objects, by their path `/bucket/key`; clones share them.
+/// The objects; clones share them.
 #[derive(Clone, Default)]
-pub struct Objects(Arc<Mutex<BTreeMap<String, Bytes>>>);
+pub struct Objects(Arc<Mutex<Held>>);
+
+#[derive(Default)]
+struct Held {
+    /// By their path `/bucket/key`.
+    contents: BTreeMap<String, Bytes>,
+    /// When each came.
+    since: BTreeMap<String, Instant>,
+}
 
 impl Objects {
     /// Every key with its content.
     #[must_use]
     pub fn contents(&self) -> BTreeMap<String, Bytes> {
-        self.lock().iter().map(|(path, content)| (path[PREFIX.len()..].to_owned(), content.clone())).collect()
+        self.lock().contents.iter().map(|(path, content)| (path[PREFIX.len()..].to_owned(), content.clone())).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Bytes>> {
+    /// The keys of those that came after `instant`.
+    #[must_use]
+    pub fn after(&self, instant: Instant) -> BTreeSet<String> {
+        let held = self.lock();
+        let young = held.since.iter().filter(|(_, since)| **since > instant);
+        young.map(|(path, _)| path[PREFIX.len()..].to_owned()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -170,21 +186,34 @@ impl Access {
 
     fn done(&self, head: &http::request::Parts, body: Bytes) -> HttpResponse {
         let path = head.uri.path();
-        let mut objects = self.objects.lock();
+        let mut held = self.objects.lock();
+        let Held { contents: objects, since } = &mut *held;
         match head.method {
             Method::PUT if objects.contains_key(path) && head.headers.contains_key("if-none-match") => status(412),
             Method::PUT => {
                 self.network.note("put", path, &body);
                 objects.insert(path.to_owned(), body);
+                since.insert(path.to_owned(), self.world.now());
                 answer(Response::builder().header("etag", "\"e\""), Bytes::new())
             }
             Method::DELETE => {
                 self.network.note("delete", path, &[]);
                 objects.remove(path);
+                since.remove(path);
                 status(204)
             }
+            Method::POST => {
+                let keys = keys_of(&body);
+                for path in keys.iter().map(|key| format!("{PREFIX}{key}")) {
+                    self.network.note("delete", &path, &[]);
+                    objects.remove(&path);
+                    since.remove(&path);
+                }
+                let deleted = keys.iter().map(|key| format!("<Deleted><Key>{key}</Key></Deleted>")).collect::<String>();
+                answer(Response::builder(), Bytes::from(format!("<DeleteResult>{deleted}</DeleteResult>")))
+            }
             _ if path.trim_end_matches('/') == PREFIX.trim_end_matches('/') => {
-                list(&objects, head.uri.query().unwrap_or_default())
+                list(objects, head.uri.query().unwrap_or_default())
             }
             _ => match objects.get(path) {
                 None => status(404),
@@ -192,6 +221,13 @@ impl Access {
             },
         }
     }
+}
+
+/// The keys that a request names to be deleted.
+fn keys_of(body: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(body);
+    let keys = text.split("<Key>").skip(1).filter_map(|rest| rest.split_once('<'));
+    keys.map(|(key, _)| key.to_owned()).collect()
 }
 
 /// All of `content`, or the part that the request asks for.

@@ -24,8 +24,18 @@ pub struct Plan {
     pub between_events: Duration,
     /// After this silence a broker is missed.
     pub fencing: Duration,
+    pub tidy_after: Tidy,
     /// The brokers' configuration, but for who they are.
     pub yaml: String,
+}
+
+/// How long after the last fault nothing is left in the bucket of what nobody needs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tidy {
+    /// Of objects that nothing refers to any more.
+    pub dead: Option<Duration>,
+    /// Of objects that no entry names.
+    pub orphans: Option<Duration>,
 }
 
 /// What may befall a request, an answer or a connection, and the highest chance in 10,000 that a seed gives it.
@@ -144,12 +154,16 @@ impl Plan {
                 _ => pick(&[4_000, 8_000, 14_000]),
             }),
             fencing: Duration::ZERO,
+            tidy_after: Tidy::default(),
             yaml: String::new(),
         };
         // Staleness is less than a third of the shortest session.
         let (fencing_ms, staleness_ms) = [(1_500, 800), (4_000, 900), (12_000, 900)][draw(3) as usize];
         plan.fencing = Duration::from_millis(fencing_ms);
         plan.yaml = yaml(&pick, &draw, storm, (fencing_ms, staleness_ms));
+        let (upkeep, tidy_after) = upkeep(&draw);
+        plan.yaml.push_str(&upkeep);
+        plan.tidy_after = tidy_after;
         if draw(6) == 0 {
             plan.events.push(Fault::Fork);
             plan.yaml = plan.yaml.replace("cluster:\n", "cluster:\n  witness_interval_ms: 500\n");
@@ -157,6 +171,7 @@ impl Plan {
         if draw(3) == 0 {
             plan.events.push(Fault::JournalAway);
         }
+        plan.yaml.push_str(&compaction(&pick));
         plan
     }
 
@@ -165,6 +180,33 @@ impl Plan {
     pub fn calm(seed: u64) -> Self {
         Self { rates: BTreeMap::new(), events: Vec::new(), ..Self::of(seed) }
     }
+}
+
+/// What nobody needs goes soon, or stays.
+fn upkeep(draw: &impl Fn(u64) -> u64) -> (String, Tidy) {
+    const LONG_MS: u64 = 86_400_000;
+    let grace_ms = [400, 3_000, LONG_MS][draw(3) as usize];
+    let (age_ms, sweep_ms) = [(1_500, 1_000), (4_000, 2_000), (LONG_MS, LONG_MS)][draw(3) as usize];
+    let text = format!(
+        "upkeep:\n  garbage_grace_ms: {grace_ms}\n  orphan_age_ms: {age_ms}\n  sweep_interval_ms: {sweep_ms}\n"
+    );
+    let soon = |ms: u64| (ms < LONG_MS).then(|| Duration::from_millis(ms + 4_000));
+    // A sweep that waits for brokers, and the one after it.
+    (text, Tidy { dead: soon(2 * grace_ms), orphans: soon(8 * age_ms + 3 * sweep_ms) })
+}
+
+/// Small jobs all the time; where nobody waits before taking over, several brokers do one job.
+fn compaction(pick: &impl Fn(&[u64]) -> u64) -> String {
+    format!(
+        "compaction:\n  objects_per_job: {objects}\n  bytes_per_job: {bytes}\n  age_ms_max: {age}\n  rest_ms: {rest}\n  \
+         objects_per_merge: {merged}\n  takeover_ms: {takeover}\n",
+        objects = pick(&[2, 5, 20]),
+        bytes = pick(&[65_536, 1 << 20]),
+        age = pick(&[500, 3_000, 10_000]),
+        rest = pick(&[0, 500, 3_000]),
+        merged = pick(&[2, 3, 6]),
+        takeover = pick(&[0, 1_000, 10_000]),
+    )
 }
 
 /// Stores near and far, limits that are reached, and snapshots and trims all the time.
@@ -185,7 +227,7 @@ fn yaml(
          kafka:\n  group.min.session.timeout.ms: 1000\n  group.initial.rebalance.delay.ms: {delay}\n  \
          group.consumer.min.session.timeout.ms: 1000\n  group.consumer.session.timeout.ms: {session}\n  \
          group.consumer.min.heartbeat.interval.ms: 200\n  group.consumer.heartbeat.interval.ms: {heartbeat}\n  \
-         producer.id.expiration.ms: {expiry}\n",
+         producer.id.expiration.ms: {expiry}\n  log.retention.check.interval.ms: 400\n",
         append = pick(&[500, 1_000, 5_000]),
         drain = pick(&[0, 500, 3_000]),
         flush = pick(&[0, 20, 250]),

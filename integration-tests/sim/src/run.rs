@@ -13,9 +13,10 @@ use strandline_history::check::Inventory;
 
 use crate::cluster::Cluster;
 use crate::faults::{Fault, Faults};
+use crate::inventory::Spared;
 use crate::nemesis::Nemesis;
 use crate::network::Network;
-use crate::plan::Plan;
+use crate::plan::{Plan, Tidy};
 use crate::recorder::Recorder;
 use crate::{Site, clients, inventory};
 
@@ -30,6 +31,8 @@ pub struct Ran {
     /// The hash over everything that passed the network and the stores, and how much it was.
     pub trace: (u64, u64),
     pub virtual_time: Duration,
+    /// True time at the beginning, in ms.
+    pub wall_ms: i64,
     /// How often brokers have come or gone, as the others know; nothing if nobody could say.
     pub membership: Option<u32>,
     /// A broker has thought for a while that it is the only one, and would not have noticed that it is cut off.
@@ -91,7 +94,7 @@ pub fn run(seed: u64, plan: &Plan) -> Ran {
 
 async fn run_inside(seed: u64, plan: &Plan) -> Ran {
     let world = World::seeded(seed);
-    let start = world.now();
+    let (start, wall_ms) = (world.now(), world.wall_ms().0);
     START.set(Some(start));
     let recorder = Recorder::new(&world, seed);
     let faults = Faults::new(world.clone(), recorder.clone());
@@ -132,6 +135,7 @@ async fn run_inside(seed: u64, plan: &Plan) -> Ran {
         troubles.push("what was written could not be read back".to_owned());
     }
     watch.abort();
+    let spared = tidy(&site.world, plan, &cluster).await;
     let (state, differences) = agree(&cluster).await;
     troubles.extend(differences);
     troubles.extend(cluster.troubles());
@@ -139,8 +143,9 @@ async fn run_inside(seed: u64, plan: &Plan) -> Ran {
     site.network.close();
     Ran {
         history: site.recorder.take(),
+        wall_ms,
         membership: state.as_ref().map(|state| state.membership()),
-        inventory: state.map(|state| inventory::take(&state, &cluster.objects().contents())),
+        inventory: state.map(|state| inventory::take(&state, &cluster.objects().contents(), &spared)),
         faults: faults.counts(),
         met: faults.met(),
         trace,
@@ -148,6 +153,14 @@ async fn run_inside(seed: u64, plan: &Plan) -> Ran {
         alone: alone.load(Ordering::Relaxed),
         troubles,
     }
+}
+
+/// Waits until nothing is left of what nobody needs, as far as the plan says that it goes.
+async fn tidy(world: &World, plan: &Plan, cluster: &Cluster) -> Spared {
+    let (begun, Tidy { dead, orphans }) = (world.now(), plan.tidy_after);
+    let applied = cluster.replicas().into_iter().map(|(_, replica)| replica.applied().position).min();
+    world.sleep(dead.max(orphans).unwrap_or_default()).await;
+    Spared { objects: orphans.map(|_| cluster.objects().after(begun)), dead_until: dead.and(applied) }
 }
 
 /// Looks at what brokers know of each other as long as clients are at work.

@@ -30,6 +30,10 @@ pub struct Summary {
     met: BTreeSet<(String, String)>,
     checked: BTreeMap<String, u64>,
     too_small: BTreeMap<String, u64>,
+    offsets: u64,
+    compacted_offsets: u64,
+    /// Runs in which compaction did something that was there in the end.
+    compacted: u64,
 }
 
 impl Summary {
@@ -44,6 +48,9 @@ impl Summary {
             self.failed.insert(seed);
         }
         self.virtual_time += verdict.virtual_time;
+        self.offsets += verdict.offsets;
+        self.compacted_offsets += verdict.compacted_offsets;
+        self.compacted += u64::from(verdict.compacted_offsets > 0);
         self.operations += verdict.operations as u64;
         for (kind, ends) in &verdict.report.outcomes {
             add_all(
@@ -70,6 +77,9 @@ impl Summary {
         self.counted += other.counted;
         self.failed.extend(other.failed);
         self.virtual_time += other.virtual_time;
+        self.offsets += other.offsets;
+        self.compacted_offsets += other.compacted_offsets;
+        self.compacted += other.compacted;
         self.operations += other.operations;
         for (kind, ends) in other.outcomes {
             add_all(self.outcomes.entry(kind).or_default(), ends);
@@ -125,6 +135,11 @@ impl fmt::Display for Summary {
             let count = self.checked.get(&rule.to_string()).copied().unwrap_or(0);
             writeln!(f, "  {count:>10} {rule}  {}", rule.promise())?;
         }
+        let Self { offsets, compacted_offsets, compacted, .. } = self;
+        writeln!(
+            f,
+            "{compacted_offsets} of {offsets} offsets lay in compacted objects in the end, in {compacted} runs"
+        )?;
         for (why, count) in &self.too_small {
             writeln!(f, "{count} runs do not count: {why}")?;
         }

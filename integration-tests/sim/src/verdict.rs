@@ -2,9 +2,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
-use strandline_history::check::{Options, Report, check_with};
+use strandline::segment::COMPACTED_PREFIX;
+use strandline_history::check::{Expiry, Options, Report, Run, check_with};
 use strandline_history::{End, What};
 
+use crate::clients::{FLEETING, KEPT_MS};
 use crate::faults::Fault;
 use crate::run::Ran;
 
@@ -20,6 +22,9 @@ pub struct Verdict {
     pub faults: BTreeMap<Fault, u64>,
     pub met: BTreeSet<(Fault, &'static str)>,
     pub trace: (u64, u64),
+    /// Offsets in the end, and those of them that lie in compacted objects.
+    pub offsets: u64,
+    pub compacted_offsets: u64,
 }
 
 /// Longer than anything keeps a broker from the journal.
@@ -27,6 +32,9 @@ const LAG_US: u64 = 60_000_000;
 
 /// Longer than a broker that knows of others, and not what the journal has, keeps those who wait for what comes.
 const STALENESS_US: u64 = 2_000_000;
+
+/// How far a broker's clock is ahead at most, where clocks are wrong.
+const AHEAD_MS: i64 = 3_600_000;
 
 impl Verdict {
     /// Looks through what a run has left.
@@ -43,8 +51,17 @@ impl Verdict {
         let one_epoch = !salvaged;
         let lags = Options { poll_lag_us: LAG_US, end_lag_us, own_lag_us, ..Options::default() };
         let clocks_differ = [Fault::ClockJump, Fault::ClockSkew].iter().any(|fault| ran.faults.contains_key(fault));
-        let options = Options { final_reads: true, one_epoch, salvaged, clocks_differ, ..lags };
+        // A broker that is alone has nobody's clock but its own.
+        let ahead_ms = if clocks_differ { AHEAD_MS } else { 100 };
+        let expiry = Expiry { kept_ms: [(FLEETING.to_owned(), KEPT_MS)].into(), wall_ms: ran.wall_ms, ahead_ms };
+        let expiry = Some(expiry);
+        let orphans_max = Some(0);
+        let options = Options { final_reads: true, one_epoch, salvaged, clocks_differ, expiry, orphans_max, ..lags };
         let report = check_with(&ran.history, ran.inventory.as_ref(), &options);
+        let runs = || ran.inventory.iter().flat_map(|inventory| inventory.logs.iter().flat_map(|log| &log.runs));
+        let offsets = |runs: &mut dyn Iterator<Item = &Run>| runs.map(|run| run.count.unsigned_abs()).sum::<u64>();
+        let compacted_offsets = offsets(&mut runs().filter(|run| run.object.starts_with(COMPACTED_PREFIX)));
+        let offsets = offsets(&mut runs());
         let processes: BTreeSet<u32> = ran.history.operations.iter().map(|operation| operation.process).collect();
         let mut troubles = ran.troubles;
         let protocol = ran.history.operations.iter().filter_map(|operation| match (&operation.what, &operation.end) {
@@ -61,6 +78,8 @@ impl Verdict {
             faults: ran.faults,
             met: ran.met,
             trace: ran.trace,
+            offsets,
+            compacted_offsets,
         }
     }
 

@@ -123,6 +123,26 @@ fn current<T: Value>(overrides: &Overrides, config: &Config, name: &str) -> T {
     own.unwrap_or_else(|| T::parse(&default(name, config).unwrap_or_default()).expect("a default has its type"))
 }
 
+/// How long a topic's records are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Since their time, in ms; `None` is for ever.
+    pub ms: Option<u64>,
+    /// Bytes of a partition beyond which the oldest go; `None` is no limit.
+    pub bytes: Option<u64>,
+}
+
+impl Retention {
+    /// What is in force on a topic with these overrides. Nothing goes by age or size where `cleanup.policy` does not say so.
+    #[must_use]
+    pub fn resolve(overrides: &Overrides, config: &Config) -> Self {
+        let cleanup: Vec<Cleanup> = current(overrides, config, "cleanup.policy");
+        let deletes = cleanup.contains(&Cleanup::Delete);
+        let limit = |name: &str| u64::try_from(current::<i64>(overrides, config, name)).ok().filter(|_| deletes);
+        Self { ms: limit("retention.ms"), bytes: limit("retention.bytes") }
+    }
+}
+
 /// A topic's settings that do something, each read as its type.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TopicSettings {

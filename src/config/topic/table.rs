@@ -1,6 +1,6 @@
 //! Kafka 4.3's topic settings, all 33, and one of ours: name, type, range, and the broker setting that gives the
 //! default. Types and ranges are those that a running Kafka describes and enforces; `tests.rs` has its answers.
-use crate::config::kafka::{COMPACTION, REPLICAS, RETENTION, SEGMENTS, TIERS};
+use crate::config::kafka::{COMPACTION, REPLICAS, SEGMENTS, TIERS};
 use crate::config::setting::Effect;
 use crate::config::value::Kind;
 use crate::config::{Config, Validation};
@@ -69,8 +69,8 @@ pub static TABLE: &[TopicSetting] = &[
         Kind::Choices(&["compact", "delete"]),
         RANGE,
         broker!(log_cleanup_policy),
-        Effect::Later(RETENTION),
-        "What happens to old records: `delete` by age and size, `compact` to the last of each key, or both. Empty keeps everything.",
+        WORKS,
+        "What happens to old records: `delete` by age and size, `compact` to the last of each key, or both. Empty keeps everything. `compact` is not in effect yet: alone it keeps everything too.",
     ),
     row(
         ("compression.gzip.level", &["compression.gzip.level"]),
@@ -277,7 +277,7 @@ pub static TABLE: &[TopicSetting] = &[
         Kind::Long,
         RANGE,
         broker!(log_retention_bytes),
-        Effect::Later(RETENTION),
+        WORKS,
         "Bytes of a partition beyond which the oldest are deleted; -1 is no limit.",
     ),
     row(
@@ -285,7 +285,7 @@ pub static TABLE: &[TopicSetting] = &[
         Kind::Long,
         least(-1),
         |config| config.kafka.retention_ms().to_string(),
-        Effect::Later(RETENTION),
+        WORKS,
         "Age at which records are deleted; -1 is never.",
     ),
     row(

@@ -3,12 +3,13 @@ use std::os::unix::fs::FileExt;
 
 use super::super::assemble;
 use super::*;
-use crate::cache::{CacheLimits, CachedObject, ObjectCache};
-use crate::records::{BatchBuilder, NewRecord};
+use crate::cache::{CacheLimits, CachedObject, ObjectCache, Unit};
+use crate::records::{BatchBuilder, Batches, NewRecord};
 use crate::segment::{ObjectHeader, ObjectName, ObjectWriter};
+use crate::state::RecordEpochs;
 use crate::store::{Bucket, LocalBucket, Purpose};
 use crate::telemetry::Metrics;
-use crate::types::{Head, Incarnation, LeaderEpoch, ObjectId, PartitionIndex, TimestampMs, TopicId};
+use crate::types::{Head, Incarnation, LeaderEpoch, ObjectId, PartitionIndex, Slot, TimestampMs, TopicId};
 use crate::world::World;
 
 /// A run of batches with these sizes (of the record's value), as an object in a directory.
@@ -17,19 +18,32 @@ struct Stored {
     name: ObjectName,
     run: Run,
     object: Arc<CachedObject>,
+    is_final: bool,
     _dir: tempfile::TempDir,
 }
 
 async fn stored(values: &[usize]) -> Stored {
+    stored_as(values, false).await
+}
+
+/// The same as what compaction writes, if `is_final`.
+async fn stored_as(values: &[usize], is_final: bool) -> Stored {
+    let mut next = Offset(1000);
     let batch = |(i, bytes): (usize, &usize)| {
         let value = vec![i as u8; *bytes];
         let record = NewRecord { value: Some(&value), ..NewRecord::default() };
-        (0..=i % 3).fold(BatchBuilder::new(), |b, _| b.with(&record)).build().unwrap()
+        let mut batch = (0..=i % 3).fold(BatchBuilder::new(), |b, _| b.with(&record));
+        if is_final {
+            batch = batch.base_offset(next).leader_epoch(LeaderEpoch(7));
+        }
+        next = next.plus(i as u64 % 3 + 1);
+        batch.build().unwrap()
     };
     let batches: Vec<Bytes> = values.iter().enumerate().map(batch).collect();
     let records: usize = (0..values.len()).map(|i| i % 3 + 1).sum();
     let run_bytes: usize = batches.iter().map(Bytes::len).sum();
-    let name = ObjectName { applied: Head::default(), ulid: 7 };
+    let make = if is_final { ObjectName::compacted } else { ObjectName::data };
+    let name = make(Head::default(), 7);
     let header = ObjectHeader { name, incarnation: Incarnation(1), written_ms: TimestampMs(0) };
     let mut writer = ObjectWriter::new(&header);
     let position = writer.position();
@@ -52,8 +66,9 @@ async fn stored(values: &[usize]) -> Stored {
     let limits = CacheLimits { bytes: 64 << 20, loads: 2 };
     let metrics = Arc::new(Metrics::new(TimestampMs(0)));
     let cache = Arc::new(ObjectCache::new(Arc::new(bucket), None, world, metrics, Arc::default(), limits));
-    let object = cache.get(name, bytes).await.unwrap();
-    Stored { cache, name, run, object, _dir: dir }
+    let unit = if is_final { Unit { name, position, bytes: run.bytes } } else { Unit::whole(name, bytes) };
+    let object = cache.get_unit(unit).await.unwrap();
+    Stored { cache, name, run, object, is_final, _dir: dir }
 }
 
 /// What a client gets to see.
@@ -73,12 +88,13 @@ fn joined(records: &Records) -> Vec<u8> {
     whole
 }
 
-fn target(offset: Offset, bytes_max: usize) -> Target {
-    Target { offset, until: Offset(i64::MAX), bytes_max, epoch: LeaderEpoch(7) }
+fn target(offset: Offset, bytes_max: usize) -> Target<'static> {
+    let (until, epoch) = (Offset(i64::MAX), LeaderEpoch(7));
+    Target { offset, until, bytes_max, epoch, is_final: false, forked: None }
 }
 
 impl Stored {
-    async fn by_file(&self, target: Target) -> (Result<bool, Broken>, Records) {
+    async fn by_file(&self, target: Target<'static>) -> (Result<bool, Broken>, Records) {
         let (name, run, buffers) = (self.name, self.run, self.cache.buffers().clone());
         let read = self.cache.read_files(move |files| {
             let mut out = Records::default();
@@ -105,7 +121,8 @@ impl Stored {
         (more, out)
     }
 
-    async fn compare(&self, target: Target) {
+    async fn compare(&self, target: Target<'static>) {
+        let target = Target { is_final: self.is_final, ..target };
         let memory = self.by_memory(target);
         for found in [self.by_file(target).await, self.by_copies(target)] {
             assert_eq!((found.0, found.1.bytes, found.1.records), (memory.0, memory.1.bytes, memory.1.records));
@@ -152,6 +169,42 @@ async fn a_file_that_is_not_what_state_says_is_noticed() {
     assert_eq!(stored.by_file(all).await.0, Err(Broken::Contradiction));
 }
 
+#[tokio::test]
+async fn what_compaction_wrote_is_sent_whole_and_without_a_look() {
+    let stored = stored_as(&[1000; 500], true).await;
+    let all = Target { is_final: true, ..target(Offset(1000), 1 << 20) };
+    for (more, records) in [stored.by_file(all).await, stored.by_memory(all)] {
+        assert_eq!((more, records.chunks.len(), records.own_bytes), (Ok(true), 1, 0));
+        assert_eq!((records.records, records.end), (999, stored.run.end_offset));
+    }
+    // What does not fit is copied batch by batch, and the next read sends the rest.
+    let part = Target { bytes_max: 100_000, ..all };
+    let (more, records) = stored.by_file(part).await;
+    assert!(more == Ok(false) && records.bytes <= 100_000 && records.own_bytes > 0);
+    let (more, rest) = stored.by_file(Target { offset: records.end, ..all }).await;
+    assert_eq!((more, rest.chunks.len(), rest.own_bytes), (Ok(true), 1, 0));
+    assert!([joined(&records), joined(&rest)].concat() == joined(&stored.by_memory(all).1));
+    let until = Target { until: Offset(1500), ..all };
+    let (more, records) = stored.by_file(until).await;
+    assert!(more == Ok(false) && records.end >= Offset(1500) && records.bytes < stored.run.bytes as usize);
+}
+
+#[tokio::test]
+async fn after_a_fork_each_batch_has_the_epoch_that_state_gives_it() {
+    let stored = stored_as(&[1000; 100], true).await;
+    let epochs = Box::leak(Box::new(RecordEpochs::default()));
+    let all = Target { is_final: true, forked: Some((epochs, Slot(1))), ..target(Offset(1000), 1 << 20) };
+    let seen = |records: &Records| {
+        let batches = Batches::new(joined(records).into()).map(Result::unwrap);
+        batches.map(|batch| batch.header.leader_epoch.0).collect::<std::collections::BTreeSet<_>>()
+    };
+    for (_, records) in [stored.by_file(all).await, stored.by_memory(all), stored.by_copies(all)] {
+        assert_eq!(seen(&records), [0].into(), "not the 7 that is stored");
+    }
+    let plain = Target { forked: None, ..all };
+    assert_eq!(seen(&stored.by_memory(plain).1), [7].into());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
@@ -162,9 +215,11 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let stored = stored(&values).await;
-            for (offset, bytes_max) in reads {
-                stored.compare(target(Offset(990 + offset), bytes_max)).await;
+            for is_final in [false, true] {
+                let stored = stored_as(&values, is_final).await;
+                for (offset, bytes_max) in &reads {
+                    stored.compare(target(Offset(990 + offset), *bytes_max)).await;
+                }
             }
         });
     }

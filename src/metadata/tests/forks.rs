@@ -2,9 +2,9 @@
 use super::*;
 use crate::records::{BatchBuilder, NewRecord};
 use crate::segment::{ObjectHeader, ObjectName, ObjectWriter};
-use crate::state::{BatchSpec, RunSpec, RunsWriter};
+use crate::state::{BatchSpec, CommitCompaction, CompactedRun, CompactedShare, Outcome, RunSpec, RunsWriter};
 use crate::store::Purpose;
-use crate::types::{Head, Offset, PartitionIndex, Token};
+use crate::types::{Head, ObjectId, Offset, PartitionIndex, Token};
 
 const INTERVAL: Duration = Duration::from_secs(30);
 
@@ -301,7 +301,7 @@ async fn the_last_moment_of_an_old_history_is_not_the_new_ones() {
 
 /// An object with one batch of `records` for the topic's first partition, in the bucket; the command that commits it.
 async fn stored(site: &Site, state: &State, ulid: u128, of_record: u8, records: usize) -> CommitRuns {
-    let name = ObjectName { applied: state.head(), ulid };
+    let name = ObjectName::data(state.head(), ulid);
     let header = ObjectHeader { name, incarnation: Incarnation(1), written_ms: TimestampMs(1) };
     let mut batch = BatchBuilder::new();
     let value = [of_record; 10];
@@ -337,7 +337,7 @@ async fn records_of_lost_entries_are_had_from_their_objects_once() {
     broker.replica.propose(lost).await.unwrap();
     stored(&site, &before, 4, b'b', 7).await;
     // And one of which nothing is left, and one of a topic that went with the journal.
-    let gone = ObjectName { applied: broker.replica.applied(), ulid: 5 };
+    let gone = ObjectName::data(broker.replica.applied(), 5);
     site.bucket.create(&gone.key(), vec![Bytes::from_static(b"cut")], Purpose::Ingest).await.unwrap();
     broker.owner.abort();
     let entries = site.journal.read(Position(1)).await.unwrap().len();
@@ -348,6 +348,36 @@ async fn records_of_lost_entries_are_had_from_their_objects_once() {
     let state = site.start(1).await.replica.state();
     assert_eq!((end(&state), state.forks().end(0, slot)), (Offset(12), Some(Offset(5))));
     assert_eq!(state.brokers().map(|broker| broker.id).collect::<Vec<_>>(), [BrokerId(1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_compaction_has_put_elsewhere_is_not_had_again_from_the_flush() {
+    let mut site = Site::new(17);
+    let broker = site.start_with_witnesses(1).await;
+    broker.replica.propose(topic("t", 1)).await.unwrap();
+    let state = broker.replica.state();
+    let slot = state.topic_by_name("t").unwrap().slots[0];
+    let committed = stored(&site, &state, 1, b'a', 5).await;
+    broker.replica.propose(committed).await.unwrap();
+    let name = ObjectName::compacted(broker.replica.applied(), 9);
+    let run = CompactedRun { end_offset: Offset(5), bytes: 100, max_timestamp: TimestampMs(1) };
+    let share = CompactedShare { slot, base_offset: Offset(0), runs: vec![run] };
+    let compaction = CommitCompaction::new(name, 1000, None, (1, &[ObjectId(0)]), 64, &[share]);
+    let outcome = broker.replica.propose(compaction).await.unwrap();
+    assert_eq!(outcome, Outcome::Compacted { object: Some(ObjectId(1)), taken: 1, dropped: 0 });
+    let kept = site.journal.read(Position(1)).await.unwrap().len();
+    let lost = stored(&site, &broker.replica.state(), 3, b'b', 7).await;
+    broker.replica.propose(lost).await.unwrap();
+    // Of what was there this one knows, of which nothing is left.
+    let seen = ObjectName::data(broker.replica.applied(), 5);
+    site.bucket.create(&seen.key(), vec![Bytes::from_static(b"cut")], Purpose::Ingest).await.unwrap();
+    broker.owner.abort();
+    let entries = site.journal.read(Position(1)).await.unwrap().len();
+    site.lose(entries - kept).await;
+    let mended = site.mend(Choice::Journal).await.unwrap();
+    let Mended::Begun { salvaged, .. } = &mended else { panic!("{mended:?}") };
+    assert_eq!(*salvaged, Salvaged { objects: 1, records: 7, left: vec![seen.key()] });
+    assert_eq!(end(&site.start(1).await.replica.state()), Offset(12));
 }
 
 #[tokio::test(start_paused = true)]

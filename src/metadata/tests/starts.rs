@@ -40,7 +40,7 @@ async fn copied(journal: &MemoryJournal, count: usize) -> MemoryJournal {
 }
 
 async fn object(site: &Site, applied: Head) {
-    let key = ObjectName { applied, ulid: 5 }.key();
+    let key = ObjectName::data(applied, 5).key();
     let created = site.bucket.create(&key, vec![Bytes::from_static(b"x")], Purpose::Ingest).await;
     assert_eq!(created, Ok(CreateOutcome::Created));
 }

@@ -10,7 +10,7 @@ use crate::types::{ProducerEpoch, ProducerId, Sequence};
 
 /// A producer as its client knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Me {
+pub(super) struct Me {
     id: i64,
     epoch: i16,
     sequence: i32,
@@ -20,7 +20,7 @@ fn transactional(id: &str) -> TransactionalId {
     TransactionalId(text(id))
 }
 
-async fn init(ctx: &Context, version: i16, id: &str) -> Result<Me, i16> {
+pub(super) async fn init(ctx: &Context, version: i16, id: &str) -> Result<Me, i16> {
     let request = InitProducerIdRequest::default()
         .with_transactional_id(Some(transactional(id)))
         .with_transaction_timeout_ms(60_000)
@@ -31,7 +31,7 @@ async fn init(ctx: &Context, version: i16, id: &str) -> Result<Me, i16> {
     if answer.error_code == 0 { Ok(me) } else { Err(answer.error_code) }
 }
 
-async fn send(ctx: &Context, version: i16, id: Option<&str>, me: &mut Me) -> Result<i64, i16> {
+pub(super) async fn send(ctx: &Context, version: i16, id: Option<&str>, me: &mut Me) -> Result<i64, i16> {
     let record = NewRecord { timestamp: ctx.world.wall_ms(), key: None, value: Some(b"v"), headers: &[] };
     let batch = BatchBuilder::new()
         .producer(ProducerId(me.id), ProducerEpoch(me.epoch), Sequence(me.sequence))
@@ -66,7 +66,7 @@ async fn add(ctx: &Context, version: i16, id: &str, me: Me, partitions: &[i32]) 
     answer.results_by_partition.iter().map(|p| p.partition_error_code).collect()
 }
 
-async fn end(ctx: &Context, version: i16, id: &str, me: &mut Me, committed: bool) -> i16 {
+pub(super) async fn end(ctx: &Context, version: i16, id: &str, me: &mut Me, committed: bool) -> i16 {
     let request = EndTxnRequest::default()
         .with_transactional_id(transactional(id))
         .with_producer_id(WireProducerId(me.id))
@@ -133,7 +133,7 @@ async fn latest(ctx: &Context, isolation: i8) -> i64 {
     offset_at(ctx, -1, isolation).await
 }
 
-async fn offset_at(ctx: &Context, timestamp: i64, isolation: i8) -> i64 {
+pub(super) async fn offset_at(ctx: &Context, timestamp: i64, isolation: i8) -> i64 {
     use list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
     let partition = ListOffsetsPartition::default().with_timestamp(timestamp).with_current_leader_epoch(-1);
     let topic = ListOffsetsTopic::default().with_name(name("t")).with_partitions(vec![partition]);

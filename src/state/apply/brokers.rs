@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::State;
 use crate::planted::{Defect, planted};
 use crate::state::broker::{Broker, BrokerProfile, Pulse, Standing};
+use crate::state::collection::COLLECTION_LEVEL;
 use crate::state::command::{AnnounceBroker, CommandKind, DrainBroker, FenceBroker, RegisterBroker, UnregisterBroker};
 use crate::state::entry::Entry;
 use crate::state::outcome::Outcome;
@@ -36,6 +37,9 @@ impl State {
             {
                 b.last_counter = entry.counter;
                 b.last_position = position;
+                if level >= COLLECTION_LEVEL {
+                    b.reported = b.reported.max(Position(entry.after_position));
+                }
                 if level >= 2 {
                     b.pulse.beat(position, TimestampMs(entry.wall_ms), fencing_ms);
                 }
@@ -68,6 +72,7 @@ impl State {
             registered: Position(0),
             changed: Position(0),
             turn: 0,
+            reported: Position(0),
             profile: Arc::default(),
             pulse: Pulse::default(),
         };
@@ -80,6 +85,9 @@ impl State {
             if joins && broker.is_member() {
                 broker.turn = self.turn_membership();
             }
+        }
+        if self.feature_level >= COLLECTION_LEVEL {
+            broker.reported = Position(entry.after_position);
         }
         self.brokers.insert(id, broker);
         self.forget_departed();

@@ -2,12 +2,13 @@
 use super::State;
 use crate::planted::{Defect, planted};
 use crate::state::broker::Broker;
+use crate::state::collection::COLLECTION_LEVEL;
 use crate::state::command::{
     AllocateProducerIds, Bootstrap, ExpireProducers, RaiseFeatureLevel, SetSettings, SnapshotTaken,
 };
 use crate::state::entry::Entry;
 use crate::state::outcome::Outcome;
-use crate::state::producer::ProducerState;
+use crate::state::producer::{Moment, ProducerState};
 use crate::state::topic::KeptSnapshot;
 use crate::types::{Head, KafkaError, Position, ProducerId, Slot, TimestampMs, Token};
 use std::sync::Arc;
@@ -23,7 +24,7 @@ impl State {
         Outcome::Done
     }
 
-    pub(super) fn raise_feature_level(&mut self, command: &RaiseFeatureLevel) -> Outcome {
+    pub(super) fn raise_feature_level(&mut self, at: Moment, command: &RaiseFeatureLevel) -> Outcome {
         if command.level <= self.feature_level {
             let message = format!("the cluster is at feature level {}, which is not lowered", self.feature_level);
             return Outcome::refused(KafkaError::InvalidUpdateVersion, message);
@@ -34,7 +35,11 @@ impl State {
             let message = format!("broker {id} supports feature levels up to {its}; replace it by a newer one first");
             return Outcome::refused(KafkaError::InvalidUpdateVersion, message);
         }
+        let begins = (self.feature_level + 1..=command.level).contains(&COLLECTION_LEVEL);
         self.feature_level = command.level;
+        if begins {
+            self.begin_collection(at);
+        }
         Outcome::Done
     }
 
@@ -75,7 +80,7 @@ impl State {
 
     pub(super) fn snapshot_taken(&mut self, command: &SnapshotTaken) -> Outcome {
         let at = Head { position: Position(command.position), token: Token(command.token) };
-        if Position(command.applied_position) < self.orphan_horizon {
+        if self.is_below_horizon(Position(command.applied_position)) {
             return Outcome::refused(KafkaError::KafkaStorageError, "the snapshot is older than the orphan horizon");
         }
         if self.snapshots.last().is_some_and(|s| s.at.position >= at.position) {

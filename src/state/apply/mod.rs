@@ -7,15 +7,19 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 mod brokers;
 mod cluster;
+mod collection;
 mod commit;
+mod compaction;
 mod groups;
 mod offsets_topic;
 mod topics;
 mod transactions;
 
+pub use collection::NAMED_MAX;
 use offsets_topic::OffsetsLog;
 
 use super::broker::Broker;
+use super::collection::Death;
 use super::command::{Command, CommandKind};
 use super::entry::Entry;
 use super::forks::Forks;
@@ -56,6 +60,10 @@ pub struct State {
     pub(super) runs: u64,
     pub(super) producers: Producers,
     pub(super) objects: OrdMap<ObjectId, ObjectMeta>,
+    /// Those of them that nothing refers to. From level 5 on.
+    pub(super) dead: OrdMap<ObjectId, Death>,
+    /// Their bytes. Not in snapshots: it follows.
+    pub(super) dead_bytes: u64,
     pub(super) brokers: OrdMap<BrokerId, Broker>,
     /// How often a broker came or went. From level 2 on, as is the next.
     pub(super) membership: u32,
@@ -104,6 +112,8 @@ impl Default for State {
             runs: 0,
             producers: Producers::default(),
             objects: OrdMap::new(),
+            dead: OrdMap::new(),
+            dead_bytes: 0,
             brokers: OrdMap::new(),
             membership: 0,
             membership_floor: 0,
@@ -154,15 +164,17 @@ impl State {
             CommandKind::AnnounceBroker(c) => self.announce_broker(entry, c),
             CommandKind::DrainBroker(c) => self.drain_broker(position, c),
             CommandKind::FenceBroker(c) => self.fence_broker(position, entry, c),
-            CommandKind::RaiseFeatureLevel(c) => self.raise_feature_level(c),
+            CommandKind::RaiseFeatureLevel(c) => self.raise_feature_level(Moment { position, wall_ms }, c),
             CommandKind::SetSettings(c) => self.set_settings(c),
             CommandKind::CreateTopic(c) => self.topics_change(position, |state| state.create_topic(c)),
             CommandKind::CreatePartitions(c) => self.topics_change(position, |state| state.create_partitions(c)),
-            CommandKind::DeleteTopic(c) => self.topics_change(position, |state| state.delete_topic(wall_ms, c)),
+            CommandKind::DeleteTopic(c) => {
+                self.topics_change(position, |state| state.delete_topic(Moment { position, wall_ms }, c))
+            }
             CommandKind::AlterTopicConfigs(c) => self.alter_topic_configs(c),
             CommandKind::CommitRuns(c) => self.commit_runs(Moment { position, wall_ms }, c),
             CommandKind::AllocateProducerIds(c) => self.allocate_producer_ids(c),
-            CommandKind::DeleteRecords(c) => self.delete_records(c),
+            CommandKind::DeleteRecords(c) => self.delete_records(Moment { position, wall_ms }, c),
             CommandKind::ExpireProducers(c) => self.expire_producers(position, c),
             CommandKind::SnapshotTaken(c) => self.snapshot_taken(c),
             CommandKind::ChangeGroup(c) => self.change_group(wall_ms, c),
@@ -175,6 +187,10 @@ impl State {
             CommandKind::EndTransaction(c) => self.end_transaction(Moment { position, wall_ms }, c),
             CommandKind::AbortTransaction(c) => self.abort_transaction(Moment { position, wall_ms }, c),
             CommandKind::ExpireTransactionalIds(c) => self.expire_transactional_ids(c),
+            CommandKind::TrimLogs(c) => self.trim_logs(Moment { position, wall_ms }, c),
+            CommandKind::ForgetObjects(c) => self.forget_objects(c),
+            CommandKind::RaiseOrphanHorizon(c) => self.raise_orphan_horizon(c),
+            CommandKind::CommitCompaction(c) => self.commit_compaction(Moment { position, wall_ms }, c),
         }
     }
 
@@ -243,6 +259,11 @@ impl State {
     #[must_use]
     pub fn partition(&self, slot: Slot) -> Option<&Arc<Partition>> {
         self.partitions.get(slot.0 as usize).and_then(Option::as_ref)
+    }
+
+    /// The partitions that there are, by slot.
+    pub fn partitions(&self) -> impl Iterator<Item = &Arc<Partition>> {
+        self.partitions.iter().flatten()
     }
 
     /// Partitions that there are, deleted ones not counted.

@@ -27,6 +27,7 @@ impl Fold {
             fencing_ms: 0,
             transactional_ids_max: 0,
             transaction_partitions_max: 0,
+            garbage_grace_ms: 0,
         };
         let found = Bootstrap { cluster_id: "c".into(), settings };
         let register = RegisterBroker { broker: 1, incarnation: 5, feature_level_max: 1 };

@@ -9,11 +9,12 @@ use crate::state::command::{
 };
 use crate::state::offsets_topic::OFFSETS_TOPIC;
 use crate::state::outcome::{Outcome, Refusal};
+use crate::state::producer::Moment;
 use crate::state::settings::Settings;
-use crate::state::tail::{Run, Tail};
+use crate::state::tail::Tail;
 use crate::state::topic::{Partition, Topic};
 use crate::types::Position;
-use crate::types::{KafkaError, Offset, PartitionIndex, Slot, TimestampMs, TopicId, TopicName, Uuid};
+use crate::types::{KafkaError, Offset, PartitionIndex, Slot, TopicId, TopicName, Uuid};
 
 impl State {
     pub(super) fn create_topic(&mut self, command: &CreateTopic) -> Outcome {
@@ -158,18 +159,18 @@ impl State {
         self.check_partitions(have, count)
     }
 
-    pub(super) fn delete_topic(&mut self, now: TimestampMs, command: &DeleteTopic) -> Outcome {
+    pub(super) fn delete_topic(&mut self, at: Moment, command: &DeleteTopic) -> Outcome {
         let Some(topic) = topic_id(&command.topic_id).and_then(|id| self.topics.remove(&id)) else {
             return unknown_topic();
         };
         self.names.remove(&*topic.name);
         self.canonical.remove(&canonical(&topic.name));
+        let mut released = Vec::new();
         for &slot in &topic.slots {
             let Some(partition) = self.partitions.get_mut(slot.0 as usize).and_then(Option::take) else { continue };
             self.live_partitions -= 1;
-            for run in partition.tail.iter() {
-                self.release(&run);
-            }
+            self.runs -= partition.tail.len() as u64;
+            released.extend(partition.tail.iter().filter(|run| run.marker.is_none()).map(|run| run.object));
             if partition.producers > 0 {
                 let keys: Vec<_> = self.producers_of(slot).map(|(id, _)| (slot, id)).collect();
                 for key in &keys {
@@ -177,7 +178,8 @@ impl State {
                 }
             }
         }
-        self.forget_offsets_of(&topic, now);
+        self.release(at, released);
+        self.forget_offsets_of(&topic, at.wall_ms);
         if topic.name.as_ref() == OFFSETS_TOPIC {
             // No offset goes with it: it comes back with the next change of a group.
             self.log_all_offsets_with(Vec::new());
@@ -197,10 +199,9 @@ impl State {
         Outcome::Done
     }
 
-    pub(super) fn delete_records(&mut self, command: &DeleteRecords) -> Outcome {
-        let offset = Offset(command.offset);
-        let mut released = Vec::new();
-        let Some(partition) = self.partition_mut(Slot(command.slot)) else { return unknown_topic() };
+    pub(super) fn delete_records(&mut self, at: Moment, command: &DeleteRecords) -> Outcome {
+        let (slot, offset) = (Slot(command.slot), Offset(command.offset));
+        let Some(partition) = self.partition(slot) else { return unknown_topic() };
         if offset > partition.end {
             let message = format!("Offset {offset} is beyond the high watermark {}.", partition.end);
             return Outcome::refused(KafkaError::OffsetOutOfRange, message);
@@ -208,30 +209,14 @@ impl State {
         let whole = || partition.tail.from(offset).next().filter(|run| run.base_offset < offset);
         let whole = planted(Defect::DeletesWholeRun).then(whole).flatten();
         let offset = whole.map_or(offset, |run| run.end_offset);
-        partition.log_start = partition.log_start.max(offset);
-        let (log_start, mut bytes) = (partition.log_start, 0);
-        partition.tail.drop_below(log_start, |run| {
-            bytes += u64::from(run.bytes);
-            released.push(run);
-        });
-        partition.bytes -= bytes;
-        partition.forget_aborted_below(log_start);
-        released.iter().for_each(|run| self.release(run));
+        let mut released = Vec::new();
+        let Some((log_start, _)) = self.cut_below(slot, offset, &mut released) else { return unknown_topic() };
+        self.release(at, released);
         Outcome::LogStart { offset: log_start }
     }
 
     pub(in crate::state) fn partition_mut(&mut self, slot: Slot) -> Option<&mut Partition> {
         self.partitions.get_mut(slot.0 as usize).and_then(Option::as_mut).map(Arc::make_mut)
-    }
-
-    /// A run is not referred to any more.
-    fn release(&mut self, run: &Run) {
-        self.runs -= 1;
-        if run.marker.is_some() {
-            return;
-        }
-        let meta = self.objects.get_mut(&run.object).expect("an object stays while a run refers to it");
-        meta.live_runs -= 1;
     }
 }
 

@@ -36,6 +36,9 @@ pub(super) struct BrokerBody {
     /// Per beat, oldest first: position (difference), wall clock (difference).
     #[prost(bytes = "vec", tag = "13")]
     beats: Vec<u8>,
+    /// From level 5 on.
+    #[prost(uint64, tag = "14")]
+    reported: u64,
 }
 
 impl BrokerBody {
@@ -62,6 +65,7 @@ impl BrokerBody {
             endpoints: broker.profile.endpoints.clone(),
             last_ms: broker.pulse.last_ms.0,
             beats,
+            reported: broker.reported.0,
         }
     }
 
@@ -89,6 +93,7 @@ impl BrokerBody {
             registered: Position(self.registered),
             changed: Position(self.changed),
             turn: self.turn,
+            reported: Position(self.reported),
             profile: Arc::new(BrokerProfile { zone: self.zone, endpoints: self.endpoints }),
             pulse: Pulse { last_ms: TimestampMs(self.last_ms), beats: Arc::new(beats) },
         };

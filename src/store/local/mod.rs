@@ -120,12 +120,16 @@ impl Bucket for LocalBucket {
     async fn delete(&self, key: &Key, purpose: Purpose) -> Result<(), StoreError> {
         key::check(key)?;
         let name = key.clone();
-        let what = format!("delete {key}");
-        self.blocking(what.clone(), purpose, move |root| match fs::remove_file(root.dir.join(name)) {
-            Err(e) if !is_absence(&e) => Err(sort_error(what, &e)),
-            _ => Ok(()),
-        })
-        .await
+        self.blocking(format!("delete {key}"), purpose, move |root| root.remove(&name)).await
+    }
+
+    async fn delete_all(&self, keys: &[Key], purpose: Purpose) -> Vec<Result<(), StoreError>> {
+        let (names, what) = (keys.to_vec(), format!("delete {} objects", keys.len()));
+        let removed = self.blocking(what, purpose, move |root| {
+            let remove = |name: &Key| key::check(name).and_then(|()| root.remove(name));
+            Ok(names.iter().map(remove).collect::<Vec<_>>())
+        });
+        removed.await.unwrap_or_else(|error| keys.iter().map(|_| Err(error.clone())).collect())
     }
 
     fn files(&self) -> Option<Arc<dyn ObjectFiles>> {
@@ -212,6 +216,13 @@ impl<D: Disk> Root<D> {
 
     fn durable_dirs(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
         self.durable_dirs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remove(&self, key: &Key) -> Result<(), StoreError> {
+        match fs::remove_file(self.dir.join(key)) {
+            Err(e) if !is_absence(&e) => Err(sort_error(format!("delete {key}"), &e)),
+            _ => Ok(()),
+        }
     }
 
     fn read(&self, key: &Key, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {

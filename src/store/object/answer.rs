@@ -21,6 +21,20 @@ pub(super) enum Failure {
     Silent(String),
 }
 
+impl Failure {
+    /// What was answered.
+    pub(super) fn reason(self) -> String {
+        match self {
+            Self::Refused(reason)
+            | Self::NotSent(reason)
+            | Self::Absent(reason)
+            | Self::Conflict(reason)
+            | Self::Range(reason)
+            | Self::Silent(reason) => reason,
+        }
+    }
+}
+
 /// How S3, Azure and GCS say in a 404 that the bucket itself is missing.
 const NO_BUCKET: [&str; 3] = ["NoSuchBucket", "ContainerNotFound", "specified bucket does not exist"];
 

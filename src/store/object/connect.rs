@@ -17,11 +17,13 @@ pub enum ConnectError {
     Settings(#[from] object_store::Error),
 }
 
-/// Which of the two clients.
+/// Which of the clients.
 #[derive(Clone, Copy)]
 enum Client {
     Data,
     Control,
+    /// Deletes many objects at once.
+    Bulk,
 }
 
 /// S3 and what speaks its language. What the settings leave out comes from `AWS_*` variables; credentials, if neither
@@ -51,7 +53,8 @@ pub(super) fn s3_with(
             .with_bucket_name(bucket)
             .with_conditional_put(S3ConditionalPut::ETagMatch)
             .with_unsigned_payload(true)
-            .with_disable_bulk_delete(true)
+            // Else the delete of one object is a bulk too, of which a success says nothing.
+            .with_disable_bulk_delete(!matches!(client, Client::Bulk))
             .with_s3_express(express)
             .with_virtual_hosted_style_request(settings.virtual_host_style)
             .with_retry(no_retries())
@@ -79,7 +82,8 @@ pub(super) fn s3_with(
         }
         Ok(Arc::new(adjust(builder).build()?))
     };
-    Ok(Clients { data: make(Client::Data)?, control: make(Client::Control)?, sorted: !express })
+    let (data, control, bulk) = (make(Client::Data)?, make(Client::Control)?, make(Client::Bulk)?);
+    Ok(Clients { data, control, bulk, sorted: !express })
 }
 
 /// Which credentials the builder will use. Profiles (`AWS_PROFILE`) are none of them: with only such, the library
@@ -132,7 +136,8 @@ pub(super) fn gcs_with(
         }
         Ok(Arc::new(adjust(builder).build()?))
     };
-    Ok(Clients { data: make(Client::Data)?, control: make(Client::Control)?, sorted: true })
+    let (data, control) = (make(Client::Data)?, make(Client::Control)?);
+    Ok(Clients { data, bulk: control.clone(), control, sorted: true })
 }
 
 /// Azure Blob Storage. What the settings leave out comes from `AZURE_*` variables and the managed identity.
@@ -158,7 +163,8 @@ pub fn azure(settings: &BucketSettings, container: &str) -> Result<Clients, Conn
         }
         Ok(Arc::new(builder.build()?))
     };
-    Ok(Clients { data: make(Client::Data)?, control: make(Client::Control)?, sorted: true })
+    let (data, control) = (make(Client::Data)?, make(Client::Control)?);
+    Ok(Clients { data, bulk: control.clone(), control, sorted: true })
 }
 
 fn allow_http(settings: &BucketSettings) -> Result<bool, ConnectError> {
@@ -180,6 +186,7 @@ fn options(client: Client) -> ClientOptions {
         // As many as PUTs and GETs are in flight at full load, so that none pays for a handshake.
         Client::Data => 64,
         Client::Control => 8,
+        Client::Bulk => 1,
     };
     ClientOptions::new()
         .with_connect_timeout(Duration::from_secs(3))

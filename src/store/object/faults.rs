@@ -14,7 +14,7 @@ use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
     ReqwestConnector,
 };
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -50,6 +50,8 @@ struct State {
     script: VecDeque<Fault>,
     rest: Option<Fault>,
     requests: Vec<(Method, HeaderMap)>,
+    /// Keys that the next bulk delete does not delete.
+    stuck: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -119,6 +121,7 @@ impl State {
                 self.objects.remove(path);
                 status(204)
             }
+            Method::POST => self.delete_many(std::str::from_utf8(&body).unwrap()),
             _ => match self.objects.get(path) {
                 None => status(404),
                 Some(content) => Response::builder()
@@ -129,6 +132,22 @@ impl State {
                     .unwrap(),
             },
         }
+    }
+}
+
+impl State {
+    /// A bulk delete, which is answered with success even where it fails for some.
+    fn delete_many(&mut self, request: &str) -> HttpResponse {
+        let mut answer = "<DeleteResult>".to_owned();
+        for key in request.split("<Key>").skip(1).map(|rest| rest.split_once('<').unwrap().0) {
+            if self.stuck.remove(key) {
+                answer += &format!("<Error><Key>{key}</Key><Code>InternalError</Code><Message>m</Message></Error>");
+            } else {
+                self.objects.remove(&format!("/bucket/{key}"));
+                answer += &format!("<Deleted><Key>{key}</Key></Deleted>");
+            }
+        }
+        Response::builder().status(200).body(Bytes::from(answer + "</DeleteResult>").into()).unwrap()
     }
 }
 
@@ -306,6 +325,37 @@ async fn a_delete_that_is_not_answered_is_repeated() {
             "{fault:?}"
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bulk_delete_is_repeated_for_what_it_did_not_delete() {
+    let keys: Vec<Key> = (0..5).map(|n| format!("a/{n}")).collect();
+    let filled = |script: &[Fault], stuck: &[&str]| {
+        let case = case(script);
+        let mut state = case.s3.0.lock().unwrap();
+        keys.iter().for_each(|key| drop(state.objects.insert(format!("/bucket/{key}"), Bytes::new())));
+        state.stuck = stuck.iter().map(|key| (*key).to_owned()).collect();
+        drop(state);
+        case
+    };
+    let left = |case: &Case| case.s3.0.lock().unwrap().objects.len();
+    let whole = filled(&[], &[]);
+    assert!(whole.bucket.delete_all(&keys, Purpose::Upkeep).await.iter().all(Result::is_ok));
+    assert_eq!((left(&whole), whole.requests()), (0, 1), "one request for all");
+    for fault in
+        [Fault::None, Fault::DoneThen(503), Fault::Answer(503), Fault::Hang { done: true }, Fault::NoConnection]
+    {
+        let some = filled(&[fault], &["a/1", "a/4"]);
+        assert!(some.bucket.delete_all(&keys, Purpose::Upkeep).await.iter().all(Result::is_ok), "{fault:?}");
+        assert_eq!(left(&some), 0, "{fault:?}");
+    }
+    let no_bulks = filled(&[Fault::Answer(501)], &[]);
+    assert!(no_bulks.bucket.delete_all(&keys, Purpose::Upkeep).await.iter().all(Result::is_ok));
+    assert_eq!((left(&no_bulks), no_bulks.requests()), (0, 6), "then one by one");
+    let away = filled(&[], &[]).always(Fault::Answer(503));
+    let results = away.bucket.delete_all(&keys, Purpose::Upkeep).await;
+    assert!(results.iter().all(|result| matches!(result, Err(StoreError::Unknown { .. }))), "{results:?}");
+    assert_eq!(left(&away), 5);
 }
 
 #[tokio::test(start_paused = true)]

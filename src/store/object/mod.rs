@@ -37,6 +37,8 @@ use std::sync::Arc;
 pub struct ObjectBucket {
     data: Arc<dyn ObjectStore>,
     control: Arc<dyn ObjectStore>,
+    /// For deletes of many objects.
+    bulk: Arc<dyn ObjectStore>,
     /// What stands before each key in the store: empty, or segments with a `/` after each.
     prefix: String,
     /// Whether the store lists in the order of keys. S3 Express does not.
@@ -50,7 +52,8 @@ impl ObjectBucket {
     pub(super) fn new(clients: Clients, prefix: &str, world: World, repeated: Counter) -> Self {
         let prefix = prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        Self { data: clients.data, control: clients.control, prefix, sorted: clients.sorted, world, repeated }
+        let Clients { data, control, bulk, sorted } = clients;
+        Self { data, control, bulk, prefix, sorted, world, repeated }
     }
 
     /// An S3 bucket behind `connector` in place of a network, for simulations.
@@ -70,8 +73,8 @@ impl ObjectBucket {
 
     fn client(&self, purpose: Purpose) -> &Arc<dyn ObjectStore> {
         match purpose {
-            Purpose::Journal | Purpose::Control => &self.control,
-            Purpose::Ingest | Purpose::Tail | Purpose::Cold | Purpose::Snapshot => &self.data,
+            Purpose::Journal | Purpose::Control | Purpose::Upkeep => &self.control,
+            Purpose::Ingest | Purpose::Tail | Purpose::Cold | Purpose::Snapshot | Purpose::Compaction => &self.data,
         }
     }
 
@@ -333,12 +336,77 @@ impl Bucket for ObjectBucket {
             }
         }
     }
+
+    async fn delete_all(&self, keys: &[Key], purpose: Purpose) -> Vec<Result<(), StoreError>> {
+        let mut results: Vec<Result<(), StoreError>> = keys.iter().map(key::check).collect();
+        let mut tries = Tries::new(&self.world, purpose, &self.repeated);
+        let mut left: Vec<usize> = (0..keys.len()).filter(|at| results[*at].is_ok()).collect();
+        while !left.is_empty() {
+            let failed = self.delete_once(keys, &left, &tries).await;
+            left.iter().for_each(|at| results[*at] = Ok(()));
+            left.clear();
+            for (at, error) in failed {
+                if matches!(error, StoreError::Unknown { .. }) {
+                    left.push(at);
+                }
+                results[at] = Err(error);
+            }
+            if left.is_empty() || !tries.again().await {
+                break;
+            }
+        }
+        results
+    }
+}
+
+impl ObjectBucket {
+    async fn delete_each(&self, keys: &[Key], left: &[usize]) -> Vec<(usize, StoreError)> {
+        let mut failed = Vec::new();
+        for at in left {
+            failed.extend(self.delete(&keys[*at], Purpose::Upkeep).await.err().map(|error| (*at, error)));
+        }
+        failed
+    }
+
+    /// One attempt at the keys of `left`, by their places in `keys`; those of which it is not certain that they are gone. A
+    /// store may answer a bulk with success and say in its body which it did not delete.
+    async fn delete_once(&self, keys: &[Key], left: &[usize], tries: &Tries<'_>) -> Vec<(usize, StoreError)> {
+        let what = |at: usize| format!("delete {}", keys[at]);
+        let paths: Result<Vec<Path>, StoreError> = left.iter().map(|at| self.path(&keys[*at])).collect();
+        let paths = match paths {
+            Ok(paths) => paths,
+            Err(error) => return left.iter().map(|at| (*at, error.clone())).collect(),
+        };
+        let silent = |reason: &str| {
+            let unknown = |at: &usize| (*at, StoreError::Unknown { what: what(*at), reason: reason.to_owned() });
+            left.iter().map(unknown).collect::<Vec<_>>()
+        };
+        let locations = futures::stream::iter(paths.into_iter().map(Ok)).boxed();
+        let Some(results) = tries.attempt(self.bulk.delete_stream(locations).collect::<Vec<_>>()).await else {
+            return silent("no answer in time");
+        };
+        if results.len() != left.len() {
+            // The request failed as a whole.
+            return match results.into_iter().find_map(Result::err).map(|e| failure(&e)) {
+                // A store that knows no bulks.
+                Some(Failure::Refused(_)) => self.delete_each(keys, left).await,
+                other => silent(&other.map_or_else(|| "an answer for other objects".into(), Failure::reason)),
+            };
+        }
+        let failed = left.iter().zip(results).filter_map(|(at, result)| match result.map_err(|e| failure(&e)) {
+            Ok(_) | Err(Failure::Absent(_)) => None,
+            Err(Failure::Refused(reason)) => Some((*at, StoreError::Refused { what: what(*at), reason })),
+            Err(other) => Some((*at, StoreError::Unknown { what: what(*at), reason: other.reason() })),
+        });
+        failed.collect()
+    }
 }
 
 /// The clients of one bucket, as `connect` makes them.
 pub struct Clients {
     pub(super) data: Arc<dyn ObjectStore>,
     pub(super) control: Arc<dyn ObjectStore>,
+    pub(super) bulk: Arc<dyn ObjectStore>,
     pub(super) sorted: bool,
 }
 

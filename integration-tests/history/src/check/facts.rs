@@ -57,6 +57,8 @@ pub(super) struct LogFacts<'a> {
     /// What DeleteRecords asked for, by when.
     trims_asked: Rising,
     starts_later: Ceiling,
+    /// Of records that vanish by time, until when each is certainly there; `None` where they do not vanish so.
+    pub(super) kept: Option<Ceiling>,
 }
 
 /// One value at one offset.
@@ -268,6 +270,7 @@ impl<'a> Facts<'a> {
             rising.seal();
         }
         log.starts_later.seal();
+        log.kept = kept(&log, self.options);
         self.logs[at] = log;
     }
 
@@ -365,6 +368,7 @@ impl<'a> LogFacts<'a> {
             starts: Rising::default(),
             trims_asked: Rising::default(),
             starts_later: Ceiling::default(),
+            kept: None,
         }
     }
 
@@ -383,13 +387,27 @@ impl<'a> LogFacts<'a> {
         if options.retention {
             return later;
         }
-        self.trims_asked.before(until_us.saturating_add(1)).map_or(0, |(asked, _)| asked).min(later)
+        let asked = self.trims_asked.before(until_us.saturating_add(1)).map_or(0, |(asked, _)| asked);
+        let expired = self.kept.as_ref().map_or(0, |kept| kept.from(until_us));
+        asked.max(expired).min(later)
     }
 
     /// Where in `contents` the first entry at or behind that offset is.
     pub(super) fn position(&self, offset: i64) -> usize {
         self.contents.partition_point(|entry| entry.offset < offset)
     }
+}
+
+fn kept(log: &LogFacts<'_>, options: &Options) -> Option<Ceiling> {
+    let expiry = options.expiry.as_ref()?;
+    let kept_ms = expiry.kept_ms.get(log.topic)?;
+    let mut kept = Ceiling::default();
+    for entry in log.contents.iter().filter(|entry| entry.timestamp_ms != i64::MIN) {
+        let until_ms = entry.timestamp_ms.saturating_add(*kept_ms) - expiry.wall_ms - expiry.ahead_ms;
+        kept.tell(u64::try_from(until_ms).unwrap_or(0).saturating_mul(1000), entry.offset);
+    }
+    kept.seal();
+    Some(kept)
 }
 
 fn follows(operations: &[&Operation]) -> Vec<u32> {

@@ -21,6 +21,8 @@ mod report;
 mod topics;
 mod transactions;
 
+use std::collections::BTreeMap;
+
 use super::operation::{End, History, What};
 use facts::Facts;
 pub use inventory::{Inventory, LogInventory, Object, Run};
@@ -39,6 +41,8 @@ pub struct Options {
     pub own_lag_us: u64,
     /// Records may vanish by time or size. Without it, only DeleteRecords moves a log start.
     pub retention: bool,
+    /// Topics whose records vanish by time, and by nothing else but DeleteRecords.
+    pub expiry: Option<Expiry>,
     /// Offsets may have holes (transactions, compaction).
     pub holes_legal: bool,
     /// Every topic keeps its broker's times. Topics whose `message.timestamp.type` is set in the history are known.
@@ -62,6 +66,17 @@ pub struct Options {
     pub orphans_max: Option<u64>,
 }
 
+/// Retention by time, of topics that have the same for as long as they are there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expiry {
+    /// How long records are kept since their timestamp, by topic, in ms.
+    pub kept_ms: BTreeMap<String, i64>,
+    /// The wall clock at time 0 of the history, in ms.
+    pub wall_ms: i64,
+    /// How far a broker's clock may be ahead, in ms.
+    pub ahead_ms: i64,
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -69,6 +84,7 @@ impl Default for Options {
             end_lag_us: 10_000_000,
             own_lag_us: 0,
             retention: false,
+            expiry: None,
             holes_legal: false,
             log_append_time: false,
             strict_no: true,

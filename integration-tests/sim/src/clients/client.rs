@@ -21,7 +21,9 @@ use crate::Site;
 pub(super) const STABLE: &str = "stable";
 pub(super) const LEDGER: &str = "ledger";
 pub(super) const COPIES: &str = "copies";
-pub(super) const LASTING: [&str; 3] = [STABLE, LEDGER, COPIES];
+/// Records of this one go by time.
+pub const FLEETING: &str = "fleeting";
+pub(super) const LASTING: [&str; 4] = [STABLE, LEDGER, COPIES, FLEETING];
 pub(super) const VOLATILE: &str = "volatile-";
 
 /// One logical client; clones are the same one.

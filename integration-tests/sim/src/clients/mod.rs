@@ -31,7 +31,9 @@ use strandline::world::{JoinHandle, World};
 use strandline_history::End;
 use tokio::sync::watch;
 
+pub use client::FLEETING;
 pub use consumer_group::UNNAMED;
+pub use topics::KEPT_MS;
 
 use crate::Site;
 use client::{Client, error_name};

@@ -13,7 +13,7 @@ use strandline_history::{End, Log, Value, What};
 use tokio::sync::mpsc;
 use tracing::trace;
 
-use super::client::{Client, Lane as Link, STABLE, View, error_name, is_lasting, topic_name};
+use super::client::{Client, FLEETING, Lane as Link, STABLE, View, error_name, is_lasting, topic_name};
 use super::connection::{Connection, Fault, note};
 use super::lane::{Batch, Identity, Lane, Refused};
 use super::records::{self, Form};
@@ -152,7 +152,8 @@ impl Producer {
         let view = self.client.view();
         let all: Vec<At> =
             view.topics.iter().flat_map(|(name, t)| t.leaders.keys().map(|p| (name.clone(), *p))).collect();
-        let stable: Vec<At> = all.iter().filter(|(name, _)| name == STABLE).cloned().collect();
+        let often = |name: &str| name == STABLE || name == FLEETING;
+        let stable: Vec<At> = all.iter().filter(|(name, _)| often(name)).cloned().collect();
         for _ in 0..=self.client.draw(self.manner.burst_max) {
             let waiting: usize = self.lanes.values().map(|lane| lane.batches.len()).sum();
             let from = if self.client.odds(4) { &all } else { &stable };

@@ -10,7 +10,9 @@ use strandline::types::Uuid;
 use strandline_history::{End, GroupProtocol, Value, What};
 use tokio::sync::watch;
 
-use super::client::{COPIES, Client, LEDGER, Lane, Topic, all_topics, is_lasting, read_metadata, topic_name};
+use super::client::{
+    COPIES, Client, FLEETING, LEDGER, Lane, Topic, all_topics, error_name, is_lasting, read_metadata, topic_name,
+};
 use super::membership::Membership;
 use super::offsets;
 use super::reader::{At, EARLIEST, LATEST};
@@ -26,6 +28,9 @@ const ALL: How = How { read_committed: false, bytes_max: BYTES_MAX };
 /// How long one operation may be tried.
 const PATIENCE: Duration = Duration::from_secs(60);
 const MAX_TIMESTAMP: i64 = -3;
+const OFFSET_OUT_OF_RANGE: i16 = 1;
+/// How often the beginning of a log may go while it is read.
+const EXPIRED_MAX: u32 = 50;
 
 /// How a log is read.
 #[derive(Clone, Copy)]
@@ -141,16 +146,28 @@ async fn list(client: &Client, at: &At, timestamp: i64) -> Option<i64> {
 
 /// Reads from `from`, or the log's start, to its end; gives the end.
 async fn read_log(client: &Client, node: i32, at: &At, id: Option<Uuid>, from: Option<i64>, how: How) -> Option<i64> {
-    let mut from = match from {
-        Some(from) => from,
-        None => list(client, at, EARLIEST).await?,
-    };
+    let asked = from;
     let end = list(client, at, LATEST).await?;
-    let position_of = 1_000 + client.draw(1 << 40);
-    while from < end {
-        from = poll(client, node, at, id, from, position_of, how).await?;
+    let mut tries = 0;
+    loop {
+        let mut from = match asked {
+            Some(from) => from,
+            None => list(client, at, EARLIEST).await?,
+        };
+        let position_of = 1_000 + client.draw(1 << 40);
+        while from < end {
+            match poll(client, node, at, id, from, position_of, how).await {
+                Some(next) => from = next,
+                // What was about to be read has gone by its time.
+                None if at.0 == FLEETING && asked.is_none() && tries < EXPIRED_MAX => break,
+                None => return None,
+            }
+        }
+        if from >= end {
+            return Some(from);
+        }
+        tries += 1;
     }
-    Some(from)
 }
 
 /// One fetch that brings something, tried until it does.
@@ -214,6 +231,25 @@ async fn poll(
                 site.recorder.end(begun, Some(node), End::Ok, what);
                 return (next > from).then_some(next);
             }
+        }
+        let gone = data.filter(|data| at.0 == FLEETING && data.error_code == OFFSET_OUT_OF_RANGE);
+        if let Some(data) = gone {
+            let end = End::Fail(error_name(data.error_code));
+            let (high_watermark, next, records) = (data.high_watermark, from, Vec::new());
+            let (last_stable_offset, log_start_offset) = (data.last_stable_offset, data.log_start_offset);
+            let what = What::Poll {
+                log,
+                position_of,
+                from,
+                next,
+                records,
+                high_watermark,
+                last_stable_offset,
+                log_start_offset,
+                read_committed,
+            };
+            site.recorder.end(begun, Some(node), end, what);
+            return None;
         }
         if client.now() > until {
             return None;

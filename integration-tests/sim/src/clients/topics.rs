@@ -1,11 +1,14 @@
 //! Topics made at the beginning.
 use kafka_protocol::messages::CreateTopicsRequest;
-use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use strandline_history::{End, What};
 
-use super::client::{Client, LASTING, topic_name};
+use super::client::{Client, FLEETING, LASTING, text, topic_name};
 
 const TOPIC_ALREADY_EXISTS: i16 = 36;
+
+/// How long records of the topic whose records go by time are kept.
+pub const KEPT_MS: i64 = 15_000;
 
 /// Makes the topics that stay, and does not rest before they are there.
 pub(super) async fn make_lasting(client: Client) {
@@ -30,6 +33,10 @@ pub(super) async fn create(client: &Client, name: &str, partitions: i32) -> Opti
     let begun = site.recorder.begin(site.process, what(None));
     let answer = client.ask_any(2..=7, |_| {
         let one = CreatableTopic::default().with_name(topic_name(name)).with_num_partitions(partitions);
+        let kept = CreatableTopicConfig::default()
+            .with_name(text("retention.ms"))
+            .with_value(Some(text(KEPT_MS.to_string())));
+        let one = one.with_configs(if name == FLEETING { vec![kept] } else { Vec::new() });
         let request = CreateTopicsRequest::default().with_topics(vec![one.with_replication_factor(1)]);
         request.with_timeout_ms(5_000)
     });

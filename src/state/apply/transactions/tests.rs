@@ -24,6 +24,7 @@ const SETTINGS: Settings = Settings {
     fencing_ms: 0,
     transactional_ids_max: 3,
     transaction_partitions_max: 5,
+    garbage_grace_ms: 0,
 };
 
 impl Fold {
