@@ -3,7 +3,7 @@
 //! happened. Offsets are given anew, in the new generation of the history.
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
-use tracing::warn;
+use tracing::{debug, warn};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::life::new_incarnation;
@@ -72,6 +72,7 @@ pub(super) async fn salvage(
     let partly = Position(base.0.saturating_sub(PARTLY_COMMITTED));
     named.retain(|(name, bytes)| name.applied.position >= partly || doubtful.contains(&(name.applied, *bytes)));
     for (name, _) in named.into_iter().chain(unnamed) {
+        let id = known.get(&name).copied();
         let object = match bucket.read(&name.key(), None, Purpose::Snapshot).await {
             Ok(object) => object,
             Err(StoreError::NotFound { .. } | StoreError::Damaged { .. }) => {
@@ -80,13 +81,16 @@ pub(super) async fn salvage(
             }
             Err(error) => return Err(error),
         };
-        let id = known.get(&name).copied();
         // A PUT that takes long has a second copy, by the same writer under the same last entry.
         if !twins.insert((name.applied, hash(&object))) && id.is_none() {
             continue;
         }
         match pieces_of(state, name, id, &object, &committed) {
-            Some(of_object) => pieces.extend(of_object),
+            Some(of_object) => {
+                let runs = of_object.len();
+                debug!(key = name.key(), ?id, runs, "looked at for what the journal lost");
+                pieces.extend(of_object);
+            }
             None => {
                 warn!(key = name.key(), "nothing can be had from this object");
                 salvaged.left.push(name.key());

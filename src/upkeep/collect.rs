@@ -43,10 +43,14 @@ fn grace(state: &State) -> Duration {
 }
 
 impl Upkeep {
-    /// Deletes what has been dead since `old` or earlier.
+    /// Deletes what has been dead since `old` or earlier. The orphan horizon is raised above it before: a second copy of it, or
+    /// one that the bucket makes of a PUT that comes late, is nobody's then, also for the salvage after a fork.
     async fn collect(&self, old: Position) {
         loop {
-            let due = due(&self.replica.state(), old);
+            let mut due = due(&self.replica.state(), old);
+            let Some(last) = due.iter().map(|(_, name, _)| name.applied.position).max() else { return };
+            let horizon = self.raise_horizon_towards(last.next()).await;
+            due.retain(|(_, name, _)| name.applied.position < horizon);
             if due.is_empty() {
                 return;
             }
@@ -67,7 +71,7 @@ impl Upkeep {
     }
 }
 
-/// What may be deleted, as much as one bulk takes.
+/// What is to be deleted, as much as one bulk takes.
 fn due(state: &State, old: Position) -> Vec<Dead> {
     let due = state.deaths().filter(|(_, death)| death.since <= old).take(DELETES_MAX);
     let with_name = due.filter_map(|(id, death)| {

@@ -114,23 +114,45 @@ impl Upkeep {
             let possible = state.oldest_reported().min(old).unwrap_or_default().min(wanted);
             let over = self.world.now() >= end;
             if possible > state.orphan_horizon() && (possible == wanted || over) {
-                match self.replica.propose(RaiseOrphanHorizon { position: possible.0 }).await {
-                    Ok(Outcome::Done) => debug!(position = possible.0, "the orphan horizon is raised"),
-                    other => debug!(?other, "the orphan horizon is not raised"),
-                }
+                self.propose_horizon(possible).await;
             }
             if over || possible == wanted || self.replica.state().orphan_horizon() >= wanted {
                 return;
             }
-            // Who has nothing to say has not said that it applied so much; and a broker alone is silent.
-            let said = state.broker(self.membership.me()).map(|broker| broker.reported);
-            if said.is_none_or(|said| said < wanted) && self.replica.heartbeat().await.is_err() {
+            if !self.say_applied(wanted).await {
                 return;
             }
             if !self.rest(settled / LOOKS_IN_SETTLED).await {
                 return;
             }
         }
+    }
+
+    /// Raises the orphan horizon to `wanted`, or as far as the brokers that take part have said that they have applied; gives
+    /// where it is then.
+    pub(super) async fn raise_horizon_towards(&self, wanted: Position) -> Position {
+        if self.replica.state().orphan_horizon() < wanted && self.say_applied(wanted).await {
+            let state = self.replica.state();
+            let possible = state.oldest_reported().unwrap_or_default().min(wanted);
+            if possible > state.orphan_horizon() {
+                self.propose_horizon(possible).await;
+            }
+        }
+        self.replica.state().orphan_horizon()
+    }
+
+    async fn propose_horizon(&self, position: Position) {
+        match self.replica.propose(RaiseOrphanHorizon { position: position.0 }).await {
+            Ok(Outcome::Done) => debug!(position = position.0, "the orphan horizon is raised"),
+            other => debug!(?other, "the orphan horizon is not raised"),
+        }
+    }
+
+    /// Says that this broker has applied `wanted`, if it has not: who has nothing to say has not said it, and a broker alone is
+    /// silent. False if the journal does not take it.
+    async fn say_applied(&self, wanted: Position) -> bool {
+        let said = self.replica.state().broker(self.membership.me()).map(|broker| broker.reported);
+        said.is_some_and(|said| said >= wanted) || self.replica.heartbeat().await.is_ok()
     }
 
     fn show_orphans(&self, orphans: &[Orphan]) {

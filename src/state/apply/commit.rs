@@ -3,6 +3,7 @@
 use super::State;
 use crate::planted::{Defect, planted};
 use crate::segment::ObjectName;
+use crate::state::collection::COLLECTION_LEVEL;
 use crate::state::command::CommitRuns;
 use crate::state::outcome::{BatchOutcome, Outcome};
 use crate::state::producer::{BatchSequence, Moment, ProducerState, Verdict};
@@ -62,15 +63,7 @@ impl State {
             return Err(Outcome::refused(KafkaError::KafkaStorageError, message));
         }
         if let Some(object) = command.object {
-            let known = self.objects.get(&ObjectId(object)).is_some_and(|o| o.name == name);
-            if !known {
-                return Err(invalid("the object that it continues is another one"));
-            }
-            if self.dead.contains_key(&ObjectId(object)) {
-                // It may be deleted already; what was to be had of it is sent again.
-                let message = "the object that it continues is given up";
-                return Err(Outcome::refused(KafkaError::KafkaStorageError, message));
-            }
+            self.check_continued(ObjectId(object), |known| known.name == name)?;
         }
         let mut reader = RunsReader::new(command.base_timestamp, &command.runs);
         let (mut run, mut batches) = (RunSpec::empty(), 0);
@@ -82,6 +75,23 @@ impl State {
             batches += run.batches.len();
         }
         Ok(batches)
+    }
+
+    /// Whether more of an object may be committed, which has a number by an earlier command.
+    pub(super) fn check_continued(
+        &self,
+        object: ObjectId,
+        is_same: impl Fn(&ObjectMeta) -> bool,
+    ) -> Result<(), Outcome> {
+        let invalid = Outcome::refused(KafkaError::UnknownServerError, "the object that it continues is another one");
+        let is_gone = match self.objects.get(&object) {
+            Some(known) if is_same(known) => self.dead.contains_key(&object),
+            None if self.feature_level >= COLLECTION_LEVEL => object < self.next_object,
+            _ => return Err(invalid),
+        };
+        // It may be deleted already; what was to be had of it is sent again.
+        let message = "the object that it continues is given up";
+        if is_gone { Err(Outcome::refused(KafkaError::KafkaStorageError, message)) } else { Ok(()) }
     }
 
     /// Gives the run's batches their offsets; refused ones split it (H6).

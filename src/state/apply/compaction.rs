@@ -82,15 +82,7 @@ impl State {
         let level = u8::try_from(command.level).ok().filter(|level| (1..=OBJECT_LEVEL_MAX).contains(level));
         let level = level.ok_or_else(|| invalid("there is no such level"))?;
         match command.object {
-            Some(object) => {
-                let known = |meta: &ObjectMeta| meta.name == name && meta.level == level;
-                if !self.objects.get(&ObjectId(object)).is_some_and(known) {
-                    return Err(invalid("the object that it continues is another one"));
-                }
-                if self.dead.contains_key(&ObjectId(object)) {
-                    return Err(invalid("the object that it continues is given up"));
-                }
-            }
+            Some(object) => self.check_continued(ObjectId(object), |known| known.name == name && known.level == level)?,
             None if self.objects.values().any(|meta| meta.name == name) => {
                 return Err(invalid("an object of this name is known"));
             }
