@@ -1,7 +1,7 @@
 //! Arguments, logging, runtime, exit code; everything else is in the library.
 use clap::Parser;
 use std::process::ExitCode;
-use strandline::cli::{self, Arguments, BucketCommand, Command, ForkCommand, SegmentCommand, Source};
+use strandline::cli::{self, Arguments, Audit, BucketCommand, Command, ForkCommand, SegmentCommand, Source, TopicCommand};
 use strandline::config::{Config, ConfigError, Log, LogFormat, LogLevel};
 use strandline::metadata::Choice;
 use strandline::server::{self, ServerError};
@@ -26,6 +26,9 @@ fn main() -> ExitCode {
         Command::Config(command) => command.run(),
         Command::Group(command) => command.run(),
         Command::Broker(command) => command.run(),
+        Command::Audit(Audit { topic, fast, stores }) => {
+            tool(stores.load(), async move |config| server::audit(&config, topic.as_deref(), fast).await)
+        }
         Command::Bucket(BucketCommand::Sweep { stores, .. }) => {
             tool(stores.load(), async |config| server::show_garbage(&config).await)
         }
@@ -41,6 +44,9 @@ fn main() -> ExitCode {
         }
         Command::Segment(SegmentCommand::Dump { object, records, stores }) => {
             tool(stores.load(), async move |config| server::dump_segment(&config, &object, records).await)
+        }
+        Command::Topic(TopicCommand::Describe { topic, stores }) => {
+            tool(stores.load(), async move |config| server::describe_topic(&config, &topic).await)
         }
         Command::Serve(arguments) => match arguments.load() {
             Ok(config) => on_runtime(&config.log.clone(), async { server::run(config).await.map(|()| String::new()) }),
@@ -70,6 +76,10 @@ fn on_runtime(log: &Log, run: impl Future<Output = Result<String, ServerError>>)
         Ok(text) => {
             cli::print(&text);
             ExitCode::SUCCESS
+        }
+        Err(ServerError::Unsound(report)) => {
+            cli::print(&report);
+            ExitCode::from(cli::EXIT_UNSOUND)
         }
         Err(error) => fail(&error.to_string()),
     }

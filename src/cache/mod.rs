@@ -25,9 +25,10 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use crate::memory::Buffers;
-use crate::segment::{self, ObjectKind, ObjectName};
+use crate::segment::{self, ObjectName, RunBounds};
 use crate::store::{Bucket, Purpose, StoreError};
 use crate::telemetry::Metrics;
+use crate::types::Offset;
 use crate::world::World;
 
 pub use files::{FileCache, ObjectFile};
@@ -64,13 +65,15 @@ pub struct Unit {
     /// Where it begins in the object.
     pub position: u32,
     pub bytes: u32,
+    /// Of a run: its first offset, and the one after its last record.
+    pub offsets: Option<(Offset, Offset)>,
 }
 
 impl Unit {
     /// A whole object of `bytes` bytes.
     #[must_use]
     pub fn whole(name: ObjectName, bytes: u32) -> Self {
-        Self { name, position: 0, bytes }
+        Self { name, position: 0, bytes, offsets: None }
     }
 
     fn key(&self) -> UnitKey {
@@ -78,7 +81,7 @@ impl Unit {
     }
 
     fn is_run(&self) -> bool {
-        self.name.kind == ObjectKind::Compacted
+        self.offsets.is_some()
     }
 }
 
@@ -359,7 +362,7 @@ impl ObjectCache {
     }
 
     async fn load(&self, origin: Origin, unit: Unit) -> Result<Arc<CachedObject>, StoreError> {
-        let Unit { name, position, bytes } = unit;
+        let Unit { name, position, bytes, .. } = unit;
         let room =
             self.wait_for_room(bytes as usize).await.ok_or_else(|| no_load(name, "the cache has no room for it"))?;
         let given = match &self.neighbours {
@@ -394,13 +397,16 @@ impl ObjectCache {
     }
 
     async fn read_checked(&self, unit: Unit) -> Result<Bytes, StoreError> {
-        let Unit { name, position, bytes } = unit;
+        let Unit { name, position, bytes, .. } = unit;
         let range = u64::from(position)..u64::from(position) + u64::from(bytes);
         self.metrics.fetch.cold_reads.inc();
         self.metrics.fetch.cold_reads_in_flight.inc();
         let content = self.bucket.read(&name.key(), Some(range), Purpose::Cold).await;
         self.metrics.fetch.cold_reads_in_flight.dec();
-        if unit.is_run() { run(name, content?) } else { whole(name, content?) }
+        match unit.offsets {
+            Some(offsets) => run(unit, offsets, content?),
+            None => whole(name, content?),
+        }
     }
 
     /// Makes room by evicting loaded objects, then waits until readers let go of evicted ones.
@@ -431,10 +437,12 @@ fn whole(name: ObjectName, content: Bytes) -> Result<Bytes, StoreError> {
     }
 }
 
-/// A run, of which each batch is as it was produced: a part of an object has no checksum of its own.
-fn run(name: ObjectName, content: Bytes) -> Result<Bytes, StoreError> {
-    let checked = segment::check_batches(&content);
-    checked.map_err(|e| StoreError::Damaged { key: name.key(), reason: e.to_string() }).map(|()| content)
+/// A run, of which each batch is as it was produced, and where it belongs: a part of an object has no checksum of its own.
+fn run(unit: Unit, (base_offset, end_offset): (Offset, Offset), content: Bytes) -> Result<Bytes, StoreError> {
+    let end = unit.position.saturating_add(unit.bytes);
+    let bounds = RunBounds { position: unit.position, end, base_offset, end_offset, is_final: true };
+    let checked = segment::check_run(&content, &bounds);
+    checked.map_err(|e| StoreError::Damaged { key: unit.name.key(), reason: e.to_string() }).map(|()| content)
 }
 
 fn no_load(name: ObjectName, reason: &str) -> StoreError {

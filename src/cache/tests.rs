@@ -166,9 +166,11 @@ async fn compacted(bucket: &dyn Bucket, ulid: u128, runs: usize) -> Vec<Unit> {
         let position = writer.position();
         let value = [n as u8; 900];
         let record = NewRecord { value: Some(&value), ..NewRecord::default() };
-        writer.push(BatchBuilder::new().with(&record).build().unwrap());
+        let offset = Offset(n as i64);
+        writer.push(BatchBuilder::new().base_offset(offset).with(&record).build().unwrap());
         writer.end_run(TopicId::default(), PartitionIndex(0), position, 1);
-        units.push(Unit { name, position, bytes: writer.position() - position });
+        let offsets = Some((offset, offset.plus(1)));
+        units.push(Unit { name, position, bytes: writer.position() - position, offsets });
     }
     bucket.create(&name.key(), writer.finish().0, Purpose::Compaction).await.unwrap();
     units
@@ -205,6 +207,21 @@ async fn a_run_is_held_against_the_checksums_of_its_batches() {
     assert!(matches!(&*error, StoreError::Damaged { .. }), "{error:?}");
     bucket.1.store(1, Ordering::Relaxed);
     assert!(cache.get_unit(unit).await.is_ok(), "the second copy is whole");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_with_other_offsets_than_the_log_has_is_not_kept() {
+    let bucket = MemoryBucket::new();
+    let unit = compacted(&bucket, 5, 3).await[1];
+    let (key, whole) = bucket.contents().into_iter().next().unwrap();
+    let mut damaged = whole.to_vec();
+    damaged[unit.position as usize + 6] ^= 1;
+    bucket.overwrite(&key, damaged.into());
+    let cache = over(Arc::new(bucket.clone()), 20_000);
+    let error = cache.get_unit(unit).await.unwrap_err();
+    assert!(matches!(&*error, StoreError::Damaged { .. }), "{error:?}");
+    bucket.overwrite(&key, whole);
+    assert!(cache.get_unit(unit).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,22 +1,26 @@
 //! The command line: `serve`, `config check`, `config default`, `group list`, `group describe`, `broker list`, `broker drain`,
-//! `bucket sweep`, `fork show`, `fork resolve`, `segment dump`, `version`. Owns what the arguments are called and how errors look to the person who typed them: `strandline: FILE:LINE: key: what is wrong; what would be right`. Decides
+//! `audit`, `bucket sweep`, `fork show`, `fork resolve`, `segment dump`, `topic describe`, `version`. Owns what the arguments are called and how errors look to the person who typed them: `strandline: FILE:LINE: key: what is wrong; what would be right`. Decides
 //! nothing that the configuration decides. Tests: here, and `tests/cli.rs` on the real binary.
+mod audit;
 mod broker;
 mod bucket;
 mod client;
 mod fork;
 mod group;
 mod segment;
+mod topic;
 
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+pub use audit::{Audit, show_progress};
 pub use broker::BrokerCommand;
 pub use bucket::BucketCommand;
 pub use fork::{ForkCommand, Source, Stores};
 pub use group::GroupCommand;
 pub use segment::SegmentCommand;
+pub use topic::TopicCommand;
 
 use crate::config::setting::Effect;
 use crate::config::{Config, ConfigError, Flags, document, settings};
@@ -25,6 +29,8 @@ use crate::config::{Config, ConfigError, Flags, document, settings};
 pub const EXIT_BAD_CONFIG: u8 = 2;
 /// Anything else went wrong.
 pub const EXIT_FAILED: u8 = 1;
+/// An audit found that records are lost, or will be.
+pub const EXIT_UNSOUND: u8 = 3;
 
 /// Names the configuration file where `--config` does not; the only variable of its kind that is no setting.
 const CONFIG_VARIABLE: &str = "STRANDLINE_CONFIG";
@@ -50,6 +56,9 @@ pub enum Command {
     /// Shows the brokers of a running cluster, and takes one out of it.
     #[command(subcommand)]
     Broker(BrokerCommand),
+    /// Proves that the logs are whole and that the bucket holds what they refer to. Brokers may run, unless the journal is an
+    /// SQLite file.
+    Audit(Audit),
     /// Looks at what the bucket holds and nobody needs any more.
     #[command(subcommand)]
     Bucket(BucketCommand),
@@ -59,6 +68,9 @@ pub enum Command {
     /// Looks into objects of the bucket.
     #[command(subcommand)]
     Segment(SegmentCommand),
+    /// Shows where a topic's records lie.
+    #[command(subcommand)]
+    Topic(TopicCommand),
     /// Prints the version.
     Version,
 }

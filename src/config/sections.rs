@@ -272,6 +272,10 @@ section! {
         orphan_age_ms: u64 = 86_400_000, { min: 100, max: 31_536_000_000, metric: "strandline_upkeep_orphans" };
         /// How often the bucket is listed for them. A listing of a million objects costs half a cent on S3.
         sweep_interval_ms: u64 = 21_600_000, { min: 100, max: 31_536_000_000, metric: "strandline_upkeep_sweeps" };
+        /// How often it is proved that logs are whole, that their objects are in the bucket, and what they hold.
+        audit_interval_ms: u64 = 86_400_000, { min: 100, max: 31_536_000_000, metric: "strandline_upkeep_audits" };
+        /// Objects are read as fast as this for it, which is a request for each. With 0 they are only listed.
+        audit_bytes_per_second: u64 = 8 << 20, { min: 0, metric: "strandline_upkeep_audit_problems" };
     }
 }
 

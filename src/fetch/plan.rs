@@ -56,7 +56,10 @@ pub(super) type UnitId = (ObjectId, u32);
 pub(super) fn unit(meta: &ObjectMeta, run: &Run) -> Unit {
     match meta.level {
         0 => Unit::whole(meta.name, meta.bytes),
-        _ => Unit { name: meta.name, position: run.position, bytes: run.bytes },
+        _ => {
+            let offsets = Some((run.base_offset, run.end_offset));
+            Unit { name: meta.name, position: run.position, bytes: run.bytes, offsets }
+        }
     }
 }
 

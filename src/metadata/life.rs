@@ -26,6 +26,8 @@ pub(super) struct Registered {
     incarnation: Incarnation,
     /// The entry that it began with.
     at: Position,
+    /// A later life of this process of which it is not known whether it is registered.
+    asked: Option<Incarnation>,
 }
 
 impl Owner {
@@ -93,12 +95,16 @@ impl Owner {
         };
         match known.incarnation {
             Some(present) if present == incarnation => {
-                self.registered = Registered { incarnation, at: known.registered };
+                self.registered = Registered { incarnation, at: known.registered, asked: None };
                 Ok(false)
             }
-            Some(earlier) if earlier == self.registered.incarnation => self.begin_life().await.map(|()| true),
+            Some(own) if own == self.registered.incarnation || Some(own) == self.registered.asked => {
+                self.begin_life().await.map(|()| true)
+            }
             Some(_) => Err(Fatal::Replaced { broker }),
-            None if known.registered > self.registered.at => Err(Fatal::Replaced { broker }),
+            None if known.registered > self.registered.at && self.registered.asked.is_none() => {
+                Err(Fatal::Replaced { broker })
+            }
             None if known.standing == Standing::Fenced => {
                 warn!(broker = broker.0, "the other brokers gave this one up, since it was silent; it registers again");
                 self.begin_life().await.map(|()| true)
@@ -116,6 +122,7 @@ impl Owner {
     async fn begin_life(&mut self) -> Result<(), Fatal> {
         let broker = self.shared.broker;
         self.end_life();
+        self.registered.asked = Some(self.identity().incarnation);
         let outcomes = self.append_directly(self.registration()).await?;
         match outcomes.into_iter().next() {
             Some(Ok(Outcome::Refused(refusal))) if refusal.error != KafkaError::DuplicateBrokerRegistration => {
@@ -132,7 +139,7 @@ impl Owner {
 
     /// The last entry was this life's first, and was accepted.
     pub(super) fn is_registered(&mut self) {
-        self.registered = Registered { incarnation: self.identity().incarnation, at: self.appended };
+        self.registered = Registered { incarnation: self.identity().incarnation, at: self.appended, asked: None };
     }
 
     /// What begins a life; the first command of its first entry (H8).

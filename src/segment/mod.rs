@@ -7,4 +7,4 @@ mod run;
 
 pub use name::{COMPACTED_PREFIX, DATA_PREFIX, ObjectKind, ObjectName};
 pub use object::{FooterRun, HEADER_BYTES, ObjectError, ObjectHeader, ObjectWriter, read_footer, renamed};
-pub use run::{Located, RunBounds, check_batches, locate};
+pub use run::{Located, RunBounds, check_run, locate};

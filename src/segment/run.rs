@@ -1,9 +1,8 @@
 //! The batches of a run, one after another. A flush's batches are counted, since they have no offsets; those of compaction
 //! say their own.
 use super::object::ObjectError;
-use crate::records::{Batch, BatchHeader, Batches, crc_of_pieces};
+use crate::records::{BatchHeader, crc_of_pieces};
 use crate::types::Offset;
-use bytes::Bytes;
 
 /// Where a run lies in its object, and in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,16 +48,26 @@ pub fn locate(bytes: &[u8], position: u32, next: Offset, bounds: &RunBounds) -> 
     Ok(Located { header, base_offset: header.base_offset, end_offset, position, bytes })
 }
 
-/// Whether `content` is nothing but whole batches, each as its producer or the broker made it.
+/// Whether `content` is nothing but whole batches, each as its producer or the broker made it, which cover the run's offsets,
+/// each once. No checksum covers the offset in a header: only that batches follow each other shows that it is right.
 ///
 /// # Errors
 /// If it is not.
-pub fn check_batches(content: &Bytes) -> Result<(), ObjectError> {
-    for batch in Batches::new(content.clone()) {
-        let Batch { header, bytes, .. } = batch.map_err(|_| ObjectError("a run holds something else than batches"))?;
-        if crc_of_pieces([&bytes[..]]) != header.crc {
+pub fn check_run(content: &[u8], bounds: &RunBounds) -> Result<(), ObjectError> {
+    let (mut rest, mut at, mut next) = (content, bounds.position, bounds.base_offset);
+    while at < bounds.end {
+        let batch = locate(rest, at, next, bounds)?;
+        if batch.base_offset != next {
+            return Err(ObjectError("the offsets of its batches do not follow each other"));
+        }
+        let bytes = rest.split_off(..batch.bytes as usize).ok_or(ObjectError("a batch lies beyond its run"))?;
+        if crc_of_pieces([bytes]) != batch.header.crc {
             return Err(ObjectError("a batch's checksum does not hold"));
         }
+        (at, next) = (at + batch.bytes, batch.end_offset);
+    }
+    if next != bounds.end_offset || !rest.is_empty() {
+        return Err(ObjectError("a run has other offsets than its batches"));
     }
     Ok(())
 }
@@ -67,6 +76,7 @@ pub fn check_batches(content: &Bytes) -> Result<(), ObjectError> {
 mod tests {
     use super::*;
     use crate::records::{BatchBuilder, NewRecord};
+    use bytes::Bytes;
 
     fn batch(base_offset: i64, records: usize) -> Bytes {
         let record = NewRecord { value: Some(b"value"), ..NewRecord::default() };
@@ -91,14 +101,20 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_noticed_in_whatever_a_checksum_covers() {
-        let whole = [batch(1, 3), batch(4, 1)].concat();
-        assert!(check_batches(&Bytes::from(whole.clone())).is_ok());
-        for at in 21..batch(1, 3).len() {
-            let mut damaged = whole.clone();
-            damaged[at] ^= 1;
-            assert!(check_batches(&Bytes::from(damaged)).is_err(), "byte {at}");
+    fn damage_is_noticed_wherever_it_is_but_in_the_epoch() {
+        let whole = [batch(10, 3), batch(13, 1)].concat();
+        let end = 64 + whole.len() as u32;
+        let bounds = RunBounds { position: 64, end, base_offset: Offset(10), end_offset: Offset(14), is_final: true };
+        assert_eq!(check_run(&whole, &bounds), Ok(()));
+        // The leader epoch is held against what State says of it.
+        for at in (0..whole.len()).filter(|at| !(12..16).contains(&(at % batch(10, 3).len()))) {
+            for bit in 0..8 {
+                let mut damaged = whole.clone();
+                damaged[at] ^= 1 << bit;
+                assert!(check_run(&damaged, &bounds).is_err(), "byte {at}, bit {bit}");
+            }
         }
-        assert!(check_batches(&Bytes::from(whole[..whole.len() - 1].to_vec())).is_err());
+        assert!(check_run(&whole[..whole.len() - 1], &bounds).is_err());
+        assert!(check_run(&whole, &RunBounds { end_offset: Offset(15), ..bounds }).is_err(), "one is missing");
     }
 }

@@ -1,18 +1,22 @@
 //! Wiring only: builds the rooms in order, starts them, and stops them in the opposite one. It decides nothing that a
 //! room decides. Started from `main`; the tests of the whole are in `integration-tests/`, and `integration-tests/sim`
 //! runs clusters of it from a seed.
+mod audit;
 mod build;
 mod fork;
 mod garbage;
 mod gauges;
 mod segment;
 mod stop;
+mod topic;
 
+pub use audit::run as audit;
 pub use build::{Broker, assemble};
 pub use fork::{resolve as resolve_fork, show as show_fork};
 pub use garbage::show as show_garbage;
 pub use segment::dump as dump_segment;
 pub use stop::{finish, hand_over};
+pub use topic::describe as describe_topic;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +54,9 @@ pub enum ServerError {
     Fatal(#[from] Fatal),
     #[error(transparent)]
     Mend(#[from] MendError),
+    /// What an audit found.
+    #[error("{0}")]
+    Unsound(String),
 }
 
 impl ServerError {

@@ -313,6 +313,12 @@ room! {
         orphan_bytes: Gauge,
         /// Times that the bucket was listed for orphans.
         sweeps: Counter,
+        /// Times that logs and bucket were audited.
+        audits: Counter,
+        /// What the last audit found: records that are lost, or will be.
+        audit_problems: Gauge,
+        /// Objects that no entry names and that are old enough that the sweep should have deleted them, as of the last audit.
+        audit_leftovers: Gauge,
         /// Objects whose writers had applied less than this position are refused.
         horizon_position: Gauge,
     }

@@ -1,9 +1,11 @@
 //! What keeps the bucket to exactly what retention allows, done by one broker for all: log starts move past old records
-//! (`retain`), objects that nothing refers to are deleted (`collect`), and so are those that no entry ever named (`sweep`).
+//! (`retain`), objects that nothing refers to are deleted (`collect`), and so are those that no entry ever named (`sweep`); and
+//! what proves that it did so (`audit`).
 //! It promises that nothing is deleted that State refers to, or may refer to again: State decides, listings and clocks only
 //! nominate (H4), and a step that is interrupted is only repeated. Two brokers that both think it is theirs do no harm. It
 //! never touches what lies outside `data/` and `compacted/`. Plans are pure. Tests: beside each file, and the simulation.
 mod ages;
+mod audit;
 mod collect;
 mod retain;
 mod sweep;
@@ -21,6 +23,7 @@ use crate::store::{Bucket, DELETES_MAX, Purpose};
 use crate::telemetry::Metrics;
 use crate::world::World;
 
+pub use audit::{Report, Scope, audit};
 pub use sweep::{Due, Orphan, orphans};
 
 /// Between two bulks of deletes: about a thousand objects a second, less than a third of what S3 gives one prefix, and far
@@ -43,7 +46,8 @@ impl Upkeep {
         let (world, upkeep) = (self.world.clone(), Arc::new(self));
         world.spawn("retention", retain::run(upkeep.clone()));
         world.spawn("collection", collect::run(upkeep.clone()));
-        world.spawn("sweep", sweep::run(upkeep));
+        world.spawn("sweep", sweep::run(upkeep.clone()));
+        world.spawn("audit", audit::run(upkeep));
     }
 
     /// Whether the cluster knows of all this, and it is this broker's to do.

@@ -150,6 +150,28 @@ async fn h13_a_registration_that_the_journal_does_not_take_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn h8_a_life_that_it_did_not_see_begin_and_end_was_its_own() {
+    for fenced in [false, true] {
+        let overtaken = Overtaken::new(45).await;
+        let Overtaken { site, journal, other, .. } = &overtaken;
+        journal.away(true);
+        overtaken.fence().await;
+        journal.script([End::LostAfter]);
+        journal.away(false);
+        // It registers again, and is cut off before it knows that it has.
+        while other.replica.barrier().await.unwrap().broker(BrokerId(1)).unwrap().incarnation.is_none() {
+            site.world.sleep(Duration::from_millis(1)).await;
+        }
+        overtaken.go_on().await;
+        if fenced {
+            overtaken.fence().await;
+        }
+        journal.away(false);
+        overtaken.is_back().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn h8_a_broker_that_was_overtaken_and_replaced_stops() {
     let overtaken = Overtaken::new(44).await;
     overtaken.go_on().await;
