@@ -1,7 +1,9 @@
 //! Arguments, logging, runtime, exit code; everything else is in the library.
 use clap::Parser;
 use std::process::ExitCode;
-use strandline::cli::{self, Arguments, Audit, BucketCommand, Command, ForkCommand, SegmentCommand, Source, TopicCommand};
+use strandline::cli::{
+    self, Arguments, Audit, BucketCommand, Command, ForkCommand, SegmentCommand, Source, TopicCommand,
+};
 use strandline::config::{Config, ConfigError, Log, LogFormat, LogLevel};
 use strandline::metadata::Choice;
 use strandline::server::{self, ServerError};

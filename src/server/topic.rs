@@ -51,11 +51,7 @@ async fn told(state: &State, topic: &Topic, bucket: &dyn Bucket, now: TimestampM
 }
 
 /// When the first batch's first record was made; `None` if there is none, or if it is being deleted just now.
-async fn oldest(
-    state: &State,
-    bucket: &dyn Bucket,
-    partition: &Partition,
-) -> Result<Option<TimestampMs>, StoreError> {
+async fn oldest(state: &State, bucket: &dyn Bucket, partition: &Partition) -> Result<Option<TimestampMs>, StoreError> {
     let first = partition.tail.iter().find(|run| run.marker.is_none());
     let Some((run, meta)) = first.and_then(|run| Some((run, state.object(run.object)?))) else { return Ok(None) };
     let position = u64::from(run.position);

@@ -11,12 +11,12 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use super::Upkeep;
-use object::{Expected, check_object};
 use crate::segment::{HEADER_BYTES, ObjectKind, ObjectName};
 use crate::state::{ObjectMeta, Partition, Run, State};
 use crate::store::{Bucket, Purpose, StoreError};
 use crate::types::{ObjectId, Offset, PartitionIndex, TimestampMs, TopicId};
 use crate::world::World;
+use object::{Expected, check_object};
 
 /// Runs of objects that lie in memory at a time.
 const RUNS_AT_ONCE: u64 = 500_000;

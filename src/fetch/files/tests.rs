@@ -66,7 +66,8 @@ async fn stored_as(values: &[usize], is_final: bool) -> Stored {
     let limits = CacheLimits { bytes: 64 << 20, loads: 2 };
     let metrics = Arc::new(Metrics::new(TimestampMs(0)));
     let cache = Arc::new(ObjectCache::new(Arc::new(bucket), None, world, metrics, Arc::default(), limits));
-    let unit = if is_final { Unit { name, position, bytes: run.bytes } } else { Unit::whole(name, bytes) };
+    let offsets = is_final.then_some((run.base_offset, run.end_offset));
+    let unit = if is_final { Unit { name, position, bytes: run.bytes, offsets } } else { Unit::whole(name, bytes) };
     let object = cache.get_unit(unit).await.unwrap();
     Stored { cache, name, run, object, is_final, _dir: dir }
 }

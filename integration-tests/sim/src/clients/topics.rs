@@ -33,9 +33,8 @@ pub(super) async fn create(client: &Client, name: &str, partitions: i32) -> Opti
     let begun = site.recorder.begin(site.process, what(None));
     let answer = client.ask_any(2..=7, |_| {
         let one = CreatableTopic::default().with_name(topic_name(name)).with_num_partitions(partitions);
-        let kept = CreatableTopicConfig::default()
-            .with_name(text("retention.ms"))
-            .with_value(Some(text(KEPT_MS.to_string())));
+        let kept =
+            CreatableTopicConfig::default().with_name(text("retention.ms")).with_value(Some(text(KEPT_MS.to_string())));
         let one = one.with_configs(if name == FLEETING { vec![kept] } else { Vec::new() });
         let request = CreateTopicsRequest::default().with_topics(vec![one.with_replication_factor(1)]);
         request.with_timeout_ms(5_000)
