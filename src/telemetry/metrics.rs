@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use super::cleaning::Cleaning;
 use super::lags::Lags;
 use super::process;
 use super::requests::Net;
@@ -410,6 +411,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
         Snapshot::NAMES,
         Upkeep::NAMES,
         Compaction::NAMES,
+        Cleaning::NAMES,
         NetTotals::NAMES,
         Cluster::NAMES,
         Process::NAMES,
@@ -489,6 +491,7 @@ pub struct Metrics {
     pub snapshot: Snapshot,
     pub upkeep: Upkeep,
     pub compaction: Compaction,
+    pub cleaning: Cleaning,
     pub net: Net,
     pub cluster: Cluster,
     pub process: Process,
@@ -507,7 +510,7 @@ impl Metrics {
         let (cache, state) = (Cache::register(&mut registry), State::register(&mut registry));
         let transactions = Transactions::register(&mut registry);
         let (snapshot, net) = (Snapshot::register(&mut registry), Net::register(&mut registry));
-        let compaction = Compaction::register(&mut registry);
+        let (compaction, cleaning) = (Compaction::register(&mut registry), Cleaning::register(&mut registry));
         let (cluster, process) = (Cluster::register(&mut registry), Process::register(&mut registry));
         let (upkeep, lags) = (Upkeep::register(&mut registry), Lags::register(&mut registry));
         process.start_time_seconds.set(seconds_of(started.0));
@@ -526,6 +529,7 @@ impl Metrics {
             snapshot,
             upkeep,
             compaction,
+            cleaning,
             net,
             cluster,
             process,

@@ -284,6 +284,16 @@ impl State {
         self.objects.get(&id)
     }
 
+    /// The largest timestamp of a run; where its producers gave none, or it has no records, when it was written, as Kafka takes
+    /// the time of the file.
+    #[must_use]
+    pub fn time_of(&self, run: &Run) -> TimestampMs {
+        if run.max_timestamp.0 >= 0 || run.marker.is_some() {
+            return run.max_timestamp;
+        }
+        self.object(run.object).map_or(run.max_timestamp, |meta| meta.name.written_ms())
+    }
+
     /// All objects, in the order of their first commit.
     pub fn objects(&self) -> impl Iterator<Item = (ObjectId, &ObjectMeta)> {
         self.objects.iter().map(|(id, meta)| (*id, meta))
