@@ -20,7 +20,7 @@ use crate::types::{KafkaError, TimestampMs};
 pub type GaugeF64 = Gauge<f64, AtomicU64>;
 
 /// Latencies: 0.5 ms to 65 s, each bucket twice the one before.
-fn seconds() -> Histogram {
+pub(super) fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.0005, 2.0, 18))
 }
 
@@ -40,7 +40,7 @@ macro_rules! room {
         }
 
         impl $name {
-            const NAMES: &'static [&'static str] = &[$(concat!("strandline_", $room, "_", stringify!($field))),*];
+            pub(super) const NAMES: &'static [&'static str] = &[$(concat!("strandline_", $room, "_", stringify!($field))),*];
 
             pub(super) fn register(registry: &mut Registry) -> Self {
                 let room = registry.sub_registry_with_prefix($room);
@@ -55,6 +55,7 @@ macro_rules! room {
     (@make) => { Default::default() };
     (@make $make:expr) => { $make };
 }
+pub(super) use room;
 
 /// Labels of one kind of request to the bucket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -28,6 +28,7 @@ use super::outcome::Outcome;
 use super::producer::{Moment, ProducerState};
 use super::producers::Producers;
 use super::settings::Settings;
+use super::tail::Run;
 use super::topic::{KeptSnapshot, ObjectMeta, Partition, Topic};
 use super::transaction::{TransactionalId, TransactionalProducer};
 use crate::types::{
