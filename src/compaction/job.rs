@@ -49,14 +49,13 @@ pub(super) enum Failed {
 
 /// What a job needs of the State that it was planned from, which is not kept for as long as it takes.
 pub(super) struct Basis {
-    head: Head,
     epochs: RecordEpochs,
     places: BTreeMap<Slot, (TopicId, PartitionIndex)>,
 }
 
 impl Basis {
     pub(super) fn of(state: &State, shares: &[Share]) -> Self {
-        Self { head: state.head(), epochs: RecordEpochs::of(state), places: places(state, shares) }
+        Self { epochs: RecordEpochs::of(state), places: places(state, shares) }
     }
 }
 
@@ -73,15 +72,15 @@ impl Compactor {
         let planned = self.world.compute(move || {
             let shares = plan::shares(&state, &of);
             let basis = Basis::of(&state, &shares);
-            (shares, basis)
+            (shares, basis, state.head())
         });
-        let (shares, basis) = planned.await;
+        let (shares, basis, head) = planned.await;
         let basis = Arc::new(basis);
         // What one flush's job reads fits into memory, and becomes one object.
         let outputs = if window.level == 1 { vec![shares] } else { plan::outputs(shares, self.limits.bytes) };
         for shares in outputs.into_iter().filter(|shares| !shares.is_empty()) {
             let inputs = self.read(window, &shares, pacer, done).await?;
-            let (name, merged, _) = self.make(&basis, window, &shares, inputs, Sieves::new()).await?;
+            let (name, merged, _) = self.make((&basis, head), window, &shares, inputs, Sieves::new()).await?;
             self.write(name, &merged, pacer, done).await?;
             self.commit(name, window, &shares, (&merged, &[]), done).await?;
         }
@@ -156,13 +155,13 @@ impl Compactor {
     /// The new object, and its name.
     pub(super) async fn make(
         &self,
-        basis: &Arc<Basis>,
+        (basis, head): (&Arc<Basis>, Head),
         window: &Window,
         shares: &[Share],
         inputs: BTreeMap<ObjectId, Input>,
         mut sieves: Sieves,
     ) -> Result<(ObjectName, Merged, Sieves), Failed> {
-        let name = ObjectName::compacted(basis.head, self.fresh_ulid());
+        let name = ObjectName::compacted(head, self.fresh_ulid());
         let header =
             ObjectHeader { name, incarnation: self.replica.identity().incarnation, written_ms: self.world.wall_ms() };
         let (shares, basis) = (shares.to_vec(), basis.clone());

@@ -9,7 +9,7 @@ use super::Upkeep;
 use crate::config::Config;
 use crate::config::topic::Retention;
 use crate::planted::{Defect, planted};
-use crate::state::{OFFSETS_TOPIC, Outcome, Partition, Run, State, Topic, TopicTrims, TrimLogs};
+use crate::state::{OFFSETS_TOPIC, Outcome, Partition, State, Topic, TopicTrims, TrimLogs};
 use crate::types::{Offset, PartitionIndex, TimestampMs, TopicId};
 
 /// Partitions, and runs, that one command gives up at most: some ms for each broker that applies it.

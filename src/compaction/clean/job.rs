@@ -74,7 +74,9 @@ impl Compactor {
                 Some(all) => all.clone(),
                 None => self.read(&window, &shares, pacer, done).await?,
             };
-            let (name, merged, after) = self.make(&basis, &window, &shares, inputs, sieves).await?;
+            // Each piece is named by what is known now: a long pass would fall below the orphan horizon else.
+            let known = (&basis, self.replica.state().head());
+            let (name, merged, after) = self.make(known, &window, &shares, inputs, sieves).await?;
             sieves = after;
             // Small ones are merged with others; a large one would only be written once more.
             window.level = if u64::from(merged.bytes) * 2 >= self.limits.bytes { 2 } else { 1 };

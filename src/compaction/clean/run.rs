@@ -115,12 +115,12 @@ impl Compactor {
         let metrics = &self.metrics.cleaning;
         metrics.read_bytes.inc_by(done.read_bytes);
         metrics.written_bytes.inc_by(done.written_bytes);
-        names.iter().for_each(|name| drop(memory.due.remove(name)));
+        memory.due.retain(|name, _| !names.contains(name));
         match ended {
             Ok(ended) => {
                 metrics.ended(if ended == Ended::Done { "done" } else { "overtaken" });
                 metrics.job_seconds.observe((self.world.now() - begun).as_secs_f64());
-                names.iter().for_each(|name| drop(memory.avoided.remove(name)));
+                memory.avoided.retain(|name, _| !names.contains(name));
                 debug!(partitions = names.len(), bytes, written = done.written_bytes, ?ended, "logs are compacted");
                 if ended == Ended::Overtaken {
                     info!(?names, "a log changed while it was compacted, it is tried again");

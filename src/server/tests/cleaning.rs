@@ -48,9 +48,9 @@ fn table(records: &Records) -> BTreeMap<&str, &str> {
     let mut table = BTreeMap::new();
     for (key, value) in records.values() {
         match value {
-            Some(value) => drop(table.insert(key.as_str(), value.as_str())),
-            None => drop(table.remove(key.as_str())),
-        }
+            Some(value) => table.insert(key.as_str(), value.as_str()),
+            None => table.remove(key.as_str()),
+        };
     }
     table
 }
@@ -98,13 +98,12 @@ async fn readers_come_to_the_same_table_at_the_same_offsets() {
     rest(ctx, 40).await;
     assert_eq!(partition(ctx).cleaned, Offset(end), "{:?}", ctx.metrics.render(ctx.world.wall_ms()));
     assert_eq!((partition(ctx).log_start, partition(ctx).end.0), (Offset(0), end));
-    let mut last = BTreeMap::new();
-    before.iter().for_each(|(offset, (key, _))| drop(last.insert(key, *offset)));
+    let last: BTreeMap<&String, i64> = before.iter().map(|(offset, (key, _))| (key, *offset)).collect();
     for bytes in [1, 200, 1 << 20] {
         let (after, _) = read(ctx, end, bytes).await;
         assert!(is_same(&after), "{after:?}");
         assert!(after.iter().all(|(offset, record)| before[offset] == *record), "{after:?}");
-        assert!(after.keys().eq(last.values().collect::<std::collections::BTreeSet<_>>()), "{after:?}");
+        assert!(after.keys().eq(last.values().collect::<BTreeSet<_>>()), "{after:?}");
     }
     assert!(partition(ctx).transactions().is_none(), "no record is left of aborted transactions");
     assert_eq!(ctx.replica.state().producer_count(), producers);

@@ -172,9 +172,9 @@ impl Log {
         let mut table = Table::new();
         for (_, written) in self.written.range(..self.stable()).filter(|(o, w)| self.is_committed(**o, w)) {
             match written.value {
-                Some(value) => drop(table.insert(written.key, value)),
-                None => drop(table.remove(&written.key)),
-            }
+                Some(value) => table.insert(written.key, value),
+                None => table.remove(&written.key),
+            };
         }
         table
     }
@@ -208,9 +208,9 @@ impl Log {
                 }
                 let key = record.key.unwrap()[0];
                 match record.value {
-                    Some(value) => drop(table.insert(key, u64::from_be_bytes(value.try_into().unwrap()))),
-                    None => drop(table.remove(&key)),
-                }
+                    Some(value) => table.insert(key, u64::from_be_bytes(value.try_into().unwrap())),
+                    None => table.remove(&key),
+                };
             })
             .unwrap();
         }
