@@ -10,9 +10,7 @@ use super::clean::{Sieve, Verdict};
 use super::plan::Share;
 use crate::cache::CachedObject;
 use crate::planted::{Defect, planted};
-use crate::records::{
-    BatchHeader, EndMarker, HEADER_BYTES, PREFIX_BYTES, crc_of_pieces, empty_batch, patched_prefix,
-};
+use crate::records::{BatchHeader, EndMarker, HEADER_BYTES, PREFIX_BYTES, crc_of_pieces, empty_batch, patched_prefix};
 use crate::segment::{Located, ObjectHeader, ObjectWriter, RunBounds, locate};
 use crate::state::{CompactedRun, CompactedShare, Marker, RecordEpochs, Run};
 use crate::types::{LeaderEpoch, ObjectId, Offset, PartitionIndex, Slot, TimestampMs, TopicId};
@@ -118,7 +116,17 @@ impl<'a> Output<'a> {
         base: Offset,
         sieve: Option<&'a mut Sieve>,
     ) -> Self {
-        Self { writer, topic, partition, share: Vec::new(), next: base, written: base, open: None, sieve, left_out: None }
+        Self {
+            writer,
+            topic,
+            partition,
+            share: Vec::new(),
+            next: base,
+            written: base,
+            open: None,
+            sieve,
+            left_out: None,
+        }
     }
 
     /// The control batch that ends a transaction, written down.
@@ -155,11 +163,7 @@ impl<'a> Output<'a> {
     }
 
     /// What becomes of a batch.
-    fn judge(
-        &mut self,
-        header: &BatchHeader,
-        bytes: impl FnOnce() -> Option<Bytes>,
-    ) -> Result<Verdict, &'static str> {
+    fn judge(&mut self, header: &BatchHeader, bytes: impl FnOnce() -> Option<Bytes>) -> Result<Verdict, &'static str> {
         let Some(sieve) = &mut self.sieve else { return Ok(Verdict::Keep) };
         let bytes = bytes().ok_or("an input is shorter than its runs")?;
         sieve.judge(header, &bytes).map_err(|_| "a batch's records can't be read")

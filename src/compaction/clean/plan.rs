@@ -118,8 +118,7 @@ fn cleanable<'a>(
 ) -> impl Iterator<Item = Run> + 'a {
     let stable = partition.last_stable();
     partition.tail.from(from).take_while(move |run| {
-        let is_compacted =
-            run.marker.is_some() || state.object(run.object).is_some_and(|meta| meta.level > 0);
+        let is_compacted = run.marker.is_some() || state.object(run.object).is_some_and(|meta| meta.level > 0);
         let age_ms = i128::from(now.0) - i128::from(state.time_of(run).0);
         let is_old = settings.min_compaction_lag_ms == 0 || age_ms >= i128::from(settings.min_compaction_lag_ms);
         run.end_offset <= stable && is_compacted && (is_old || run.end_offset <= partition.cleaned)

@@ -51,7 +51,13 @@ fn merged(shares: &[Share], inputs: &BTreeMap<ObjectId, Input>) -> Result<Merged
         written_ms: TimestampMs(0),
     };
     let partitions = BTreeMap::from([(Slot(3), (TOPIC, PartitionIndex(0))), (Slot(4), (TOPIC, PartitionIndex(1)))]);
-    merge(&header, shares, inputs, &Names { partitions: &partitions, epochs: &RecordEpochs::default() }, &mut Sieves::new())
+    merge(
+        &header,
+        shares,
+        inputs,
+        &Names { partitions: &partitions, epochs: &RecordEpochs::default() },
+        &mut Sieves::new(),
+    )
 }
 
 /// The batches of an object from its header on: offsets, and the bytes that a checksum covers.

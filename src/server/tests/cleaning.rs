@@ -70,9 +70,15 @@ async fn filled(ctx: &Context) -> (Me, i64) {
             write(ctx, &[(&format!("k{}", round % 7), None)]).await;
         }
         let value = format!("transaction {round}");
-        send_records(ctx, 12, Some("x"), &mut me, &[("often", Some(&value)), (&format!("x{}", round % 3), Some(&value))])
-            .await
-            .unwrap();
+        send_records(
+            ctx,
+            12,
+            Some("x"),
+            &mut me,
+            &[("often", Some(&value)), (&format!("x{}", round % 3), Some(&value))],
+        )
+        .await
+        .unwrap();
         assert_eq!(end(ctx, 5, "x", &mut me, round % 3 != 2).await, 0);
     }
     (me, partition(ctx).end.0)
@@ -94,7 +100,8 @@ async fn readers_come_to_the_same_table_at_the_same_offsets() {
     let producers = ctx.replica.state().producer_count();
     let wanted: BTreeMap<String, String> =
         table(&before).into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-    let is_same = |records: &Records| table(records).iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).eq(wanted.clone());
+    let is_same =
+        |records: &Records| table(records).iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).eq(wanted.clone());
     rest(ctx, 40).await;
     assert_eq!(partition(ctx).cleaned, Offset(end), "{:?}", ctx.metrics.render(ctx.world.wall_ms()));
     assert_eq!((partition(ctx).log_start, partition(ctx).end.0), (Offset(0), end));

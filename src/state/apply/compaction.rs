@@ -87,7 +87,9 @@ impl State {
         let level = u8::try_from(command.level).ok().filter(|level| (1..=OBJECT_LEVEL_MAX).contains(level));
         let level = level.ok_or_else(|| invalid("there is no such level"))?;
         match command.object {
-            Some(object) => self.check_continued(ObjectId(object), |known| known.name == name && known.level == level)?,
+            Some(object) => {
+                self.check_continued(ObjectId(object), |known| known.name == name && known.level == level)?
+            }
             None if self.objects.values().any(|meta| meta.name == name) => {
                 return Err(invalid("an object of this name is known"));
             }

@@ -21,10 +21,8 @@ impl Fold {
         fold.apply(Bootstrap { cluster_id: "c".into(), settings }.into());
         fold.apply(RegisterBroker { broker: 1, incarnation: 5, feature_level_max: CLEANING_LEVEL }.into());
         let id = Bytes::from(Uuid::from_u128(1).as_bytes().to_vec());
-        let config = |(name, value): &(&str, &str)| ConfigChange {
-            name: (*name).to_owned(),
-            value: Some((*value).to_owned()),
-        };
+        let config =
+            |(name, value): &(&str, &str)| ConfigChange { name: (*name).to_owned(), value: Some((*value).to_owned()) };
         let configs = configs.iter().map(config).collect();
         fold.apply(CreateTopic { name: "t".into(), id, partitions: 2, replication_factor: 1, configs }.into());
         fold
@@ -53,8 +51,7 @@ impl Fold {
     /// All of the slot's log becomes one run; that of a pass says how far it is clean.
     fn compact(&mut self, slot: u32, from: i64, bytes: u32, cleaned: Option<u64>) {
         let inputs: Vec<ObjectId> = self.0.objects().map(|(id, _)| id).collect();
-        let run =
-            CompactedRun { end_offset: Offset(self.end(slot)), bytes, max_timestamp: TimestampMs(WRITTEN) };
+        let run = CompactedRun { end_offset: Offset(self.end(slot)), bytes, max_timestamp: TimestampMs(WRITTEN) };
         let share = CompactedShare { slot: Slot(slot), base_offset: Offset(from), runs: vec![run] };
         let name = ObjectName::compacted(self.0.head(), u128::from(self.1));
         let command = CommitCompaction::new(name, 10_000, None, (1, &inputs), 64, &[share]);

@@ -14,11 +14,21 @@ type Table = BTreeMap<u8, u64>;
 #[derive(Clone, Debug)]
 enum Step {
     /// A batch of records, each a key and whether it has a value; of a transaction of this producer, or of none.
-    Write { producer: Option<i64>, records: Vec<(u8, bool)>, codec: Codec },
-    End { producer: i64, commit: bool },
+    Write {
+        producer: Option<i64>,
+        records: Vec<(u8, bool)>,
+        codec: Codec,
+    },
+    End {
+        producer: i64,
+        commit: bool,
+    },
     Wait(i64),
     /// Room for so many keys; after so many batches it is cut short, if there are more.
-    Clean { keys: u64, cut: Option<usize> },
+    Clean {
+        keys: u64,
+        cut: Option<usize>,
+    },
     /// A reader reads so many batches.
     Read(usize),
 }
@@ -26,10 +36,14 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let codec = prop_oneof![3 => Just(Codec::None), 1 => Just(Codec::Zstd)];
     let records = proptest::collection::vec((0..6_u8, prop::bool::weighted(0.7)), 1..5);
-    let write = (proptest::option::of(0..3_i64), records, codec)
-        .prop_map(|(producer, records, codec)| Step::Write { producer, records, codec });
+    let write = (proptest::option::of(0..3_i64), records, codec).prop_map(|(producer, records, codec)| Step::Write {
+        producer,
+        records,
+        codec,
+    });
     let end = (0..3_i64, any::<bool>()).prop_map(|(producer, commit)| Step::End { producer, commit });
-    let clean = (3..30_u64, proptest::option::weighted(0.3, 0..12_usize)).prop_map(|(keys, cut)| Step::Clean { keys, cut });
+    let clean =
+        (3..30_u64, proptest::option::weighted(0.3, 0..12_usize)).prop_map(|(keys, cut)| Step::Clean { keys, cut });
     let step = prop_oneof![
         6 => write,
         4 => end,
@@ -97,7 +111,12 @@ impl Log {
             let (value, time) = (has_value.then_some(self.values), self.now + i64::from(*key));
             let bytes = value.map(u64::to_be_bytes);
             let value_bytes = bytes.as_ref().map(|b| &b[..]);
-            builder.push(&NewRecord { timestamp: TimestampMs(time), key: Some(&[*key]), value: value_bytes, headers: &[] });
+            builder.push(&NewRecord {
+                timestamp: TimestampMs(time),
+                key: Some(&[*key]),
+                value: value_bytes,
+                headers: &[],
+            });
             self.written.insert(self.end, Written { producer, key: *key, value, time });
             self.end += 1;
         }
@@ -127,7 +146,8 @@ impl Log {
         let keys = Keys::new(Keys::bytes(keys, 1 << 20), 5);
         let mut survey = Survey::new(keys, aborted.collect(), Offset(self.cleaned));
         let stable = self.stable();
-        let cleanable: Vec<Bytes> = self.batches.iter().filter(|b| header(b).last_offset().0 < stable).cloned().collect();
+        let cleanable: Vec<Bytes> =
+            self.batches.iter().filter(|b| header(b).last_offset().0 < stable).cloned().collect();
         for batch in &cleanable {
             if !survey.add(&header(batch), batch).unwrap() {
                 break;
@@ -164,7 +184,9 @@ impl Log {
     /// Whether a record that was written is visible to readers of committed records, and stays so.
     fn is_committed(&self, offset: i64, written: &Written) -> bool {
         let Some(producer) = written.producer else { return true };
-        self.ended.iter().any(|&(p, first, marker, commit)| p == producer && commit && (first..marker).contains(&offset))
+        self.ended
+            .iter()
+            .any(|&(p, first, marker, commit)| p == producer && commit && (first..marker).contains(&offset))
     }
 
     /// What readers of committed records come to in the end.
@@ -182,11 +204,13 @@ impl Log {
     /// What one fetch of `count` batches from an offset does to a table, as clients do it; and where they go on.
     fn fetch(&self, at: i64, count: usize, table: &mut Table) -> i64 {
         let stable = self.stable();
-        let wanted = self.batches.iter().filter(|b| header(b).last_offset().0 >= at && header(b).base_offset.0 < stable);
+        let wanted =
+            self.batches.iter().filter(|b| header(b).last_offset().0 >= at && header(b).base_offset.0 < stable);
         let wanted: Vec<&Bytes> = wanted.take(count).collect();
         let Some(last) = wanted.last() else { return at };
         let end = header(last).last_offset().0 + 1;
-        let mut listed: Vec<_> = self.listed.iter().filter(|(_, first, marker)| *marker >= at && *first < end).collect();
+        let mut listed: Vec<_> =
+            self.listed.iter().filter(|(_, first, marker)| *marker >= at && *first < end).collect();
         listed.sort_by_key(|(_, first, _)| *first);
         let mut aborted = BTreeSet::new();
         for batch in wanted {
@@ -249,7 +273,10 @@ impl Log {
             assert!(stored.contains(offset) || may_go, "the last record of a key is gone: {offset}");
         }
         for (offset, written) in self.written.range(..self.cleaned) {
-            assert!(self.is_committed(*offset, written) || !stored.contains(offset), "an aborted record is left: {offset}");
+            assert!(
+                self.is_committed(*offset, written) || !stored.contains(offset),
+                "an aborted record is left: {offset}"
+            );
         }
         let mut table = Table::new();
         self.fetch(0, usize::MAX, &mut table);
