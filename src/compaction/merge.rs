@@ -156,7 +156,7 @@ impl<'a> Output<'a> {
     /// A run of the inputs begins where the one before ended.
     fn follow(&mut self, run: &Run, object: Option<ObjectId>) -> Result<(), MergeError> {
         if run.base_offset != self.next && !covers_by_defect() {
-            return Err(MergeError { object, reason: "the offsets of its runs do not follow each other" });
+            return Err(MergeError { object, reason: "the offsets of its batches do not follow each other" });
         }
         self.next = run.end_offset;
         Ok(())

@@ -45,8 +45,9 @@ impl Compactor {
         pacer: &mut Pacer,
         done: &mut Done,
     ) -> Result<Ended, Failed> {
-        let shares: Vec<Share> = passes.iter().map(|p| Share { slot: p.slot, runs: p.runs.clone() }).collect();
-        let around: Vec<Surroundings> = passes.iter().map(|pass| pass.surroundings(&state)).collect();
+        let shares: Vec<Share> = passes.iter().map(|p| Share { slot: p.slot, runs: p.runs(&state) }).collect();
+        let around = passes.iter().zip(&shares).map(|(pass, share)| pass.surroundings(&state, &share.runs));
+        let around: Vec<Surroundings> = around.collect();
         let basis = Arc::new(Basis::of(&state, &shares));
         drop(state);
         let mut objects: BTreeMap<ObjectId, ObjectMeta> = BTreeMap::new();
@@ -59,14 +60,14 @@ impl Compactor {
             None
         };
         let (mut sieves, mut plans, mut kept) = (Sieves::new(), BTreeMap::new(), Vec::new());
-        for (pass, around) in passes.iter().zip(around) {
-            let survey = self.survey(pass, around, all.as_ref(), pacer, done).await?;
-            let (until, mut runs) = (survey.until(), pass.runs.clone());
-            runs.retain(|run| run.base_offset < until);
-            let end = runs.last().map_or(until, |run| run.end_offset);
+        for ((pass, around), mut share) in passes.iter().zip(around).zip(shares) {
+            let survey = self.survey(pass, &share.runs, around, all.as_ref(), pacer, done).await?;
+            let until = survey.until();
+            share.runs.retain(|run| run.base_offset < until);
+            let end = share.end_offset();
             plans.insert(pass.slot, Plan { config_version: pass.config_version, end, cleaned: until });
             sieves.insert(pass.slot, survey.into_sieve(now, pass.delete_retention_ms));
-            kept.push(Share { slot: pass.slot, runs });
+            kept.push(share);
         }
         for shares in outputs(kept, self.limits.bytes).into_iter().filter(|shares| !shares.is_empty()) {
             let mut window = window(&objects, &shares);
@@ -94,6 +95,7 @@ impl Compactor {
     async fn survey(
         &self,
         pass: &Pass,
+        runs: &[Run],
         around: Surroundings,
         all: Option<&BTreeMap<ObjectId, Input>>,
         pacer: &mut Pacer,
@@ -101,7 +103,7 @@ impl Compactor {
     ) -> Result<Survey, Failed> {
         let keys = Keys::new(self.keys_bytes(pass), self.world.random_u64());
         let mut survey = Survey::new(keys, around.aborted, pass.dirty_from);
-        let dirty: Vec<Run> = pass.runs.iter().filter(|run| run.end_offset > pass.dirty_from).copied().collect();
+        let dirty: Vec<Run> = runs.iter().filter(|run| run.end_offset > pass.dirty_from).copied().collect();
         let pieces = if all.is_some() {
             vec![vec![Share { slot: pass.slot, runs: dirty }]]
         } else {

@@ -16,11 +16,11 @@ pub(super) struct Pass {
     /// The settings that it follows.
     pub(super) config_version: u64,
     pub(super) delete_retention_ms: i64,
-    /// From the log's start on, oldest first; none is of a flush.
-    pub(super) runs: Vec<Run>,
-    /// What lies below it is clean.
+    /// Where the log starts, from where on it is not clean, and where what is cleaned ends: there is no flush before that.
+    pub(super) start: Offset,
     pub(super) dirty_from: Offset,
-    /// Bytes of all runs, and of those that are not clean.
+    pub(super) end: Offset,
+    /// Bytes of all that, and of what is not clean.
     pub(super) bytes: u64,
     pub(super) dirty_bytes: u64,
 }
@@ -40,12 +40,18 @@ impl Pass {
 
     /// Offsets that are not clean: no more keys than that.
     pub(super) fn dirty_offsets(&self) -> u64 {
-        let end = self.runs.last().map_or(self.dirty_from, |run| run.end_offset);
-        u64::try_from(end.0.saturating_sub(self.dirty_from.0)).unwrap_or(0)
+        u64::try_from(self.end.0.saturating_sub(self.dirty_from.0)).unwrap_or(0)
     }
 
-    pub(super) fn surroundings(&self, state: &State) -> Surroundings {
-        let ids = self.runs.iter().filter(|run| run.marker.is_none()).map(|run| run.object);
+    /// The runs, oldest first.
+    pub(super) fn runs(&self, state: &State) -> Vec<Run> {
+        let tail = state.partition(self.slot).map(|partition| partition.tail.from(self.start));
+        tail.into_iter().flatten().take_while(|run| run.end_offset <= self.end).collect()
+    }
+
+    /// What else a pass over these runs needs.
+    pub(super) fn surroundings(&self, state: &State, runs: &[Run]) -> Surroundings {
+        let ids = runs.iter().filter(|run| run.marker.is_none()).map(|run| run.object);
         let objects = ids.filter_map(|id| Some((id, *state.object(id)?))).collect();
         let partition = state.partition(self.slot);
         let transactions = partition.and_then(|partition| partition.transactions());
@@ -91,18 +97,24 @@ fn pass(
     let waits_ms = i128::from(now.0) - i128::from(state.time_of(&first).0);
     let is_late = waits_ms > i128::from(settings.max_compaction_lag_ms);
     drop(dirty);
-    let runs: Vec<Run> = cleanable(state, partition, partition.log_start, settings, now).collect();
-    let bytes = |from: Offset| runs.iter().filter(|run| run.end_offset > from).map(|run| u64::from(run.bytes)).sum();
+    let (start, mut end, mut bytes, mut dirty_bytes) = (partition.log_start, dirty_from, 0, 0);
+    for run in cleanable(state, partition, start, settings, now) {
+        let is_dirty = run.end_offset > dirty_from;
+        bytes += u64::from(run.bytes);
+        dirty_bytes += if is_dirty { u64::from(run.bytes) } else { 0 };
+        end = run.end_offset;
+    }
     let pass = Pass {
         slot: partition.slot,
         topic: topic.id,
         index: partition.index,
         config_version: topic.config_version,
         delete_retention_ms: settings.delete_retention_ms,
-        bytes: bytes(Offset(i64::MIN)),
-        dirty_bytes: bytes(dirty_from),
+        start,
         dirty_from,
-        runs,
+        end,
+        bytes,
+        dirty_bytes,
     };
     (is_late || pass.dirty_ratio() > settings.min_cleanable_dirty_ratio).then_some(pass)
 }

@@ -108,8 +108,9 @@ fn small_logs_are_cleaned_together_within_bounds() {
         index: PartitionIndex(0),
         config_version: 0,
         delete_retention_ms: 0,
-        runs: Vec::new(),
+        start: Offset(0),
         dirty_from: Offset(0),
+        end: Offset(0),
         bytes: 10,
         dirty_bytes: 10,
     };
