@@ -40,6 +40,7 @@ class Writer:
     """Writes histories by clients that live as long as it does."""
 
     def __init__(self, broker, directory):
+        directory.mkdir(parents=True, exist_ok=True)
         self.java = JavaTransactions(broker.bootstrap, directory)
         self.plain = Java(broker.bootstrap, directory)
         config = {"bootstrap.servers": broker.bootstrap, "linger.ms": 0}

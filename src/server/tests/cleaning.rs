@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::compaction::{offset_at_time, read_all, runs};
 use super::transactions::{Me, end, init, send_records};
 use super::*;
-use crate::records::{BatchHeader, Batches, walk};
+use crate::records::{BatchHeader, walk};
 use crate::types::Offset;
 
 /// Flushes are compacted every ten seconds, and logs soon after.
