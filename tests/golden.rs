@@ -641,12 +641,12 @@ fn cleaning_story() -> Vec<CommandKind> {
         let command = CommitCompaction::new(name, 10_000, None, (1, &[ObjectId(3)]), position, &[share]);
         CommandKind::CommitCompaction(command.with_cleaned(&[cleaned]))
     };
-    let config_version = 0;
+    let config_version = 1;
     let configs = vec![set("cleanup.policy", Some("compact,delete"))];
     story.extend([
         clean(20, 64, 0, &[3], CleanedShare { config_version, cleaned: 0 }),
         clean(21, 64, 3, &[8], CleanedShare { config_version, cleaned: 8 }),
-        CommandKind::AlterTopicConfigs(AlterTopicConfigs { topic_id: id(0xa), changes: configs, from_version: 0 }),
+        CommandKind::AlterTopicConfigs(AlterTopicConfigs { topic_id: id(0xa), changes: configs, from_version: 1 }),
         clean(22, 64, 0, &[8], CleanedShare { config_version, cleaned: 8 }),
     ]);
     story

@@ -92,11 +92,9 @@ fn pass(
 ) -> Option<Pass> {
     let dirty_from = partition.cleaned.max(partition.log_start);
     // Most partitions have nothing new, which is cheaper to find than all that is clean.
-    let mut dirty = cleanable(state, partition, dirty_from, settings, now);
-    let first = dirty.find(|run| run.marker.is_none())?;
+    let first = cleanable(state, partition, dirty_from, settings, now).find(|run| run.marker.is_none())?;
     let waits_ms = i128::from(now.0) - i128::from(state.time_of(&first).0);
     let is_late = waits_ms > i128::from(settings.max_compaction_lag_ms);
-    drop(dirty);
     let (start, mut end, mut bytes, mut dirty_bytes) = (partition.log_start, dirty_from, 0, 0);
     for run in cleanable(state, partition, start, settings, now) {
         let is_dirty = run.end_offset > dirty_from;

@@ -135,6 +135,7 @@ async fn what_an_open_transaction_may_decide_is_left_alone() {
     let mut me = init(ctx, 5, "x").await.unwrap();
     write(ctx, &[("a", Some("1"))]).await;
     write(ctx, &[("a", Some("2"))]).await;
+    rest(ctx, 40).await;
     send_records(ctx, 12, Some("x"), &mut me, &[("a", Some("3"))]).await.unwrap();
     write(ctx, &[("a", Some("4"))]).await;
     rest(ctx, 40).await;

@@ -55,7 +55,7 @@ impl Fold {
         let share = CompactedShare { slot: Slot(slot), base_offset: Offset(from), runs: vec![run] };
         let name = ObjectName::compacted(self.0.head(), u128::from(self.1));
         let command = CommitCompaction::new(name, 10_000, None, (1, &inputs), 64, &[share]);
-        let cleaned = cleaned.map(|cleaned| CleanedShare { config_version: 0, cleaned });
+        let cleaned = cleaned.map(|cleaned| CleanedShare { config_version: 1, cleaned });
         self.apply(command.with_cleaned(cleaned.as_slice()).into());
     }
 

@@ -310,7 +310,7 @@ fn what_is_impossible_is_refused_whole() {
 
 /// What log compaction says of a share.
 fn cleaned(to: u64) -> CleanedShare {
-    CleanedShare { config_version: 0, cleaned: to }
+    CleanedShare { config_version: 1, cleaned: to }
 }
 
 #[test]
