@@ -86,7 +86,7 @@ impl State {
         let invalid = Outcome::refused(KafkaError::UnknownServerError, "the object that it continues is another one");
         let is_gone = match self.objects.get(&object) {
             Some(known) if is_same(known) => self.dead.contains_key(&object),
-            None if self.feature_level >= COLLECTION_LEVEL => object < self.next_object,
+            None if self.feature_level >= COLLECTION_LEVEL && object < self.next_object => true,
             _ => return Err(invalid),
         };
         // It may be deleted already; what was to be had of it is sent again.

@@ -181,7 +181,8 @@ fn a_dead_object_is_not_continued_nor_forgotten_for_another_death() {
     assert_eq!(refused(fold.object_of(applied, Some(0), &[1])), KafkaError::KafkaStorageError);
     assert_eq!(fold.one(ForgetObjects::new(&[(ObjectId(0), Position(1))])), counted(0));
     assert_eq!(fold.forget(&[0]), counted(1));
-    assert_eq!(refused(fold.object_of(applied, Some(0), &[1])), KafkaError::UnknownServerError);
+    assert_eq!(refused(fold.object_of(applied, Some(0), &[1])), KafkaError::KafkaStorageError, "it is forgotten");
+    assert_eq!(refused(fold.object_of(applied, Some(1), &[1])), KafkaError::UnknownServerError, "there was none");
 }
 
 #[test]
