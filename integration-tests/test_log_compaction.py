@@ -211,7 +211,8 @@ def alter(broker, topic, name, value):
 
     change = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[change])
-    [done] = AdminClient({"bootstrap.servers": broker.bootstrap}).incremental_alter_configs([resource]).values()
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})  # its answers go with it
+    [done] = admin.incremental_alter_configs([resource]).values()
     done.result(20)
 
 
