@@ -18,8 +18,8 @@ impl Placed {
         if i64::from(header.records()) != i64::from(header.last_offset_delta) + 1 {
             // Log compaction has left some out.
             let body = body(header, batch, limit)?;
-            let offsets = record_times(header, &body, self.base).map(|found| found.map(|(offset, _)| offset));
-            return offsets.skip_while(|found| found.as_ref().is_ok_and(|at| *at < self.log_start)).next().transpose();
+            let mut offsets = record_times(header, &body, self.base).map(|found| found.map(|(offset, _)| offset));
+            return offsets.find(|found| !found.as_ref().is_ok_and(|at| *at < self.log_start)).transpose();
         }
         let end = Offset(self.base.0.saturating_add(i64::from(header.records())));
         let first = self.base.max(self.log_start);
