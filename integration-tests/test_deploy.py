@@ -47,7 +47,8 @@ def test_what_the_compose_file_says_to_brokers_is_right(tmp_path):
 
 
 def test_the_same_as_plain_processes(client, topic, tmp_path):
-    shift = next(n for n in (random.randrange(10_000, 20_000) for _ in range(50)) if all(map(bindable, ports(n))))
+    # Below the ports of all other tests, also of those that run beside this one.
+    shift = next(n for n in (random.randrange(1_000, 10_000) for _ in range(50)) if all(map(bindable, taken(n))))
     argv = [sys.executable, ROOT / "integration-tests/cluster.py", "--shift", str(shift)]
     cluster = Child(argv, log=tmp_path / "cluster.log", env={"PYTHONUNBUFFERED": "1"})
     try:
@@ -73,3 +74,8 @@ def test_the_same_as_plain_processes(client, topic, tmp_path):
 
 def ports(shift) -> list[int]:
     return [9092 + shift, 9093 + shift, 9094 + shift]
+
+
+def taken(shift) -> list[int]:
+    """With those for metrics."""
+    return ports(shift) + [9644 + shift, 9645 + shift, 9646 + shift]

@@ -126,8 +126,9 @@ def prepare(broker, topic, configs=CONFIGS):
 
 
 @pytest.mark.timeout(300)
-def test_a_table_is_the_same_before_and_after_and_as_on_kafka(launch, request, store, topic, tmp_path):
-    bucket = request.getfixturevalue("minio").config(f"clean-{topic}") if store == "minio" else None
+@pytest.mark.parametrize("where", ["minio", pytest.param("local", marks=pytest.mark.nightly)])
+def test_a_table_is_the_same_before_and_after_and_as_on_kafka(launch, request, where, topic, tmp_path):
+    bucket = request.getfixturevalue("minio").config(f"clean-{topic}") if where == "minio" else None
     broker = launch(own=OWN, settings=SETTINGS, bucket=bucket)
     kafka = Kafka(tmp_path / "kafka", settings={**SETTINGS, "log.cleaner.threads": 1}).start()
     try:

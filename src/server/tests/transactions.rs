@@ -71,7 +71,7 @@ async fn send_batch(
 ) -> Result<i64, i16> {
     let producer = (ProducerId(me.id), ProducerEpoch(me.epoch), Sequence(me.sequence));
     let batch = BatchBuilder::new().producer(producer.0, producer.1, producer.2);
-    let batch = if id.is_some() { batch.transactional() } else { batch };
+    let batch = if me.id < 0 { batch } else { batch.transactional() };
     let batch = records.iter().fold(batch, BatchBuilder::with);
     let data = PartitionProduceData::default().with_index(0).with_records(Some(batch.build().unwrap()));
     let topic = ctx.replica.state().topic_by_name("t").unwrap().id.0;
