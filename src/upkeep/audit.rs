@@ -120,9 +120,9 @@ pub async fn audit(
             if listed.get(id) != Some(&u64::from(meta.bytes)) {
                 let found = listed.get(id).map_or("it is not there".to_owned(), |b| format!("it has {b} bytes"));
                 report.object(*id, meta, &format!("{found}; {} bytes were written", meta.bytes));
-            } else if scope.bytes_per_second > 0 {
+            } else if let Some(pause_ms) = (u64::from(meta.bytes) * 1000).checked_div(scope.bytes_per_second) {
                 read_object(bucket, world, *id, meta, runs.clone(), &mut report).await?;
-                world.sleep(Duration::from_millis(u64::from(meta.bytes) * 1000 / scope.bytes_per_second)).await;
+                world.sleep(Duration::from_millis(pause_ms)).await;
             }
             report.objects += 1;
             seen(&report);

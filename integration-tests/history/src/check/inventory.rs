@@ -69,10 +69,13 @@ pub(super) fn check(facts: &Facts<'_>, inventory: &Inventory, report: &mut Repor
     for key in inventory.others.iter().filter(|key| !objects.contains_key(key.as_str())) {
         report.expect(Rule::A33, false, &[], || format!("{key} is referred to and not in the bucket"));
     }
-    let orphans = inventory.objects.iter().filter(|o| !o.young && !needed.contains(o.key.as_str())).count() as u64;
-    report.orphans = Some(orphans);
+    let is_orphan = |object: &&Object| !object.young && !needed.contains(object.key.as_str());
+    let orphans: Vec<&str> = inventory.objects.iter().filter(is_orphan).map(|object| object.key.as_str()).collect();
+    report.orphans = Some(orphans.len() as u64);
     if let Some(most) = facts.options.orphans_max {
-        report.expect(Rule::A34, orphans <= most, &[], || format!("{orphans} orphans, {most} allowed"));
+        report.expect(Rule::A34, orphans.len() as u64 <= most, &[], || {
+            format!("{} orphans, {most} allowed, the first is {}", orphans.len(), orphans.first().unwrap_or(&"none"))
+        });
     }
 }
 
