@@ -346,6 +346,7 @@ pub(super) async fn run(upkeep: Arc<Upkeep>) {
         let state = upkeep.replica.state();
         let pass = audit(&*upkeep.bucket, &upkeep.world, &state, scope, |_| ());
         let found = tokio::select! {
+            biased;
             found = pass => found,
             () = upkeep.replica.stopped() => return,
         };
