@@ -13,17 +13,11 @@ pub struct Placed {
 }
 
 impl Placed {
-    /// The first record of a batch that may be read; `None` if none may.
-    fn first(self, header: &BatchHeader, batch: &[u8], limit: usize) -> Result<Option<Offset>, WalkError> {
-        if i64::from(header.records()) != i64::from(header.last_offset_delta) + 1 {
-            // Log compaction has left some out.
-            let body = body(header, batch, limit)?;
-            let mut offsets = record_times(header, &body, self.base).map(|found| found.map(|(offset, _)| offset));
-            return offsets.find(|found| !found.as_ref().is_ok_and(|at| *at < self.log_start)).transpose();
-        }
+    /// The first record that may be read of a batch of this header; `None` if none may.
+    fn first(self, header: &BatchHeader) -> Option<Offset> {
         let end = Offset(self.base.0.saturating_add(i64::from(header.records())));
         let first = self.base.max(self.log_start);
-        Ok((first < end).then_some(first))
+        (first < end).then_some(first)
     }
 }
 
@@ -40,7 +34,7 @@ pub fn first_at_or_after(
 ) -> Result<Option<(Offset, TimestampMs)>, WalkError> {
     let header = BatchHeader::parse(batch)?;
     if header.timestamp_type() == TimestampType::LogAppendTime {
-        let first = if header.max_timestamp >= at { placed.first(&header, batch, limit)? } else { None };
+        let first = placed.first(&header).filter(|_| header.max_timestamp >= at);
         return Ok(first.map(|first| (first, header.max_timestamp)));
     }
     let body = body(&header, batch, limit)?;
@@ -65,7 +59,7 @@ pub fn max_timestamp_record(
 ) -> Result<Option<(Offset, TimestampMs)>, WalkError> {
     let header = BatchHeader::parse(batch)?;
     if header.timestamp_type() == TimestampType::LogAppendTime {
-        return Ok(placed.first(&header, batch, limit)?.map(|first| (first, header.max_timestamp)));
+        return Ok(placed.first(&header).map(|first| (first, header.max_timestamp)));
     }
     let body = body(&header, batch, limit)?;
     let mut latest: Option<(Offset, TimestampMs)> = None;
