@@ -22,6 +22,7 @@ BUDGETS = {
     "test_group_errors": 40, "test_group_tools": 30, "test_histories": 90, "test_journals": 240, "test_cluster": 180,
     "test_journal_bucket": 190, "test_deploy": 60, "test_forks": 90, "test_cluster_cycles": 80,
     "test_transactions": 150, "test_transaction_errors": 20, "test_retention": 120, "test_compaction": 240, "test_audit": 30,
+    "test_log_compaction": 120,
 }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.strandline, pytest.mark.timeout(300)]
 # The last version that knows feature level 1 only (setup.sh previous).
 PREVIOUS = CACHE / "previous/strandline"
 # What new clusters begin at.
-LEVEL = 6
+LEVEL = 7
 
 FENCING_S = 2.0
 TIMES = {"fencing_timeout_ms": int(FENCING_S * 1000), "heartbeat_interval_ms": 300, "journal_staleness_max_ms": 1000}

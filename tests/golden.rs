@@ -621,6 +621,46 @@ fn compaction_of_version_6() {
     assert_eq!(objects, [(0, 0, true), (0, 0, true), (0, 0, true), (1, 1, true), (0, 1, false), (2, 1, false)]);
 }
 
+/// A log of two flushes, one of them aborted, that is compacted and cleaned: in two pieces, then by settings that the topic has
+/// no more.
+fn cleaning_story() -> Vec<CommandKind> {
+    let mut story = compaction_story();
+    story.truncate(10);
+    for kind in &mut story {
+        match kind {
+            CommandKind::RegisterBroker(register) => register.feature_level_max = 7,
+            CommandKind::RaiseFeatureLevel(raise) => raise.level = 7,
+            _ => {}
+        }
+    }
+    let applied = Head { position: Position(10), token: Token(0x0102_0304_0506_0708) };
+    let clean = |ulid, position, base: i64, ends: &[i64], cleaned| {
+        let run = |end: &i64| CompactedRun { end_offset: Offset(*end), bytes: 61, max_timestamp: TimestampMs(5) };
+        let share = CompactedShare { slot: Slot(0), base_offset: Offset(base), runs: ends.iter().map(run).collect() };
+        let name = ObjectName::compacted(applied, ulid);
+        let command = CommitCompaction::new(name, 10_000, None, (1, &[ObjectId(3)]), position, &[share]);
+        CommandKind::CommitCompaction(command.with_cleaned(&[cleaned]))
+    };
+    let config_version = 1;
+    let configs = vec![set("cleanup.policy", Some("compact,delete"))];
+    story.extend([
+        clean(20, 64, 0, &[3], CleanedShare { config_version, cleaned: 0 }),
+        clean(21, 64, 3, &[8], CleanedShare { config_version, cleaned: 8 }),
+        CommandKind::AlterTopicConfigs(AlterTopicConfigs { topic_id: id(0xa), changes: configs, from_version: 1 }),
+        clean(22, 64, 0, &[8], CleanedShare { config_version, cleaned: 8 }),
+    ]);
+    story
+}
+
+#[test]
+fn cleaning_of_version_7() {
+    let state = play("v7/cleaning", cleaning_story(), |_, _| {});
+    let partition = state.partition(Slot(0)).unwrap();
+    let runs: Vec<_> = partition.tail.iter().map(|run| (run.end_offset.0, run.object.0, run.bytes)).collect();
+    assert_eq!((runs, partition.cleaned), (vec![(3, 4, 61), (8, 5, 61)], Offset(8)));
+    assert_eq!(partition.transactions().map_or(0, |transactions| transactions.all_aborted().count()), 0);
+}
+
 #[test]
 fn offsets_topic_of_version_1() {
     let topic = |name: &str, n, partitions| CreateTopic {

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use tracing::debug;
 
-use super::merge::{Input, MergeError, Merged, Names, merge};
+use super::merge::{Input, MergeError, Merged, Names, Sieves, merge};
 use super::plan::{self, Share, Window};
 use super::run::{Compactor, Pacer};
 use crate::cache::CachedObject;
 use crate::segment::{ObjectHeader, ObjectName, read_footer};
-use crate::state::{CommitCompaction, CompactedShare, ObjectMeta, Outcome, RecordEpochs, Run, State};
+use crate::state::{CleanedShare, CommitCompaction, CompactedShare, ObjectMeta, Outcome, RecordEpochs, Run, State};
 use crate::store::{CreateOutcome, Purpose, StoreError};
 use crate::types::{Head, ObjectId, PartitionIndex, Slot, TopicId};
 
@@ -48,10 +48,15 @@ pub(super) enum Failed {
 }
 
 /// What a job needs of the State that it was planned from, which is not kept for as long as it takes.
-struct Basis {
-    head: Head,
+pub(super) struct Basis {
     epochs: RecordEpochs,
     places: BTreeMap<Slot, (TopicId, PartitionIndex)>,
+}
+
+impl Basis {
+    pub(super) fn of(state: &State, shares: &[Share]) -> Self {
+        Self { epochs: RecordEpochs::of(state), places: places(state, shares) }
+    }
 }
 
 impl Compactor {
@@ -66,27 +71,39 @@ impl Compactor {
         let of = window.clone();
         let planned = self.world.compute(move || {
             let shares = plan::shares(&state, &of);
-            let places = places(&state, &shares);
-            (shares, Basis { head: state.head(), epochs: RecordEpochs::of(&state), places })
+            let basis = Basis::of(&state, &shares);
+            (shares, basis, state.head())
         });
-        let (shares, basis) = planned.await;
+        let (shares, basis, head) = planned.await;
         let basis = Arc::new(basis);
         // What one flush's job reads fits into memory, and becomes one object.
         let outputs = if window.level == 1 { vec![shares] } else { plan::outputs(shares, self.limits.bytes) };
         for shares in outputs.into_iter().filter(|shares| !shares.is_empty()) {
             let inputs = self.read(window, &shares, pacer, done).await?;
-            let (name, merged) = self.make(&basis, window, &shares, inputs).await?;
-            pacer.spend(&self.world, u64::from(merged.bytes)).await;
-            self.put(name, merged.body.clone()).await?;
-            done.written_objects += 1;
-            done.written_bytes += u64::from(merged.bytes);
-            self.commit(name, window, &shares, &merged, done).await?;
+            let (name, merged, _) = self.make((&basis, head), window, &shares, inputs, Sieves::new()).await?;
+            self.write(name, &merged, pacer, done).await?;
+            self.commit(name, window, &shares, (&merged, &[]), done).await?;
         }
         Ok(())
     }
 
+    /// Puts what was made into the bucket.
+    pub(super) async fn write(
+        &self,
+        name: ObjectName,
+        merged: &Merged,
+        pacer: &mut Pacer,
+        done: &mut Done,
+    ) -> Result<(), Failed> {
+        pacer.spend(&self.world, u64::from(merged.bytes)).await;
+        self.put(name, merged.body.clone()).await?;
+        done.written_objects += 1;
+        done.written_bytes += u64::from(merged.bytes);
+        Ok(())
+    }
+
     /// The objects that the shares need, or the stretches of them.
-    async fn read(
+    pub(super) async fn read(
         &self,
         window: &Window,
         shares: &[Share],
@@ -136,29 +153,30 @@ impl Compactor {
     }
 
     /// The new object, and its name.
-    async fn make(
+    pub(super) async fn make(
         &self,
-        basis: &Arc<Basis>,
+        (basis, head): (&Arc<Basis>, Head),
         window: &Window,
         shares: &[Share],
         inputs: BTreeMap<ObjectId, Input>,
-    ) -> Result<(ObjectName, Merged), Failed> {
-        let name = ObjectName::compacted(basis.head, self.fresh_ulid());
+        mut sieves: Sieves,
+    ) -> Result<(ObjectName, Merged, Sieves), Failed> {
+        let name = ObjectName::compacted(head, self.fresh_ulid());
         let header =
             ObjectHeader { name, incarnation: self.replica.identity().incarnation, written_ms: self.world.wall_ms() };
         let (shares, basis) = (shares.to_vec(), basis.clone());
         let merged = self.world.compute(move || {
             let names = Names { partitions: &basis.places, epochs: &basis.epochs };
-            merge(&header, &shares, &inputs, &names)
+            merge(&header, &shares, &inputs, &names, &mut sieves).map(|merged| (merged, sieves))
         });
-        let merged = merged.await.map_err(|MergeError { object, reason }| {
+        let (merged, sieves) = merged.await.map_err(|MergeError { object, reason }| {
             let input = object.and_then(|id| window.inputs.iter().find(|(input, _)| *input == id));
             match input {
                 Some((id, meta)) => bad_input(*id, meta, reason),
                 None => Failed::Output(reason.to_owned()),
             }
         })?;
-        Ok((name, merged))
+        Ok((name, merged, sieves))
     }
 
     /// Puts the object into the bucket. Of an attempt whose end is not known the same bytes go to the same key again.
@@ -176,13 +194,13 @@ impl Compactor {
         Err(Failed::Output(last))
     }
 
-    /// Tells the journal, by as many commands as it takes.
-    async fn commit(
+    /// Tells the journal, by as many commands as it takes. Log compaction says what it did with each share.
+    pub(super) async fn commit(
         &self,
         name: ObjectName,
         window: &Window,
         shares: &[Share],
-        merged: &Merged,
+        (merged, mut cleaned): (&Merged, &[CleanedShare]),
         done: &mut Done,
     ) -> Result<(), Failed> {
         let (inputs, mut object, mut position) = (window.ids(), None, crate::segment::HEADER_BYTES);
@@ -190,7 +208,10 @@ impl Compactor {
         for count in commands(shares) {
             let (now, later) = rest.split_at(count);
             rest = later;
+            let (with, later) = cleaned.split_at(count.min(cleaned.len()));
+            cleaned = later;
             let command = CommitCompaction::new(name, merged.bytes, object, (window.level, &inputs), position, now);
+            let command = command.with_cleaned(with);
             match self.replica.propose(command).await {
                 Ok(Outcome::Compacted { object: number, taken, dropped }) => {
                     object = number;
@@ -213,7 +234,7 @@ impl Compactor {
     }
 }
 
-fn bad_input(object: ObjectId, meta: &ObjectMeta, reason: &str) -> Failed {
+pub(super) fn bad_input(object: ObjectId, meta: &ObjectMeta, reason: &str) -> Failed {
     Failed::Input { object, key: meta.name.key(), reason: reason.to_owned() }
 }
 

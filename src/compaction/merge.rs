@@ -1,14 +1,16 @@
 //! How the runs of many objects become those of one. Pure, and without a copy of records: what is written are slices of the
 //! inputs, with 16 bytes anew in front of a batch that did not have its offset. Each batch is held against its checksum
-//! and its place before anything is made of it, and what comes out covers the offsets that went in, each once.
+//! and its place before anything is made of it, and what comes out covers the offsets that went in, each once. Of log compaction batches are left out, or become others: what it
+//! leaves out at the end of a share becomes an empty batch, so that a run has something for each offset that is asked for.
 use bytes::{Bytes, BytesMut};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::clean::{Sieve, Verdict};
 use super::plan::Share;
 use crate::cache::CachedObject;
 use crate::planted::{Defect, planted};
-use crate::records::{EndMarker, HEADER_BYTES, PREFIX_BYTES, crc_of_pieces, patched_prefix};
+use crate::records::{BatchHeader, EndMarker, HEADER_BYTES, PREFIX_BYTES, crc_of_pieces, empty_batch, patched_prefix};
 use crate::segment::{Located, ObjectHeader, ObjectWriter, RunBounds, locate};
 use crate::state::{CompactedRun, CompactedShare, Marker, RecordEpochs, Run};
 use crate::types::{LeaderEpoch, ObjectId, Offset, PartitionIndex, Slot, TimestampMs, TopicId};
@@ -18,6 +20,7 @@ use crate::types::{LeaderEpoch, ObjectId, Offset, PartitionIndex, Slot, Timestam
 const RUN_BYTES_MAX: u32 = 1 << 20;
 
 /// An input in memory: all of it, or stretches by where they begin.
+#[derive(Clone)]
 pub(super) struct Input {
     pub(super) is_final: bool,
     pub(super) stretches: BTreeMap<u32, Arc<CachedObject>>,
@@ -46,12 +49,16 @@ pub(super) struct Names<'a> {
     pub(super) epochs: &'a RecordEpochs,
 }
 
+/// What log compaction leaves of the partitions that it works on; empty for other compactions.
+pub(super) type Sieves = BTreeMap<Slot, Sieve>;
+
 /// Makes one object of the shares' runs.
 pub(super) fn merge(
     header: &ObjectHeader,
     shares: &[Share],
     inputs: &BTreeMap<ObjectId, Input>,
     names: &Names<'_>,
+    sieves: &mut Sieves,
 ) -> Result<Merged, MergeError> {
     let mut writer = ObjectWriter::new(header);
     let mut merged = Vec::with_capacity(shares.len());
@@ -59,7 +66,8 @@ pub(super) fn merge(
         let Some((topic, partition)) = names.partitions.get(&share.slot) else {
             return Err(MergeError { object: None, reason: "a partition is not known" });
         };
-        let mut out = Output::new(&mut writer, *topic, *partition, share.base_offset());
+        let sieve = sieves.get_mut(&share.slot);
+        let mut out = Output::new(&mut writer, (*topic, *partition), share.base_offset(), sieve);
         for (n, run) in share.runs.iter().enumerate() {
             if n == share.runs.len() / 2 && n > 0 && run.marker.is_none() && planted(Defect::CompactionLosesARun) {
                 continue;
@@ -83,9 +91,14 @@ struct Output<'a> {
     topic: TopicId,
     partition: PartitionIndex,
     share: Vec<CompactedRun>,
-    /// Where the next batch belongs: what went in up to here came out, each offset once.
+    /// Where the next run of the inputs belongs: what went in up to here came out, each offset once, or was left out.
     next: Offset,
+    /// Where the last batch that was written ends.
+    written: Offset,
     open: Option<Open>,
+    sieve: Option<&'a mut Sieve>,
+    /// The last batch, if it was left out.
+    left_out: Option<(BatchHeader, LeaderEpoch)>,
 }
 
 /// A run that is being written.
@@ -97,8 +110,23 @@ struct Open {
 }
 
 impl<'a> Output<'a> {
-    fn new(writer: &'a mut ObjectWriter, topic: TopicId, partition: PartitionIndex, base: Offset) -> Self {
-        Self { writer, topic, partition, share: Vec::new(), next: base, open: None }
+    fn new(
+        writer: &'a mut ObjectWriter,
+        (topic, partition): (TopicId, PartitionIndex),
+        base: Offset,
+        sieve: Option<&'a mut Sieve>,
+    ) -> Self {
+        Self {
+            writer,
+            topic,
+            partition,
+            share: Vec::new(),
+            next: base,
+            written: base,
+            open: None,
+            sieve,
+            left_out: None,
+        }
     }
 
     /// The control batch that ends a transaction, written down.
@@ -111,11 +139,47 @@ impl<'a> Output<'a> {
             committed: marker.committed,
             ended: run.max_timestamp,
         };
-        let batch = batch.batch();
-        // It counts in no largest timestamp (H14).
-        let none = TimestampMs(i64::MIN);
-        self.place((run.base_offset, run.end_offset), batch.len() as u32, none, epoch, None)?;
-        self.writer.push(batch);
+        let (batch, object) = (batch.batch(), None);
+        let failed = |reason| MergeError { object, reason };
+        self.follow(run, object)?;
+        let header = BatchHeader::parse(&batch).map_err(|_| failed("the end of a transaction is no batch"))?;
+        match self.judge(&header, || Some(batch.clone())).map_err(failed)? {
+            Verdict::Keep => self.put(batch, epoch).map_err(failed),
+            Verdict::Replace(other) => self.put(other, epoch).map_err(failed),
+            Verdict::Drop => {
+                self.leave_out(header, epoch);
+                Ok(())
+            }
+        }
+    }
+
+    /// A run of the inputs begins where the one before ended.
+    fn follow(&mut self, run: &Run, object: Option<ObjectId>) -> Result<(), MergeError> {
+        if run.base_offset != self.next && !covers_by_defect() {
+            return Err(MergeError { object, reason: "the offsets of its batches do not follow each other" });
+        }
+        self.next = run.end_offset;
+        Ok(())
+    }
+
+    /// What becomes of a batch.
+    fn judge(&mut self, header: &BatchHeader, bytes: impl FnOnce() -> Option<Bytes>) -> Result<Verdict, &'static str> {
+        let Some(sieve) = &mut self.sieve else { return Ok(Verdict::Keep) };
+        let bytes = bytes().ok_or("an input is shorter than its runs")?;
+        sieve.judge(header, &bytes).map_err(|_| "a batch's records can't be read")
+    }
+
+    fn leave_out(&mut self, header: BatchHeader, epoch: LeaderEpoch) {
+        self.left_out = Some((header, epoch));
+    }
+
+    /// Writes a whole batch that says its offsets.
+    fn put(&mut self, batch: Bytes, epoch: LeaderEpoch) -> Result<(), &'static str> {
+        let header = BatchHeader::parse(&batch).map_err(|_| "what was made is no batch")?;
+        let offsets = (header.base_offset, header.last_offset().plus(1));
+        self.place_behind(0, offsets, batch.len() as u32, time_of(&header), epoch)?;
+        self.writer.push(Bytes::copy_from_slice(&patched_prefix(&header, header.base_offset, epoch)));
+        self.writer.push(batch.slice(PREFIX_BYTES..));
         Ok(())
     }
 
@@ -130,6 +194,7 @@ impl<'a> Output<'a> {
         let input = inputs.get(&run.object).ok_or_else(|| failed("an input was not read"))?;
         let stretch = input.stretches.range(..=run.position).next_back();
         let stretch = stretch.ok_or_else(|| failed("an input was not read where a run lies"))?.1;
+        self.follow(run, Some(run.object))?;
         let batches = checked_batches(run, input.is_final, stretch).map_err(failed)?;
         let mut prefixes = BytesMut::with_capacity(batches.len() * PREFIX_BYTES);
         for batch in &batches {
@@ -139,7 +204,17 @@ impl<'a> Output<'a> {
         let mut as_it_is: Option<std::ops::Range<u32>> = None;
         for batch in &batches {
             let (epoch, prefix) = (epoch(batch.base_offset), prefixes.split_to(PREFIX_BYTES));
-            let timestamp = if batch.header.is_control() { TimestampMs(i64::MIN) } else { batch.header.max_timestamp };
+            let header = BatchHeader { base_offset: batch.base_offset, ..batch.header };
+            let verdict = self.judge(&header, || whole(stretch, batch)).map_err(failed)?;
+            if verdict != Verdict::Keep {
+                self.take(stretch, as_it_is.take(), run)?;
+                match verdict {
+                    Verdict::Replace(other) => self.put(other, epoch).map_err(failed)?,
+                    _ => self.leave_out(header, epoch),
+                }
+                continue;
+            }
+            let timestamp = time_of(&batch.header);
             let range = batch.position..batch.position + batch.bytes;
             let offsets = (batch.base_offset, batch.end_offset);
             let unwritten = as_it_is.as_ref().map_or(0, |r| r.end - r.start);
@@ -147,7 +222,7 @@ impl<'a> Output<'a> {
                 self.take(stretch, as_it_is.take(), run)?;
             }
             let unwritten = as_it_is.as_ref().map_or(0, |r| r.end - r.start);
-            self.place_behind(unwritten, offsets, batch.bytes, timestamp, epoch, Some(run.object))?;
+            self.place_behind(unwritten, offsets, batch.bytes, timestamp, epoch).map_err(failed)?;
             let is_final = batch.header.base_offset == batch.base_offset && batch.header.leader_epoch == epoch;
             if is_final {
                 as_it_is = Some(as_it_is.map_or(range.start, |r| r.start)..range.end);
@@ -176,17 +251,6 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
-    fn place(
-        &mut self,
-        offsets: (Offset, Offset),
-        bytes: u32,
-        timestamp: TimestampMs,
-        epoch: LeaderEpoch,
-        object: Option<ObjectId>,
-    ) -> Result<(), MergeError> {
-        self.place_behind(0, offsets, bytes, timestamp, epoch, object)
-    }
-
     /// Whether the open run, of which `unwritten` bytes are still to be written, has no place for a batch.
     fn must_end(&self, unwritten: u32, bytes: u32, epoch: LeaderEpoch) -> bool {
         let Some(open) = &self.open else { return false };
@@ -194,7 +258,8 @@ impl<'a> Output<'a> {
         open.epoch != epoch || filled + bytes > RUN_BYTES_MAX
     }
 
-    /// Counts the next batch, which will be written behind `unwritten` bytes of earlier ones. A run has batches of one epoch.
+    /// Counts the next batch, which will be written behind `unwritten` bytes of earlier ones. A run has batches of one epoch, and
+    /// ends where its last one ends: what was left out behind that belongs to the next.
     fn place_behind(
         &mut self,
         unwritten: u32,
@@ -202,21 +267,21 @@ impl<'a> Output<'a> {
         bytes: u32,
         timestamp: TimestampMs,
         epoch: LeaderEpoch,
-        object: Option<ObjectId>,
-    ) -> Result<(), MergeError> {
-        if base != self.next && !covers_by_defect() {
-            return Err(MergeError { object, reason: "the offsets of its batches do not follow each other" });
+    ) -> Result<(), &'static str> {
+        if base < self.written && !covers_by_defect() {
+            return Err("the offsets of its batches do not follow each other");
         }
         if self.must_end(unwritten, bytes, epoch) {
             assert_eq!(unwritten, 0, "a run ends when its batches are written");
-            self.end_run(base);
+            self.end_run(self.written);
         }
         let position = self.writer.position();
         let none = TimestampMs(i64::MIN);
         let open = self.open.get_or_insert(Open { position, batches: 0, max_timestamp: none, epoch });
         open.batches += 1;
         open.max_timestamp = open.max_timestamp.max(timestamp);
-        self.next = end;
+        self.written = end;
+        self.left_out = None;
         Ok(())
     }
 
@@ -229,8 +294,13 @@ impl<'a> Output<'a> {
     }
 
     fn finish(mut self, share: &Share) -> Result<CompactedShare, MergeError> {
-        if self.next != share.end_offset() && !covers_by_defect() {
-            return Err(MergeError { object: None, reason: "what came out ends elsewhere than what went in" });
+        let failed = |reason| MergeError { object: None, reason };
+        if let Some((header, epoch)) = self.left_out.take() {
+            self.put(empty_batch(&header), epoch).map_err(failed)?;
+        }
+        let ends = [self.next, self.written];
+        if ends != [share.end_offset(); 2] && !covers_by_defect() {
+            return Err(failed("what came out ends elsewhere than what went in"));
         }
         self.end_run(share.end_offset());
         Ok(CompactedShare { slot: share.slot, base_offset: share.base_offset(), runs: self.share })
@@ -242,8 +312,25 @@ fn covers_by_defect() -> bool {
     planted(Defect::CompactionLosesARun) || planted(Defect::CompactionForgetsMarker)
 }
 
+/// What a batch has for a largest timestamp; the end of a transaction has none (H14).
+fn time_of(header: &BatchHeader) -> TimestampMs {
+    if header.is_control() { TimestampMs(i64::MIN) } else { header.max_timestamp }
+}
+
+/// A batch in one piece.
+pub(super) fn whole(object: &CachedObject, batch: &Located) -> Option<Bytes> {
+    let mut pieces: Vec<Bytes> = Vec::new();
+    if !object.slice_into(batch.position..batch.position + batch.bytes, &mut pieces) {
+        return None;
+    }
+    match pieces.as_slice() {
+        [one] => Some(one.clone()),
+        more => Some(more.concat().into()),
+    }
+}
+
 /// The batches of a run, each as its checksum says, which cover the run's offsets.
-fn checked_batches(run: &Run, is_final: bool, object: &CachedObject) -> Result<Vec<Located>, &'static str> {
+pub(super) fn checked_batches(run: &Run, is_final: bool, object: &CachedObject) -> Result<Vec<Located>, &'static str> {
     let (position, end) = (run.position, run.position.checked_add(run.bytes).ok_or("a run is too long")?);
     let bounds = RunBounds { position, end, base_offset: run.base_offset, end_offset: run.end_offset, is_final };
     let (mut at, mut next, mut batches) = (position, run.base_offset, Vec::new());

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tracing::{info, warn};
 
+use super::clean::{self, CleaningLimits};
 use super::job::{Done, Failed};
 use super::plan::{self, Limits, Window};
 use crate::cache::ObjectCache;
@@ -48,6 +49,7 @@ pub struct Compactor {
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
     pub pace: Pace,
+    pub cleaning: CleaningLimits,
 }
 
 /// Spends bytes no faster than they come.
@@ -57,6 +59,10 @@ pub(super) struct Pacer {
 }
 
 impl Pacer {
+    pub(super) fn new(bytes_per_second: u64, now: Instant) -> Self {
+        Self { bytes_per_second, next: now }
+    }
+
     pub(super) async fn spend(&mut self, world: &World, bytes: u64) {
         world.sleep_until(self.next).await;
         let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_second.max(1));
@@ -76,12 +82,16 @@ struct Memory {
 impl Compactor {
     /// Compacts until the broker stops.
     pub fn start(self) {
-        self.world.clone().spawn("compaction", self.run());
+        let (world, compactor) = (self.world.clone(), Arc::new(self));
+        if compactor.cleaning.enabled {
+            world.spawn("log-compaction", clean::run(compactor.clone()));
+        }
+        world.spawn("compaction", compactor.run());
     }
 
-    async fn run(self) {
+    async fn run(self: Arc<Self>) {
         let mut memory = Memory::default();
-        let mut pacer = Pacer { bytes_per_second: self.pace.bytes_per_second, next: self.world.now() };
+        let mut pacer = Pacer::new(self.pace.bytes_per_second, self.world.now());
         while !self.replica.has_stopped() {
             let state = self.replica.state();
             self.show(&state);

@@ -32,7 +32,6 @@ choice!(
 pub(super) const SEGMENTS: &str = "there are no log segment files";
 pub(super) const REPLICAS: &str = "the bucket replicates";
 pub(super) const TIERS: &str = "all data is in the object store already";
-pub(super) const COMPACTION: &str = "compaction";
 
 section! {
     /// Kafka's own broker settings by their Kafka names. The defaults are Kafka's.
@@ -63,8 +62,7 @@ section! {
         /// Records whose time is further in the future than this are refused.
         log_message_timestamp_after_max_ms("log.message.timestamp.after.max.ms"): i64 = 3_600_000, { min: 0, metric: "strandline_produce_refused_batches" };
 
-        /// What happens to old records: `delete` by age and size, `compact` to the last of each key, or both. `compact` is
-        /// not in effect yet: it keeps everything.
+        /// What happens to old records: `delete` by age and size, `compact` to the last of each key, or both.
         log_cleanup_policy("log.cleanup.policy"): Vec<Cleanup> = vec![Cleanup::Delete];
         /// Age at which records are deleted; -1 is never. Counts before `log.retention.minutes` and `log.retention.hours`.
         log_retention_ms("log.retention.ms"): Option<i64> = None, { min: 1, or: -1, unset: "`log.retention.minutes`" };
@@ -76,14 +74,21 @@ section! {
         log_retention_bytes("log.retention.bytes"): i64 = -1, { min: -1 };
         /// How often retention is checked.
         log_retention_check_interval_ms("log.retention.check.interval.ms"): i64 = 300_000, { min: 1, metric: "strandline_upkeep_overdue_bytes" };
+        /// Logs of topics with `compact` in their policy are compacted by this broker. `compaction.enabled` counts too.
+        log_cleaner_enable("log.cleaner.enable"): bool = true, { metric: "strandline_cleaning_due_bytes" };
+        /// Memory for the keys of logs that are compacted at a time, 24 bytes each, of which a fifth stays free. It is taken while a log is
+        /// compacted; one that has more keys is compacted in several passes.
+        log_cleaner_dedupe_buffer_size("log.cleaner.dedupe.buffer.size"): i64 = 128 << 20, { min: 1 << 20, max: 1 << 36, metric: "strandline_cleaning_due_bytes" };
+        /// How often it is looked which logs are to be compacted.
+        log_cleaner_backoff_ms("log.cleaner.backoff.ms"): i64 = 15_000, { min: 0, metric: "strandline_cleaning_due_partitions" };
         /// How long tombstones stay readable after compaction has passed them.
-        log_cleaner_delete_retention_ms("log.cleaner.delete.retention.ms"): i64 = 86_400_000, { min: 0, later: COMPACTION };
+        log_cleaner_delete_retention_ms("log.cleaner.delete.retention.ms"): i64 = 86_400_000, { min: 0 };
         /// The least time that a record stays uncompacted.
-        log_cleaner_min_compaction_lag_ms("log.cleaner.min.compaction.lag.ms"): i64 = 0, { min: 0, later: COMPACTION };
+        log_cleaner_min_compaction_lag_ms("log.cleaner.min.compaction.lag.ms"): i64 = 0, { min: 0, metric: "strandline_cleaning_due_bytes" };
         /// The longest time that a record may stay uncompacted.
-        log_cleaner_max_compaction_lag_ms("log.cleaner.max.compaction.lag.ms"): i64 = i64::MAX, { min: 1, later: COMPACTION };
+        log_cleaner_max_compaction_lag_ms("log.cleaner.max.compaction.lag.ms"): i64 = i64::MAX, { min: 1, metric: "strandline_cleaning_due_bytes" };
         /// The share of uncompacted bytes at which a partition is compacted.
-        log_cleaner_min_cleanable_ratio("log.cleaner.min.cleanable.ratio"): f64 = 0.5, { min: 0, max: 1, later: COMPACTION };
+        log_cleaner_min_cleanable_ratio("log.cleaner.min.cleanable.ratio"): f64 = 0.5, { min: 0, max: 1, metric: "strandline_cleaning_due_bytes" };
 
         /// Size of Kafka's segment files.
         log_segment_bytes("log.segment.bytes"): i32 = 1_073_741_824, { min: 1_048_576, none: SEGMENTS };

@@ -194,6 +194,18 @@ impl BatchHeader {
         self.attributes &= !DELETE_HORIZON_BIT;
     }
 
+    /// Takes the base timestamp for the time until which tombstones are kept.
+    pub(super) fn set_delete_horizon(&mut self, horizon: TimestampMs) {
+        self.attributes |= DELETE_HORIZON_BIT;
+        self.base_timestamp = horizon;
+    }
+
+    /// The time until which the batch's tombstones, or the end of the transaction that it is, are kept (KIP-534).
+    #[must_use]
+    pub fn delete_horizon(&self) -> Option<TimestampMs> {
+        self.has_delete_horizon().then_some(self.base_timestamp)
+    }
+
     /// Sets the CRC to what `body`, the bytes behind the header, makes of it, and gives the header's bytes.
     pub(super) fn seal(&mut self, body: &[u8]) -> [u8; HEADER_BYTES] {
         let bytes = self.to_bytes();

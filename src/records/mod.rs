@@ -9,6 +9,7 @@ mod codec;
 mod header;
 mod marker;
 mod recompress;
+mod retain;
 mod stamp;
 mod timestamps;
 mod validate;
@@ -24,6 +25,7 @@ pub use header::{
 };
 pub use marker::{EndMarker, MARKER_BYTES};
 pub use recompress::{RecompressError, recompress};
+pub use retain::{Retained, empty_batch};
 pub use stamp::{BatchBytes, stamp_log_append_time};
 pub use timestamps::{Placed, first_at_or_after, max_timestamp_record};
 pub use validate::{RecordError, Refused, Rules, Valid, Validation, validate};

@@ -13,11 +13,17 @@ pub struct Placed {
 }
 
 impl Placed {
-    /// The first record that may be read of a batch of this header; `None` if none may.
-    fn first(self, header: &BatchHeader) -> Option<Offset> {
+    /// The first record of a batch that may be read; `None` if none may.
+    fn first(self, header: &BatchHeader, batch: &[u8], limit: usize) -> Result<Option<Offset>, WalkError> {
+        if i64::from(header.records()) != i64::from(header.last_offset_delta) + 1 {
+            // Log compaction has left some out.
+            let body = body(header, batch, limit)?;
+            let mut offsets = record_times(header, &body, self.base).map(|found| found.map(|(offset, _)| offset));
+            return offsets.find(|found| !found.as_ref().is_ok_and(|at| *at < self.log_start)).transpose();
+        }
         let end = Offset(self.base.0.saturating_add(i64::from(header.records())));
         let first = self.base.max(self.log_start);
-        (first < end).then_some(first)
+        Ok((first < end).then_some(first))
     }
 }
 
@@ -34,7 +40,7 @@ pub fn first_at_or_after(
 ) -> Result<Option<(Offset, TimestampMs)>, WalkError> {
     let header = BatchHeader::parse(batch)?;
     if header.timestamp_type() == TimestampType::LogAppendTime {
-        let first = placed.first(&header).filter(|_| header.max_timestamp >= at);
+        let first = if header.max_timestamp >= at { placed.first(&header, batch, limit)? } else { None };
         return Ok(first.map(|first| (first, header.max_timestamp)));
     }
     let body = body(&header, batch, limit)?;
@@ -59,7 +65,7 @@ pub fn max_timestamp_record(
 ) -> Result<Option<(Offset, TimestampMs)>, WalkError> {
     let header = BatchHeader::parse(batch)?;
     if header.timestamp_type() == TimestampType::LogAppendTime {
-        return Ok(placed.first(&header).map(|first| (first, header.max_timestamp)));
+        return Ok(placed.first(&header, batch, limit)?.map(|first| (first, header.max_timestamp)));
     }
     let body = body(&header, batch, limit)?;
     let mut latest: Option<(Offset, TimestampMs)> = None;

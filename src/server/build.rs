@@ -9,7 +9,7 @@ use super::ServerError;
 use crate::api::{Context, ProducerIds, TopicSettingsCache, Unplaced};
 use crate::cache::{CacheLimits, Neighbours, ObjectCache};
 use crate::cluster::{Membership, Task, Timing};
-use crate::compaction::{Compactor, Limits as CompactionLimits, Pace as CompactionPace};
+use crate::compaction::{CleaningLimits, Compactor, Limits as CompactionLimits, Pace as CompactionPace};
 use crate::config::zones::AddressZones;
 use crate::config::{Config, Entrance, JournalKind};
 use crate::disk::make_durable;
@@ -179,6 +179,7 @@ pub async fn assemble(
                 bytes_per_second: config.compaction.bytes_per_second_max,
                 takeover: ms(config.compaction.takeover_ms),
             },
+            cleaning: cleaning_limits(config),
         };
         compactor.start();
     }
@@ -304,6 +305,16 @@ fn compaction_limits(config: &Config) -> CompactionLimits {
         age_ms: ms(compaction.age_ms_max),
         rest_ms: ms(compaction.rest_ms),
         merged: compaction.objects_per_merge,
+    }
+}
+
+fn cleaning_limits(config: &Arc<Config>) -> CleaningLimits {
+    let count = |n: i64| u64::try_from(n).unwrap_or(0);
+    CleaningLimits {
+        enabled: config.kafka.log_cleaner_enable,
+        keys_bytes: count(config.kafka.log_cleaner_dedupe_buffer_size),
+        backoff: Duration::from_millis(count(config.kafka.log_cleaner_backoff_ms)),
+        config: config.clone(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! A whole broker without sockets: requests go to the API table as the network would hand them over, for what depends
 //! on State and can't be seen from outside in every version.
+mod cleaning;
 mod compaction;
 mod groups;
 mod members;

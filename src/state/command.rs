@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::collection::{COLLECTION_LEVEL, ForgetObjects, RaiseOrphanHorizon, TrimLogs};
-use super::compaction::{COMPACTION_LEVEL, CommitCompaction};
+use super::compaction::{CLEANING_LEVEL, COMPACTION_LEVEL, CommitCompaction};
 use super::group::{ChangeGroup, CommitOffsets, DeleteGroup, DeleteOffsets, OWN_VERSIONS_LEVEL};
 use super::runs::RunsWriter;
 use super::settings::Settings;
@@ -88,6 +88,7 @@ impl Command {
             Some(CommandKind::TrimLogs(_) | CommandKind::ForgetObjects(_) | CommandKind::RaiseOrphanHorizon(_)) => {
                 COLLECTION_LEVEL
             }
+            Some(CommandKind::CommitCompaction(c)) if !c.cleaned.is_empty() => CLEANING_LEVEL,
             Some(CommandKind::CommitCompaction(_)) => COMPACTION_LEVEL,
             Some(CommandKind::CommitOffsets(c)) if c.groups.iter().any(|g| g.transaction.is_some()) => {
                 TRANSACTIONS_LEVEL

@@ -14,6 +14,9 @@ use crate::types::{Head, ObjectId, Offset, Position, Slot, TimestampMs, Token};
 /// The feature level that knows compaction.
 pub const COMPACTION_LEVEL: u32 = 6;
 
+/// The feature level that knows log compaction (`cleanup.policy=compact`).
+pub const CLEANING_LEVEL: u32 = 7;
+
 /// The highest level of an object.
 pub const OBJECT_LEVEL_MAX: u8 = 2;
 
@@ -47,6 +50,20 @@ pub struct CommitCompaction {
     /// See the module.
     #[prost(bytes = "bytes", tag = "10")]
     pub shares: Bytes,
+    /// Of log compaction: what it did, one for each share; else none. From level 7 on.
+    #[prost(message, repeated, tag = "11")]
+    pub cleaned: Vec<CleanedShare>,
+}
+
+/// What log compaction did with a share.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct CleanedShare {
+    /// The topic's, whose settings it followed: with others the share is dropped.
+    #[prost(uint64, tag = "1")]
+    pub config_version: u64,
+    /// With this share everything below this offset is cleaned; 0 if there is more to come.
+    #[prost(uint64, tag = "2")]
+    pub cleaned: u64,
 }
 
 /// A stretch of one partition's log in a compacted object.
@@ -106,7 +123,15 @@ impl CommitCompaction {
             position,
             base_timestamp,
             shares: pack(base_timestamp, shares).into(),
+            cleaned: Vec::new(),
         }
+    }
+
+    /// As log compaction does it: what it did with each of the shares.
+    #[must_use]
+    pub fn with_cleaned(mut self, cleaned: &[CleanedShare]) -> Self {
+        self.cleaned = cleaned.to_vec();
+        self
     }
 
     /// The object's name; `None` if it is none.

@@ -5,7 +5,7 @@ use prost::Message;
 use super::command::Command;
 
 /// The highest feature level that this program understands. An entry or snapshot above it stops the broker (H5).
-pub const FEATURE_LEVEL_MAX: u32 = 6;
+pub const FEATURE_LEVEL_MAX: u32 = 7;
 
 const MAGIC: [u8; 4] = *b"SLJE";
 const VERSION: u8 = 1;

@@ -36,7 +36,9 @@ pub use command::{
     ExpireProducers, ExpiredProducer, FenceBroker, RaiseFeatureLevel, RegisterBroker, SetSettings, SnapshotTaken,
     UnregisterBroker,
 };
-pub use compaction::{COMPACTION_LEVEL, CommitCompaction, CompactedRun, CompactedShare, OBJECT_LEVEL_MAX};
+pub use compaction::{
+    CLEANING_LEVEL, COMPACTION_LEVEL, CleanedShare, CommitCompaction, CompactedRun, CompactedShare, OBJECT_LEVEL_MAX,
+};
 pub use entry::{Entry, EntryError, FEATURE_LEVEL_MAX};
 pub use epochs::{RecordEpochs, epoch, epochs, generation_of};
 pub use forks::Forks;

@@ -175,6 +175,9 @@ struct PartitionBody {
     /// Aborted transactions. From level 4 on.
     #[prost(bytes = "vec", tag = "7")]
     aborted: Vec<u8>,
+    /// From level 7 on.
+    #[prost(int64, tag = "8")]
+    cleaned: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -318,6 +321,7 @@ fn partition_body(partition: &Partition) -> PartitionBody {
         runs,
         forgotten: partition.forgotten.0,
         aborted: aborted_bytes(partition),
+        cleaned: partition.cleaned.0,
     }
 }
 
@@ -467,6 +471,7 @@ fn restore_partition(topic: TopicId, index: i32, body: &PartitionBody) -> Option
         end,
         bytes,
         producers: 0,
+        cleaned: Offset(body.cleaned),
         forgotten: Position(body.forgotten),
         tail,
         transactions: restore_aborted(&body.aborted)?,

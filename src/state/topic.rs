@@ -37,6 +37,9 @@ pub struct Partition {
     pub bytes: u64,
     /// Producers that are remembered for it.
     pub producers: u32,
+    /// What is below it has been cleaned, as `cleanup.policy=compact` says: of each key that it has there is one value, of no
+    /// aborted transaction a record. From level 7 on.
+    pub cleaned: Offset,
     /// When a producer was forgotten last. What was on its way before may be of that one, and in the log already.
     pub forgotten: Position,
     pub tail: Tail,

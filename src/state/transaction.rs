@@ -114,6 +114,11 @@ impl PartitionTransactions {
         self.open.is_empty() && self.aborted.is_empty()
     }
 
+    /// All aborted ones, by the offsets of their markers, which they come with.
+    pub fn all_aborted(&self) -> impl Iterator<Item = (Offset, &Aborted)> {
+        self.aborted.iter().map(|(marker, aborted)| (*marker, aborted))
+    }
+
     /// Aborted ones with a record in `from..until`, by the offsets of their markers.
     pub fn aborted(&self, from: Offset, until: Offset) -> impl Iterator<Item = &Aborted> {
         let mut last = false;

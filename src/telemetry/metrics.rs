@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use super::cleaning::Cleaning;
 use super::lags::Lags;
 use super::process;
 use super::requests::Net;
@@ -19,7 +20,7 @@ use crate::types::{KafkaError, TimestampMs};
 pub type GaugeF64 = Gauge<f64, AtomicU64>;
 
 /// Latencies: 0.5 ms to 65 s, each bucket twice the one before.
-fn seconds() -> Histogram {
+pub(super) fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.0005, 2.0, 18))
 }
 
@@ -39,7 +40,7 @@ macro_rules! room {
         }
 
         impl $name {
-            const NAMES: &'static [&'static str] = &[$(concat!("strandline_", $room, "_", stringify!($field))),*];
+            pub(super) const NAMES: &'static [&'static str] = &[$(concat!("strandline_", $room, "_", stringify!($field))),*];
 
             pub(super) fn register(registry: &mut Registry) -> Self {
                 let room = registry.sub_registry_with_prefix($room);
@@ -54,6 +55,7 @@ macro_rules! room {
     (@make) => { Default::default() };
     (@make $make:expr) => { $make };
 }
+pub(super) use room;
 
 /// Labels of one kind of request to the bucket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -416,6 +418,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
         Snapshot::NAMES,
         Upkeep::NAMES,
         Compaction::NAMES,
+        Cleaning::NAMES,
         NetTotals::NAMES,
         Cluster::NAMES,
         Process::NAMES,
@@ -495,6 +498,7 @@ pub struct Metrics {
     pub snapshot: Snapshot,
     pub upkeep: Upkeep,
     pub compaction: Compaction,
+    pub cleaning: Cleaning,
     pub net: Net,
     pub cluster: Cluster,
     pub process: Process,
@@ -513,7 +517,7 @@ impl Metrics {
         let (cache, state) = (Cache::register(&mut registry), State::register(&mut registry));
         let transactions = Transactions::register(&mut registry);
         let (snapshot, net) = (Snapshot::register(&mut registry), Net::register(&mut registry));
-        let compaction = Compaction::register(&mut registry);
+        let (compaction, cleaning) = (Compaction::register(&mut registry), Cleaning::register(&mut registry));
         let (cluster, process) = (Cluster::register(&mut registry), Process::register(&mut registry));
         let (upkeep, lags) = (Upkeep::register(&mut registry), Lags::register(&mut registry));
         process.start_time_seconds.set(seconds_of(started.0));
@@ -532,6 +536,7 @@ impl Metrics {
             snapshot,
             upkeep,
             compaction,
+            cleaning,
             net,
             cluster,
             process,

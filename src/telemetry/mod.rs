@@ -4,6 +4,7 @@
 //! port answers whatever state the broker is in. It never decides anything, and reads no clock: callers pass seconds
 //! that they took from their `World`. Tests stand at the end of each file.
 pub mod admin; // /metrics, /livez, /readyz
+pub mod cleaning; // log compaction
 pub mod health; // may this broker be sent clients, and if not, why
 pub mod lags; // how far groups are behind
 pub mod logging; // text or JSON lines on standard error

@@ -9,7 +9,7 @@ use super::Upkeep;
 use crate::config::Config;
 use crate::config::topic::Retention;
 use crate::planted::{Defect, planted};
-use crate::state::{OFFSETS_TOPIC, Outcome, Partition, Run, State, Topic, TopicTrims, TrimLogs};
+use crate::state::{OFFSETS_TOPIC, Outcome, Partition, State, Topic, TopicTrims, TrimLogs};
 use crate::types::{Offset, PartitionIndex, TimestampMs, TopicId};
 
 /// Partitions, and runs, that one command gives up at most: some ms for each broker that applies it.
@@ -111,7 +111,7 @@ fn of_partition(
     let (mut trim, mut left) = (nothing, partition.bytes);
     for run in partition.tail.iter() {
         let old =
-            |ms: u64| now.is_some_and(|now| i128::from(now.0) - i128::from(time_of(state, &run)) > i128::from(ms));
+            |ms: u64| now.is_some_and(|now| i128::from(now.0) - i128::from(state.time_of(&run).0) > i128::from(ms));
         let without = left.saturating_sub(u64::from(run.bytes));
         if !retention.ms.is_some_and(old) && retention.bytes.is_none_or(|bytes| without < bytes) {
             break;
@@ -125,15 +125,6 @@ fn of_partition(
         }
     }
     trims.extend(Some(trim).filter(|trim| trim.runs > 0));
-}
-
-/// The largest timestamp of a run, in ms; where its producers gave none, when it was written, as Kafka takes the time of the
-/// file.
-fn time_of(state: &State, run: &Run) -> i64 {
-    if run.max_timestamp.0 >= 0 || run.marker.is_some() {
-        return run.max_timestamp.0;
-    }
-    state.object(run.object).map_or(run.max_timestamp.0, |meta| meta.name.written_ms().0)
 }
 
 /// Neighbours that fit into one command.

@@ -94,8 +94,11 @@ public final class Transactions {
     private Object send(JsonNode request) throws Exception {
         List<Future<RecordMetadata>> sent = new ArrayList<>();
         for (JsonNode value : request.get("values")) {
+            // A text, or a key and a value, which may be none.
+            String key = value.isArray() ? value.get(0).asText() : null;
+            String content = value.isArray() ? value.get(1).asText(null) : value.asText();
             sent.add(producer(request).send(
-                    new ProducerRecord<>(text(request, "topic"), request.get("partition").asInt(), null, value.asText())));
+                    new ProducerRecord<>(text(request, "topic"), request.get("partition").asInt(), key, content)));
         }
         producer(request).flush();
         ArrayNode placed = JSON.createArrayNode();

@@ -51,7 +51,13 @@ fn merged(shares: &[Share], inputs: &BTreeMap<ObjectId, Input>) -> Result<Merged
         written_ms: TimestampMs(0),
     };
     let partitions = BTreeMap::from([(Slot(3), (TOPIC, PartitionIndex(0))), (Slot(4), (TOPIC, PartitionIndex(1)))]);
-    merge(&header, shares, inputs, &Names { partitions: &partitions, epochs: &RecordEpochs::default() })
+    merge(
+        &header,
+        shares,
+        inputs,
+        &Names { partitions: &partitions, epochs: &RecordEpochs::default() },
+        &mut Sieves::new(),
+    )
 }
 
 /// The batches of an object from its header on: offsets, and the bytes that a checksum covers.
@@ -143,4 +149,35 @@ fn whatever_is_lost_twice_there_or_damaged_gives_up_the_job() {
     let (mut a, one) = ten();
     a.bytes += 10;
     assert_eq!(fails(vec![a], vec![one]), (Some(1), "an input is shorter than its runs"));
+}
+
+#[test]
+fn gaps_that_log_compaction_left_stay_before_their_batches() {
+    let at = |base: i64| {
+        let record = NewRecord { value: Some(b"v"), ..NewRecord::default() };
+        BatchBuilder::new()
+            .base_offset(Offset(base))
+            .leader_epoch(LeaderEpoch(0))
+            .with(&record)
+            .with(&record)
+            .build()
+            .unwrap()
+    };
+    let content = Bytes::from([at(12), at(18)].concat());
+    let run = |end: i64| Run {
+        base_offset: Offset(10),
+        end_offset: Offset(end),
+        object: ObjectId(8),
+        position: 64,
+        bytes: content.len() as u32,
+        max_timestamp: TimestampMs(0),
+        marker: None,
+    };
+    let inputs = || BTreeMap::from([(ObjectId(8), input(64, content.clone(), true))]);
+    let made = merged(&[Share { slot: Slot(3), runs: vec![run(20)] }], &inputs()).unwrap();
+    let found = read(&made.body.concat(), &made.shares);
+    assert_eq!(found.iter().map(|(base, end, _)| (*base, *end)).collect::<Vec<_>>(), [(12, 14), (18, 20)]);
+    assert_eq!((made.shares[0].base_offset, made.shares[0].end_offset()), (Offset(10), Offset(20)));
+    let lost = merged(&[Share { slot: Slot(3), runs: vec![run(21)] }], &inputs());
+    assert_eq!(lost.err().unwrap().reason, "a run has other offsets than its batches");
 }

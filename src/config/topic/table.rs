@@ -1,6 +1,6 @@
 //! Kafka 4.3's topic settings, all 33, and one of ours: name, type, range, and the broker setting that gives the
 //! default. Types and ranges are those that a running Kafka describes and enforces; `tests.rs` has its answers.
-use crate::config::kafka::{COMPACTION, REPLICAS, SEGMENTS, TIERS};
+use crate::config::kafka::{REPLICAS, SEGMENTS, TIERS};
 use crate::config::setting::Effect;
 use crate::config::value::Kind;
 use crate::config::{Config, Validation};
@@ -109,7 +109,7 @@ pub static TABLE: &[TopicSetting] = &[
         Kind::Long,
         least(0),
         broker!(log_cleaner_delete_retention_ms),
-        Effect::Later(COMPACTION),
+        WORKS,
         "How long tombstones stay readable after compaction has passed them.",
     ),
     row(
@@ -181,7 +181,7 @@ pub static TABLE: &[TopicSetting] = &[
         Kind::Long,
         least(1),
         broker!(log_cleaner_max_compaction_lag_ms),
-        Effect::Later(COMPACTION),
+        WORKS,
         "The longest time that a record may stay uncompacted.",
     ),
     row(
@@ -221,7 +221,7 @@ pub static TABLE: &[TopicSetting] = &[
         Kind::Double,
         between(0, 1),
         broker!(log_cleaner_min_cleanable_ratio),
-        Effect::Later(COMPACTION),
+        WORKS,
         "The share of uncompacted bytes at which a partition is compacted.",
     ),
     row(
@@ -229,7 +229,7 @@ pub static TABLE: &[TopicSetting] = &[
         Kind::Long,
         least(0),
         broker!(log_cleaner_min_compaction_lag_ms),
-        Effect::Later(COMPACTION),
+        WORKS,
         "The least time that a record stays uncompacted.",
     ),
     row(

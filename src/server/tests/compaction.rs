@@ -44,16 +44,23 @@ async fn read(ctx: &Context, partition: i32, offset: i64, bytes: i32) -> (Vec<(i
     (aborted, found.records.unwrap_or_default())
 }
 
-/// All batches from an offset on, as clients get them.
-async fn read_all(ctx: &Context, partition: i32, end: i64, bytes: i32) -> Vec<Bytes> {
+/// All batches from the beginning on, as clients get them, and whether each is of an aborted transaction.
+pub(super) async fn read_all(ctx: &Context, partition: i32, end: i64, bytes: i32) -> Vec<(Bytes, bool)> {
     let (mut offset, mut batches) = (0, Vec::new());
     while offset < end {
-        let (_, records) = read(ctx, partition, offset, bytes).await;
-        let before = offset;
+        let (mut listed, records) = read(ctx, partition, offset, bytes).await;
+        let (before, mut aborted) = (offset, BTreeSet::new());
         for batch in Batches::new(records).map(Result::unwrap) {
-            if batch.header.last_offset().0 >= offset {
-                offset = batch.header.last_offset().0 + 1;
-                batches.push(batch.bytes);
+            let (header, last) = (batch.header, batch.header.last_offset().0);
+            aborted.extend(listed.iter().filter(|(_, first)| *first <= last).map(|(producer, _)| *producer));
+            listed.retain(|(_, first)| *first > last);
+            let is_aborted = header.is_transactional() && aborted.contains(&header.producer_id.0);
+            if header.is_control() {
+                aborted.remove(&header.producer_id.0);
+            }
+            if last >= offset {
+                offset = last + 1;
+                batches.push((batch.bytes, is_aborted));
             }
         }
         assert!(offset > before, "nothing at {offset} of {end}");
@@ -61,7 +68,12 @@ async fn read_all(ctx: &Context, partition: i32, end: i64, bytes: i32) -> Vec<By
     batches
 }
 
-fn runs(ctx: &Context, partition: usize) -> Vec<(u8, Run)> {
+/// The first offset at or after a time.
+pub(super) async fn offset_at_time(ctx: &Context, timestamp: i64) -> i64 {
+    offset_at(ctx, timestamp, 0).await
+}
+
+pub(super) fn runs(ctx: &Context, partition: usize) -> Vec<(u8, Run)> {
     let state = ctx.replica.state();
     let slot = state.topic_by_name("t").unwrap().slots[partition];
     let level = |run: &Run| state.object(run.object).map_or(99, |meta| meta.level);
@@ -146,7 +158,7 @@ async fn what_is_deleted_meanwhile_does_not_come_back() {
         let (_, records) = read(ctx, 0, start, 1 << 20).await;
         let first = Batches::new(records).next().unwrap().unwrap();
         assert!(first.header.base_offset.0 <= start && first.header.last_offset().0 >= start);
-        assert!(all.contains(&first.bytes));
+        assert!(all.iter().any(|(batch, _)| *batch == first.bytes));
         let state = ctx.replica.state();
         let partition = state.partition(state.topic_by_name("t").unwrap().slots[0]).unwrap().clone();
         assert_eq!(partition.log_start, Offset(start));

@@ -31,12 +31,48 @@ pub(super) async fn init(ctx: &Context, version: i16, id: &str) -> Result<Me, i1
     if answer.error_code == 0 { Ok(me) } else { Err(answer.error_code) }
 }
 
+impl Me {
+    /// No producer that a broker knows.
+    pub(super) fn nobody() -> Self {
+        Self { id: -1, epoch: -1, sequence: -1 }
+    }
+}
+
 pub(super) async fn send(ctx: &Context, version: i16, id: Option<&str>, me: &mut Me) -> Result<i64, i16> {
     let record = NewRecord { timestamp: ctx.world.wall_ms(), key: None, value: Some(b"v"), headers: &[] };
-    let batch = BatchBuilder::new()
-        .producer(ProducerId(me.id), ProducerEpoch(me.epoch), Sequence(me.sequence))
-        .transactional()
-        .with(&record);
+    send_batch(ctx, version, id, me, &[record]).await
+}
+
+/// Sends a batch of records by keys and values.
+pub(super) async fn send_records(
+    ctx: &Context,
+    version: i16,
+    id: Option<&str>,
+    me: &mut Me,
+    records: &[(&str, Option<&str>)],
+) -> Result<i64, i16> {
+    let timestamp = ctx.world.wall_ms();
+    let records = records.iter().map(|(key, value)| NewRecord {
+        timestamp,
+        key: Some(key.as_bytes()),
+        value: value.map(str::as_bytes),
+        headers: &[],
+    });
+    let records: Vec<NewRecord<'_>> = records.collect();
+    send_batch(ctx, version, id, me, &records).await
+}
+
+async fn send_batch(
+    ctx: &Context,
+    version: i16,
+    id: Option<&str>,
+    me: &mut Me,
+    records: &[NewRecord<'_>],
+) -> Result<i64, i16> {
+    let producer = (ProducerId(me.id), ProducerEpoch(me.epoch), Sequence(me.sequence));
+    let batch = BatchBuilder::new().producer(producer.0, producer.1, producer.2);
+    let batch = if me.id < 0 { batch } else { batch.transactional() };
+    let batch = records.iter().fold(batch, BatchBuilder::with);
     let data = PartitionProduceData::default().with_index(0).with_records(Some(batch.build().unwrap()));
     let topic = ctx.replica.state().topic_by_name("t").unwrap().id.0;
     let topic = TopicProduceData::default().with_name(name("t")).with_topic_id(topic).with_partition_data(vec![data]);
@@ -47,7 +83,7 @@ pub(super) async fn send(ctx: &Context, version: i16, id: Option<&str>, me: &mut
         .with_topic_data(vec![topic]);
     let answer = ask(ctx, version, request).await.responses.remove(0).partition_responses.remove(0);
     if answer.error_code == 0 {
-        me.sequence += 1;
+        me.sequence += if me.id < 0 { 0 } else { records.len() as i32 };
         Ok(answer.base_offset)
     } else {
         Err(answer.error_code)

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use super::State;
 use crate::planted::{Defect, planted};
 use crate::segment::{HEADER_BYTES, ObjectName};
-use crate::state::compaction::{COMPACTION_LEVEL, CommitCompaction, CompactedShare, OBJECT_LEVEL_MAX};
+use crate::state::compaction::{
+    CLEANING_LEVEL, COMPACTION_LEVEL, CleanedShare, CommitCompaction, CompactedShare, OBJECT_LEVEL_MAX,
+};
 use crate::state::outcome::Outcome;
 use crate::state::producer::Moment;
 use crate::state::tail::Run;
@@ -38,14 +40,17 @@ impl State {
         let object = command.object.map_or(self.next_object, ObjectId);
         let (mut position, mut live_runs) = (command.position, 0_u32);
         let (mut taken, mut dropped, mut released) = (0, 0, Vec::new());
-        for share in &checked.shares {
+        for (n, share) in checked.shares.iter().enumerate() {
             let runs = placed(share, object, position);
             position = runs.last().map_or(position, |run| run.position + run.bytes);
-            match self.exchange(share, runs, &checked.inputs) {
+            let cleaned = command.cleaned.get(n);
+            let exchange = self.exchange(share, runs, &checked.inputs);
+            match exchange.filter(|_| cleaned.is_none_or(|cleaned| self.is_of_now(share.slot, cleaned))) {
                 Some(exchange) => {
                     live_runs += exchange.come.len() as u32;
                     taken += 1;
                     self.carry_out(exchange, &mut released);
+                    self.note_cleaned(share, cleaned);
                 }
                 None => dropped += 1,
             }
@@ -91,6 +96,7 @@ impl State {
             None => {}
         }
         let shares = command.unpacked().ok_or_else(|| invalid("its shares are malformed"))?;
+        self.check_cleaned(command, &shares)?;
         let bytes = shares.iter().map(CompactedShare::bytes).try_fold(0_u64, u64::checked_add);
         let end = bytes.and_then(|bytes| bytes.checked_add(u64::from(command.position)));
         let lies_within = end.is_some_and(|end| end <= u64::from(command.object_bytes));
@@ -99,6 +105,39 @@ impl State {
         }
         let inputs = command.inputs.iter().map(|input| ObjectId(*input)).collect();
         Ok(Checked { name, level, inputs, shares })
+    }
+
+    /// What log compaction says of the shares.
+    fn check_cleaned(&self, command: &CommitCompaction, shares: &[CompactedShare]) -> Result<(), Outcome> {
+        if command.cleaned.is_empty() {
+            return Ok(());
+        }
+        if self.feature_level < CLEANING_LEVEL {
+            let message = "the cluster's feature level has no log compaction";
+            return Err(Outcome::refused(KafkaError::UnsupportedVersion, message));
+        }
+        let lies_within =
+            |(cleaned, share): (&CleanedShare, &CompactedShare)| cleaned.cleaned <= share.end_offset().0.unsigned_abs();
+        if command.cleaned.len() != shares.len() || !command.cleaned.iter().zip(shares).all(lies_within) {
+            let message = "what was cleaned is not what its shares are";
+            return Err(Outcome::refused(KafkaError::UnknownServerError, message));
+        }
+        Ok(())
+    }
+
+    /// Whether log compaction followed the settings that the topic has: who is told that it has others loses nothing after that.
+    fn is_of_now(&self, slot: Slot, cleaned: &CleanedShare) -> bool {
+        let topic = self.partition(slot).and_then(|partition| self.topic(partition.topic));
+        topic.is_some_and(|topic| topic.config_version == cleaned.config_version)
+    }
+
+    /// Notes how far a partition is cleaned. Of aborted transactions that ended before, no record is left.
+    fn note_cleaned(&mut self, share: &CompactedShare, cleaned: Option<&CleanedShare>) {
+        let point = cleaned.and_then(|cleaned| i64::try_from(cleaned.cleaned).ok()).map_or(Offset(0), Offset);
+        if let Some(partition) = self.partition_mut(share.slot).filter(|partition| partition.cleaned < point) {
+            partition.cleaned = point;
+            partition.forget_aborted_below(point);
+        }
     }
 
     /// What a share changes; `None` if its partition is not any more what the share was made from. What the log start has

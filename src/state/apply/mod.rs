@@ -28,6 +28,7 @@ use super::outcome::Outcome;
 use super::producer::{Moment, ProducerState};
 use super::producers::Producers;
 use super::settings::Settings;
+use super::tail::Run;
 use super::topic::{KeptSnapshot, ObjectMeta, Partition, Topic};
 use super::transaction::{TransactionalId, TransactionalProducer};
 use crate::types::{
@@ -282,6 +283,16 @@ impl State {
     #[must_use]
     pub fn object(&self, id: ObjectId) -> Option<&ObjectMeta> {
         self.objects.get(&id)
+    }
+
+    /// The largest timestamp of a run; where its producers gave none, or it has no records, when it was written, as Kafka takes
+    /// the time of the file.
+    #[must_use]
+    pub fn time_of(&self, run: &Run) -> TimestampMs {
+        if run.max_timestamp.0 >= 0 || run.marker.is_some() {
+            return run.max_timestamp;
+        }
+        self.object(run.object).map_or(run.max_timestamp, |meta| meta.name.written_ms())
     }
 
     /// All objects, in the order of their first commit.

@@ -110,6 +110,7 @@ impl State {
                 end: Offset(0),
                 bytes: 0,
                 producers: 0,
+                cleaned: Offset(0),
                 forgotten: Position(0),
                 tail: Tail::default(),
                 transactions: None,

@@ -8,11 +8,16 @@ use crate::types::{Head, Position, ProducerId, TimestampMs, Token, Uuid};
 struct Fold {
     state: State,
     counter: u64,
+    level: u32,
 }
 
 impl Fold {
     fn new() -> Self {
-        let mut fold = Self { state: State::default(), counter: 0 };
+        Self::at(COMPACTION_LEVEL)
+    }
+
+    fn at(level: u32) -> Self {
+        let mut fold = Self { state: State::default(), counter: 0, level };
         let settings = Settings {
             topics_max: 10,
             partitions_max: 100,
@@ -24,7 +29,7 @@ impl Fold {
             ..Settings::default()
         };
         let found = Bootstrap { cluster_id: "c".into(), settings };
-        let register = RegisterBroker { broker: 1, incarnation: 5, feature_level_max: COMPACTION_LEVEL };
+        let register = RegisterBroker { broker: 1, incarnation: 5, feature_level_max: level };
         fold.apply(vec![found.into(), register.into()]);
         let id = Bytes::from(Uuid::from_u128(1).as_bytes().to_vec());
         fold.one(CreateTopic { name: "t".into(), id, partitions: 3, replication_factor: 1, configs: vec![] });
@@ -34,7 +39,7 @@ impl Fold {
     fn apply(&mut self, commands: Vec<Command>) -> Vec<Outcome> {
         self.counter += 1;
         let entry = Entry {
-            feature_level: COMPACTION_LEVEL,
+            feature_level: self.level,
             broker: 1,
             incarnation: 5,
             counter: self.counter,
@@ -301,4 +306,54 @@ fn what_is_impossible_is_refused_whole() {
     assert_eq!(fold.one(good), compacted(Some(1), 1, 0));
     assert_eq!(fold.state.head().token, Token(1000 + fold.counter));
     assert_ne!(fold.state.head(), Head::default());
+}
+
+/// What log compaction says of a share.
+fn cleaned(to: u64) -> CleanedShare {
+    CleanedShare { config_version: 1, cleaned: to }
+}
+
+#[test]
+fn log_compaction_notes_how_far_a_log_is_clean_and_forgets_what_was_aborted_there() {
+    let mut fold = Fold::at(CLEANING_LEVEL);
+    let first = fold.flush(&[0]);
+    fold.transaction(false);
+    fold.transaction(false);
+    let (start, middle, end) = (0, 21, 32);
+    let inputs: Vec<ObjectId> = fold.state.objects().map(|(id, _)| id).collect();
+    let aborted = |fold: &Fold| {
+        let partition = fold.state.partition(Slot(0)).unwrap();
+        partition.transactions().map_or(0, |transactions| transactions.all_aborted().count())
+    };
+    assert_eq!((fold.state.partition(Slot(0)).unwrap().end, aborted(&fold), first), (Offset(end), 2, inputs[0]));
+    // A piece, and more to come.
+    let piece = compaction(&fold, 1, &inputs, &[share(0, start, &[middle])]).with_cleaned(&[cleaned(0)]);
+    assert!(matches!(fold.one(piece), Outcome::Compacted { taken: 1, dropped: 0, .. }));
+    assert_eq!((fold.state.partition(Slot(0)).unwrap().cleaned, aborted(&fold)), (Offset(0), 2));
+    // The rest, but for what had no room.
+    let rest = compaction(&fold, 2, &inputs, &[share(0, middle, &[end])]).with_cleaned(&[cleaned(25)]);
+    assert!(matches!(fold.one(rest), Outcome::Compacted { taken: 1, dropped: 0, .. }));
+    assert_eq!((fold.state.partition(Slot(0)).unwrap().cleaned, aborted(&fold)), (Offset(25), 1));
+    // It does not go back.
+    let objects: Vec<ObjectId> = fold.state.objects().map(|(id, _)| id).collect();
+    let again = compaction(&fold, 3, &objects, &[share(0, start, &[end])]).with_cleaned(&[cleaned(10)]);
+    assert!(matches!(fold.one(again), Outcome::Compacted { taken: 1, dropped: 0, .. }));
+    assert_eq!(fold.state.partition(Slot(0)).unwrap().cleaned, Offset(25));
+}
+
+#[test]
+fn log_compaction_by_other_settings_or_below_its_level_is_not_taken() {
+    let mut fold = Fold::at(CLEANING_LEVEL);
+    let inputs = [fold.flush(&[0, 1])];
+    let good = compaction(&fold, 1, &inputs, &[share(0, 0, &[10]), share(1, 0, &[10])]);
+    let other = good.clone().with_cleaned(&[CleanedShare { config_version: 7, cleaned: 10 }, cleaned(10)]);
+    assert_eq!(fold.one(other), compacted(Some(1), 1, 1));
+    let rest = compaction(&fold, 2, &inputs, &[share(0, 0, &[10])]);
+    for bad in [&[cleaned(11)][..], &[cleaned(10), cleaned(10)]] {
+        assert_eq!(refused(fold.one(rest.clone().with_cleaned(bad))), KafkaError::UnknownServerError);
+    }
+    let mut old = Fold::new();
+    let inputs = [old.flush(&[0])];
+    let command = compaction(&old, 1, &inputs, &[share(0, 0, &[10])]).with_cleaned(&[cleaned(10)]);
+    assert_eq!(refused(old.one(command)), KafkaError::UnsupportedVersion);
 }
