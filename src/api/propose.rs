@@ -22,6 +22,11 @@ pub(super) fn deadline(ctx: &Context, timeout_ms: i32) -> Instant {
     ctx.world.now() + Duration::from_millis(u64::from(ms))
 }
 
+/// What clients are told of a journal that does not answer, or does not take something. Why is for the log alone: the text
+/// of a database or a bucket names hosts, paths and keys.
+const JOURNAL_AWAY: &str = "The journal does not answer; the broker's log says why. Try again.";
+const JOURNAL_REFUSED: &str = "The journal did not take it; the broker's log says why. Try again.";
+
 /// The deadline of requests that name none.
 pub(super) fn default_deadline(ctx: &Context) -> Instant {
     deadline(ctx, WAIT_MAX_MS)
@@ -32,8 +37,8 @@ pub(super) fn default_deadline(ctx: &Context) -> Instant {
 /// # Errors
 /// A retriable one, while the journal does not answer.
 pub(super) async fn state(ctx: &Context, deadline: Instant) -> Result<Arc<State>, Refusal> {
-    let unavailable = |why: String| Refusal { error: KafkaError::RequestTimedOut, message: why };
-    within(ctx, deadline, ctx.replica.barrier()).await?.map_err(|why| unavailable(why.to_string()))
+    let unavailable = |_| refusal(KafkaError::RequestTimedOut, JOURNAL_AWAY);
+    within(ctx, deadline, ctx.replica.barrier()).await?.map_err(unavailable)
 }
 
 /// Appends `commands` in their order, together where there is room, and gives an outcome for each; a refusal is an
@@ -74,7 +79,7 @@ fn settled(outcome: Result<Outcome, ProposeError>) -> Result<Outcome, Refusal> {
         Ok(Outcome::Refused(refusal)) => Err(refusal),
         Ok(Outcome::Fenced) => Err(refusal(KafkaError::NotController, "This broker is not registered any more.")),
         Ok(outcome) => Ok(outcome),
-        Err(error @ ProposeError::NotDone(_)) => Err(refusal(KafkaError::NotController, error.to_string())),
+        Err(ProposeError::NotDone(_)) => Err(refusal(KafkaError::NotController, JOURNAL_REFUSED)),
         Err(error @ ProposeError::Stopped) => Err(refusal(KafkaError::RequestTimedOut, error.to_string())),
     }
 }

@@ -2,6 +2,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{info, warn};
 
 use super::{Shared, Unavailable};
 use crate::journal::Journal;
@@ -29,11 +30,18 @@ pub(super) struct Barrier {
 /// Serves barriers until the last handle is gone.
 pub(super) async fn run(mut barrier: Barrier) {
     let mut waiting = Vec::new();
+    let mut failing = false;
     // Whoever is taken here asked before the read below starts (H10); who comes later waits for the next one.
     while barrier.asked.recv_many(&mut waiting, WAITING_MAX).await > 0 {
         let world = barrier.world.clone();
         let result = world.timeout(barrier.deadline, barrier.pass()).await;
         let result = result.unwrap_or_else(|| Err(Unavailable("no answer in time".to_owned())));
+        match &result {
+            Err(error) if !failing => warn!(%error, "what the journal has is not known, trying with each request"),
+            Ok(_) if failing => info!("the journal's head can be read again"),
+            _ => {}
+        }
+        failing = result.is_err();
         while planted(Defect::BarrierJoinsEarlier)
             && let Ok(late) = barrier.asked.try_recv()
         {

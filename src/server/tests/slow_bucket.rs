@@ -1,11 +1,12 @@
-//! Fetches whose objects have to be read from a bucket that takes its time.
+//! Fetches whose objects have to be read from a bucket that takes its time, and a journal in a bucket that refuses.
+use describe_configs_request::DescribeConfigsResource;
 use fetch_request::{FetchPartition, FetchTopic};
 use fetch_response::PartitionData;
 use produce_request::{PartitionProduceData, TopicProduceData};
 use std::time::Duration;
 
 use super::*;
-use crate::journal::MemoryJournal;
+use crate::journal::{BucketJournal, MemoryJournal, PollPolicy};
 use crate::peers::Tcp;
 use crate::records::{BatchBuilder, NewRecord};
 use crate::store::faulty::{Fault, Faulty};
@@ -92,4 +93,27 @@ async fn a_read_goes_on_after_its_fetch_was_answered() {
     let (cold, _, took) = fetch(&ctx).await;
     assert!(bytes(&cold) > 0 && took < Duration::from_millis(10), "{took:?}");
     assert_eq!(ctx.metrics.fetch.cold_reads.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_are_not_told_what_a_store_says() {
+    let world = World::seeded(1);
+    let bucket = Faulty::new(Arc::new(MemoryBucket::new()), world.clone());
+    let fastest = Duration::from_millis(10);
+    let polls = PollPolicy { fastest, slowest: 10 * fastest, told: fastest };
+    let journal = Arc::new(BucketJournal::new(Arc::new(bucket.clone()), world.clone(), polls));
+    let (metrics, store) = (Arc::new(Metrics::new(TimestampMs(0))), Arc::new(bucket.clone()));
+    let (config, entrances) = (config(""), [entrance(1)]);
+    let ctx = build::assemble(&config, &world, &metrics, journal, store, Arc::new(Tcp), &entrances);
+    let ctx = ctx.await.unwrap().context;
+    bucket.set_all(Some(Fault::Refused));
+    let made = ask(&ctx, 7, creation("t", 1, &[])).await.topics.remove(0);
+    let resource = DescribeConfigsResource::default().with_resource_type(2).with_resource_name(text("t"));
+    let described = DescribeConfigsRequest::default().with_resources(vec![resource]);
+    let described = ask(&ctx, 4, described).await.results.remove(0);
+    for (code, message) in [(made.error_code, made.error_message), (described.error_code, described.error_message)] {
+        assert!(code != 0);
+        let message = message.unwrap();
+        assert!(message.starts_with("The journal ") && !message.contains("bucket"), "{message}");
+    }
 }
