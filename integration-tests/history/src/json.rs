@@ -399,8 +399,16 @@ mod tests {
     use super::*;
 
     fn value(counter: u64) -> String {
-        let value =
-            Value { run: 77, process: 3, counter, topic: "t".into(), partition: 0, timestamp_ms: 5, source: None };
+        let value = Value {
+            run: 77,
+            process: 3,
+            counter,
+            topic: "t".into(),
+            partition: 0,
+            timestamp_ms: 5,
+            source: None,
+            deletes: false,
+        };
         String::from_utf8(value.encode(0)).unwrap()
     }
 

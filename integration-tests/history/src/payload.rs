@@ -2,7 +2,8 @@
 //! can tell a record that was damaged, sent elsewhere or never sent. It is plain text, which clients in any language can
 //! make: `run|process|counter|topic|partition|timestamp_ms|padding|crc`, the CRC-32 (ISO-HDLC, as in zlib) of all that
 //! stands before the last bar, in eight hexadecimal digits. The padding of a value that was made from another one begins
-//! with `of=process/counter;`.
+//! with `of=process/counter;`, before which `gone;` stands where the record itself has no value and takes its key back: such a
+//! value is in a header.
 use serde::{Deserialize, Serialize};
 
 /// One value of one run; (process, counter) is written once.
@@ -21,14 +22,23 @@ pub struct Value {
     /// The process and counter of the value that it was made from.
     #[serde(default)]
     pub source: Option<(u32, u64)>,
+    /// Its record has no value (a tombstone).
+    #[serde(default)]
+    pub deletes: bool,
 }
+
+/// What the padding of a value begins with whose record has none.
+const DELETES: &str = "gone;";
 
 impl Value {
     /// The record's value, at least `bytes_min` long.
     #[must_use]
     pub fn encode(&self, bytes_min: usize) -> Vec<u8> {
-        let Self { run, process, counter, topic, partition, timestamp_ms, source } = self;
+        let Self { run, process, counter, topic, partition, timestamp_ms, source, deletes } = self;
         let mut text = format!("{run}|{process}|{counter}|{topic}|{partition}|{timestamp_ms}|");
+        if *deletes {
+            text.push_str(DELETES);
+        }
         if let Some((process, counter)) = source {
             text.push_str(&format!("of={process}/{counter};"));
         }
@@ -55,8 +65,13 @@ impl Value {
             partition: fields.next()?.parse().ok()?,
             timestamp_ms: fields.next()?.parse().ok()?,
             source: None,
+            deletes: false,
         };
         let padding = fields.next()?;
+        let (value, padding) = match padding.strip_prefix(DELETES) {
+            Some(rest) => (Self { deletes: true, ..value }, rest),
+            None => (value, padding),
+        };
         let Some((source, _)) = padding.strip_prefix("of=").and_then(|rest| rest.split_once(';')) else {
             return Some(value);
         };
@@ -84,9 +99,19 @@ mod tests {
     #[test]
     fn a_value_is_read_as_it_was_made_and_every_flipped_bit_is_seen() {
         let topic = "a.b-c".to_owned();
-        let value = Value { run: 1, process: 2, counter: 3, topic, partition: 4, timestamp_ms: 5, source: None };
+        let value = Value {
+            run: 1,
+            process: 2,
+            counter: 3,
+            topic,
+            partition: 4,
+            timestamp_ms: 5,
+            source: None,
+            deletes: false,
+        };
         let made = Value { source: Some((6, 7)), ..value.clone() };
-        for (bytes_min, value) in [(0, &value), (60, &made), (1000, &value)] {
+        let gone = Value { deletes: true, ..made.clone() };
+        for (bytes_min, value) in [(0, &value), (60, &made), (0, &gone), (1000, &value)] {
             let bytes = value.encode(bytes_min);
             assert!(bytes.len() >= bytes_min);
             assert_eq!(Value::decode(&bytes).as_ref(), Some(value));

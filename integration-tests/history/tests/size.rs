@@ -11,7 +11,16 @@ fn history() -> History {
     let log = |number: u64| Log { topic: format!("topic-{}", number / 10), id: None, partition: (number % 10) as i32 };
     let value = |number: u64, counter: u64| {
         let Log { topic, partition, .. } = log(number);
-        Value { run: 1, process: number as u32, counter, topic, partition, timestamp_ms: counter as i64, source: None }
+        Value {
+            run: 1,
+            process: number as u32,
+            counter,
+            topic,
+            partition,
+            timestamp_ms: counter as i64,
+            source: None,
+            deletes: false,
+        }
     };
     for id in 0..OPERATIONS {
         let (number, round, turn) = (id / 8 % LOGS, id / 8 / LOGS, id % 8);

@@ -227,7 +227,8 @@ fn yaml(
          kafka:\n  group.min.session.timeout.ms: 1000\n  group.initial.rebalance.delay.ms: {delay}\n  \
          group.consumer.min.session.timeout.ms: 1000\n  group.consumer.session.timeout.ms: {session}\n  \
          group.consumer.min.heartbeat.interval.ms: 200\n  group.consumer.heartbeat.interval.ms: {heartbeat}\n  \
-         producer.id.expiration.ms: {expiry}\n  log.retention.check.interval.ms: 400\n",
+         producer.id.expiration.ms: {expiry}\n  log.retention.check.interval.ms: 400\n  \
+         log.cleaner.backoff.ms: {cleaner}\n",
         append = pick(&[500, 1_000, 5_000]),
         drain = pick(&[0, 500, 3_000]),
         flush = pick(&[0, 20, 250]),
@@ -238,6 +239,7 @@ fn yaml(
         delay = pick(&[0, 500]),
         session = pick(&[3_000, 8_000]),
         heartbeat = pick(&[300, 1_000]),
+        cleaner = pick(&[200, 2_000]),
         // A request may lie in front of a broker that stands still as long as a pause is.
         expiry = pick(&[35_000, 86_400_000]),
     )

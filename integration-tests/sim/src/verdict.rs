@@ -6,7 +6,7 @@ use strandline::segment::COMPACTED_PREFIX;
 use strandline_history::check::{Expiry, Options, Report, Run, check_with};
 use strandline_history::{End, What};
 
-use crate::clients::{FLEETING, KEPT_MS};
+use crate::clients::{FLEETING, KEPT_MS, TABLES, TOMBSTONES_KEPT_MS};
 use crate::faults::Fault;
 use crate::run::Ran;
 
@@ -56,7 +56,10 @@ impl Verdict {
         let expiry = Expiry { kept_ms: [(FLEETING.to_owned(), KEPT_MS)].into(), wall_ms: ran.wall_ms, ahead_ms };
         let expiry = Some(expiry);
         let orphans_max = Some(0);
+        let tombstones_ms = if clocks_differ { 0 } else { TOMBSTONES_KEPT_MS };
+        let compacted = [(TABLES.to_owned(), tombstones_ms)].into();
         let options = Options { final_reads: true, one_epoch, salvaged, clocks_differ, expiry, orphans_max, ..lags };
+        let options = Options { compacted, ..options };
         let report = check_with(&ran.history, ran.inventory.as_ref(), &options);
         let runs = || ran.inventory.iter().flat_map(|inventory| inventory.logs.iter().flat_map(|log| &log.runs));
         let offsets = |runs: &mut dyn Iterator<Item = &Run>| runs.map(|run| run.count.unsigned_abs()).sum::<u64>();

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::Options;
 use super::bounds::{Ceiling, Rising};
 use super::eras::{Spans, deletions, ids_of_eras};
+use super::keys::gone_from;
 use super::transactions::Transactions;
 use crate::operation::{End, History, Log, Operation, Seen, What};
 use crate::payload::Value;
@@ -59,6 +60,8 @@ pub(super) struct LogFacts<'a> {
     starts_later: Ceiling,
     /// Of records that vanish by time, until when each is certainly there; `None` where they do not vanish so.
     pub(super) kept: Option<Ceiling>,
+    /// By position in `contents`, from when on the record may be gone, in µs; `None` where all are kept.
+    pub(super) gone_from: Option<Vec<u64>>,
 }
 
 /// One value at one offset.
@@ -271,6 +274,7 @@ impl<'a> Facts<'a> {
         }
         log.starts_later.seal();
         log.kept = kept(&log, self.options);
+        log.gone_from = gone_from(self, &log);
         self.logs[at] = log;
     }
 
@@ -369,6 +373,7 @@ impl<'a> LogFacts<'a> {
             trims_asked: Rising::default(),
             starts_later: Ceiling::default(),
             kept: None,
+            gone_from: None,
         }
     }
 
@@ -390,6 +395,11 @@ impl<'a> LogFacts<'a> {
         let asked = self.trims_asked.before(until_us.saturating_add(1)).map_or(0, |(asked, _)| asked);
         let expired = self.kept.as_ref().map_or(0, |kept| kept.from(until_us));
         asked.max(expired).min(later)
+    }
+
+    /// Whether the record at that position of `contents` may be gone by then, as another of its key lies behind it.
+    pub(super) fn may_be_gone(&self, position: usize, by_us: u64) -> bool {
+        self.gone_from.as_ref().is_some_and(|gone_from| gone_from[position] <= by_us)
     }
 
     /// Where in `contents` the first entry at or behind that offset is.

@@ -15,7 +15,7 @@ pub(super) fn check(facts: &Facts<'_>, report: &mut Report) {
                 -1 => not_below_the_end(facts, log, lookup, (Rule::K28, offset), report),
                 -2 => start(facts, log, lookup, offset, report),
                 -3 | 0.. => {
-                    let times = || RangeMax::new(log.contents.iter().map(|entry| entry.timestamp_ms));
+                    let times = || RangeMax::new((0..log.contents.len()).map(|at| time_of(log, at)));
                     time(facts, log, lookup, by_time.get_or_insert_with(times), report);
                 }
                 _ => {}
@@ -92,6 +92,11 @@ fn start(facts: &Facts<'_>, log: &LogFacts<'_>, lookup: u32, said: i64, report: 
     report.expect(Rule::A27, said <= most, &[facts.id(lookup)], || {
         format!("{}: said to start at {said}, asked for was {most} at most", log.name())
     });
+}
+
+/// `i64::MIN` of a record that may not have been there for ever.
+fn time_of(log: &LogFacts<'_>, at: usize) -> i64 {
+    if log.may_be_gone(at, u64::MAX - 1) { i64::MIN } else { log.contents[at].timestamp_ms }
 }
 
 /// By time, and the largest timestamp (-3): against every record that certainly was there.

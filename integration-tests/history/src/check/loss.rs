@@ -52,10 +52,14 @@ pub(super) fn missing(
     report: &mut Report,
 ) {
     let committed_only = matches!(facts.op(poll).what, What::Poll { read_committed: true, .. });
-    let known = &log.contents[log.position(from)..log.position(to)];
+    let first = log.position(from);
+    let known = &log.contents[first..log.position(to)];
     let mut offsets = 0;
     for (nth, entry) in known.iter().enumerate() {
         offsets += i64::from(nth == 0 || known[nth - 1].offset != entry.offset);
+        if log.may_be_gone(first + nth, end_of(facts.op(poll))) {
+            continue;
+        }
         if let Some(transaction) = facts.transactions.of_value(facts, entry.value).filter(|_| committed_only) {
             if transaction.fate == Fate::Committed {
                 let proof = [entry.operation, transaction.commit, poll].map(|by| facts.id(by));
@@ -67,7 +71,13 @@ pub(super) fn missing(
             continue;
         }
         let read = entry.read || facts.read.get(entry.value as usize).is_some_and(|read| *read);
-        let rule = if read { Rule::A12 } else { Rule::A1 };
+        let deletes = facts.value(entry.value).is_some_and(|value| value.deletes);
+        let rule = match (log.gone_from.is_some(), read) {
+            (true, _) if deletes => Rule::A29,
+            (true, _) => Rule::A28,
+            (false, true) => Rule::A12,
+            (false, false) => Rule::A1,
+        };
         report.found(rule, &[facts.id(entry.operation), facts.id(poll)], || {
             format!("{} offset {} is passed over: {}", log.name(), entry.offset, facts.name(entry.value))
         });
@@ -75,7 +85,7 @@ pub(super) fn missing(
     // Each transaction has a marker in the log. Who reads committed records passes over others too.
     let markers = facts.transactions.markers(at);
     let markers = if committed_only && markers > 0 { i64::MAX } else { markers };
-    if to - from - offsets > markers && !facts.options.holes_legal {
+    if to - from - offsets > markers && !facts.options.holes_legal && log.gone_from.is_none() {
         report.found(unknown, &[facts.id(poll)], || {
             format!("{}: {} of the offsets {from}..{to} have no record", log.name(), to - from - offsets)
         });
@@ -123,6 +133,11 @@ fn in_the_end(facts: &Facts<'_>, log: &LogFacts<'_>, report: &mut Report) {
         let lowest = base.or_else(|| log.ends.before(operation.start_us).map(|(end, _)| end)).unwrap_or(0);
         for (position, value) in (0..).zip(values) {
             if lowest + position < start {
+                continue;
+            }
+            let placed = base.map(|base| log.position(base + position));
+            // Without its place nobody knows what lies behind it.
+            if log.gone_from.is_some() && placed.is_none_or(|at| log.may_be_gone(at, scan.end_us)) {
                 continue;
             }
             let read = facts.was_read(value);

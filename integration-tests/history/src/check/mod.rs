@@ -12,6 +12,7 @@ mod facts;
 mod groups;
 mod inventory;
 mod isolation;
+mod keys;
 mod liveness;
 mod lookups;
 mod loss;
@@ -43,6 +44,8 @@ pub struct Options {
     pub retention: bool,
     /// Topics whose records vanish by time, and by nothing else but DeleteRecords.
     pub expiry: Option<Expiry>,
+    /// Topics that keep the last record of each key, with how long tombstones stay at least, in ms.
+    pub compacted: BTreeMap<String, i64>,
     /// Offsets may have holes (transactions, compaction).
     pub holes_legal: bool,
     /// Every topic keeps its broker's times. Topics whose `message.timestamp.type` is set in the history are known.
@@ -85,6 +88,7 @@ impl Default for Options {
             own_lag_us: 0,
             retention: false,
             expiry: None,
+            compacted: BTreeMap::new(),
             holes_legal: false,
             log_append_time: false,
             strict_no: true,
@@ -113,6 +117,7 @@ pub fn check_with(history: &History, inventory: Option<&Inventory>, options: &Op
     let facts = Facts::gather(history, options);
     contents::check(&facts, &mut report);
     loss::check(&facts, &mut report);
+    keys::check(&facts, &mut report);
     order::check(&facts, &mut report);
     polls::check(&facts, &mut report);
     lookups::check(&facts, &mut report);

@@ -53,6 +53,8 @@ rules! {
     A25 "Readers get only what was sent, where it was sent to, and not before.",
     A26 "Records come back as they were written: value, key, headers, timestamp.",
     A27 "The log start never goes back, nothing below it is served, and nothing above it vanishes.",
+    A28 "Where only the last record of each key is kept, that one is, and what is gone does not come back.",
+    A29 "A tombstone stays as long as its topic says, so that who has read the value before it learns that it is gone.",
     A30 "ListOffsets by time finds the first record that is not older; -3 finds the one with the largest timestamp.",
     A31 "An acknowledged record is visible to readers within the allowed lag, on the same broker at once.",
     A32 "When faults are over, every partition and group answers again within the allowed time.",

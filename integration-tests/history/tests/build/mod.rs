@@ -36,7 +36,7 @@ pub(crate) fn log_id(id: &str) -> Log {
 
 pub(crate) fn value(process: u32, counter: u64) -> Value {
     let timestamp_ms = 1000 + i64::try_from(counter).unwrap();
-    Value { run: 1, process, counter, topic: "t".into(), partition: 0, timestamp_ms, source: None }
+    Value { run: 1, process, counter, topic: "t".into(), partition: 0, timestamp_ms, source: None, deletes: false }
 }
 
 pub(crate) fn seen(offset: i64, process: u32, counter: u64) -> Seen {

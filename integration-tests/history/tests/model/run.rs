@@ -273,7 +273,16 @@ impl Run {
             client.counter += 1;
             let (topic, partition) = (log.topic.clone(), log.partition);
             let timestamp_ms = i64::try_from(self.now + self.broker.chance.below(300)).unwrap();
-            Value { run: 1, process, counter: client.counter, topic, partition, timestamp_ms, source: None }
+            Value {
+                run: 1,
+                process,
+                counter: client.counter,
+                topic,
+                partition,
+                timestamp_ms,
+                source: None,
+                deletes: false,
+            }
         };
         let values = (0..count).map(|_| value()).collect();
         What::Send { log, values, once: process < 3, acked: true, offset: None, transaction: None }

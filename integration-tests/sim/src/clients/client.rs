@@ -23,7 +23,9 @@ pub(super) const LEDGER: &str = "ledger";
 pub(super) const COPIES: &str = "copies";
 /// Records of this one go by time.
 pub const FLEETING: &str = "fleeting";
-pub(super) const LASTING: [&str; 4] = [STABLE, LEDGER, COPIES, FLEETING];
+/// Keeps the last record of each key.
+pub const TABLES: &str = "tables";
+pub(super) const LASTING: [&str; 5] = [STABLE, LEDGER, COPIES, FLEETING, TABLES];
 pub(super) const VOLATILE: &str = "volatile-";
 
 /// One logical client; clones are the same one.

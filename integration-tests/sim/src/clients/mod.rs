@@ -31,9 +31,9 @@ use strandline::world::{JoinHandle, World};
 use strandline_history::End;
 use tokio::sync::watch;
 
-pub use client::FLEETING;
+pub use client::{FLEETING, TABLES};
 pub use consumer_group::UNNAMED;
-pub use topics::KEPT_MS;
+pub use topics::{KEPT_MS, TOMBSTONES_KEPT_MS};
 
 use crate::Site;
 use client::{Client, error_name};

@@ -13,7 +13,7 @@ use strandline_history::{End, Log, Value, What};
 use tokio::sync::mpsc;
 use tracing::trace;
 
-use super::client::{Client, FLEETING, Lane as Link, STABLE, View, error_name, is_lasting, topic_name};
+use super::client::{Client, FLEETING, Lane as Link, STABLE, TABLES, View, error_name, is_lasting, topic_name};
 use super::connection::{Connection, Fault, note};
 use super::lane::{Batch, Identity, Lane, Refused};
 use super::records::{self, Form};
@@ -152,7 +152,7 @@ impl Producer {
         let view = self.client.view();
         let all: Vec<At> =
             view.topics.iter().flat_map(|(name, t)| t.leaders.keys().map(|p| (name.clone(), *p))).collect();
-        let often = |name: &str| name == STABLE || name == FLEETING;
+        let often = |name: &str| [STABLE, FLEETING, TABLES].contains(&name);
         let stable: Vec<At> = all.iter().filter(|(name, _)| often(name)).cloned().collect();
         for _ in 0..=self.client.draw(self.manner.burst_max) {
             let waiting: usize = self.lanes.values().map(|lane| lane.batches.len()).sum();
@@ -173,7 +173,8 @@ impl Producer {
             let (topic, partition) = at.clone();
             let timestamp_ms = wall + self.client.between(0, 20);
             let (run, process, counter) = (site.run, site.process, self.counter);
-            Value { run, process, counter, topic, partition, timestamp_ms, source: None }
+            let deletes = topic == TABLES && self.client.odds(6);
+            Value { run, process, counter, topic, partition, timestamp_ms, source: None, deletes }
         });
         let values = values.collect();
         let codecs = [Codec::None, Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];

@@ -308,7 +308,8 @@ async fn write(client: &Client, at: &At, topic: &Topic, counter: u64, numbered: 
     let (site, until) = (client.site(), client.now() + PATIENCE);
     let timestamp_ms = site.world.wall_ms().0;
     let (run, process, topic_name_of, partition) = (site.run, site.process, at.0.clone(), at.1);
-    let value = Value { run, process, counter, topic: topic_name_of, partition, timestamp_ms, source: None };
+    let value =
+        Value { run, process, counter, topic: topic_name_of, partition, timestamp_ms, source: None, deletes: false };
     let values = vec![value];
     let batch = records::make(&values, Form { codec: Codec::None, bytes_min: 0 }, Some(numbered));
     let transaction = None;

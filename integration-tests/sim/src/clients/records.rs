@@ -26,6 +26,9 @@ pub(super) fn make_transactional(values: &[Value], form: Form, numbered: Numbere
     build(BatchBuilder::new().transactional(), values, form, Some(numbered))
 }
 
+/// The header in which the value of a tombstone is.
+const GONE: &[u8] = b"gone";
+
 fn build(builder: BatchBuilder, values: &[Value], form: Form, numbered: Option<Numbered>) -> Bytes {
     let mut builder = builder.codec(form.codec, Level::Default);
     if let Some((id, epoch, sequence)) = numbered {
@@ -33,11 +36,12 @@ fn build(builder: BatchBuilder, values: &[Value], form: Form, numbered: Option<N
     }
     for value in values {
         let (key, header, bytes) = (value.key(), value.header(), value.encode(form.bytes_min));
+        let headers: [(&[u8], Option<&[u8]>); 2] = [(b"counter", Some(header.as_bytes())), (GONE, Some(&bytes))];
         builder.push(&NewRecord {
             timestamp: TimestampMs(value.timestamp_ms),
             key: Some(key.as_bytes()),
-            value: Some(&bytes),
-            headers: &[(b"counter", Some(header.as_bytes()))],
+            value: (!value.deletes).then_some(&bytes),
+            headers: if value.deletes { &headers } else { &headers[..1] },
         });
     }
     builder.build().expect("it is small")
@@ -143,20 +147,26 @@ fn check(
     run: u64,
     timestamp_ms: Option<i64>,
 ) -> Result<Value, String> {
-    let bytes = record.value.ok_or("there is no value")?;
+    let headers: Vec<_> = record.headers().map(|header| (header.key, header.value)).collect();
+    let (bytes, headers) = match (record.value, headers.split_last()) {
+        (Some(bytes), _) => (bytes, &headers[..]),
+        (None, Some(((GONE, Some(bytes)), others))) => (*bytes, others),
+        (None, _) => return Err("there is no value".to_owned()),
+    };
     let value = Value::decode(bytes).ok_or_else(|| {
         let start = String::from_utf8_lossy(&bytes[..bytes.len().min(60)]).into_owned();
         format!("no value that a client wrote: {start}")
     })?;
-    let headers: Vec<_> = record.headers().map(|header| (header.key, header.value)).collect();
     let header = value.header();
-    if value.run != run {
+    if value.deletes == record.value.is_some() {
+        Err(format!("{} has {} value", value.header(), if value.deletes { "a" } else { "no" }))
+    } else if value.run != run {
         Err(format!("a value of run {}", value.run))
     } else if (&value.topic, value.partition) != (&log.topic, log.partition) {
         Err(format!("written to {}-{}", value.topic, value.partition))
     } else if record.key != Some(value.key().as_bytes()) {
         Err(format!("the key of {} is {:?}", value.header(), record.key))
-    } else if headers != [(&b"counter"[..], Some(header.as_bytes()))] {
+    } else if headers != &[(&b"counter"[..], Some(header.as_bytes()))][..] {
         Err(format!("the headers of {header} are {headers:?}"))
     } else if timestamp_ms.is_some_and(|ms| ms != value.timestamp_ms) {
         Err(format!("the time of {header} is {timestamp_ms:?} instead of {}", value.timestamp_ms))

@@ -3,12 +3,14 @@ use kafka_protocol::messages::CreateTopicsRequest;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use strandline_history::{End, What};
 
-use super::client::{Client, FLEETING, LASTING, text, topic_name};
+use super::client::{Client, FLEETING, LASTING, TABLES, text, topic_name};
 
 const TOPIC_ALREADY_EXISTS: i16 = 36;
 
 /// How long records of the topic whose records go by time are kept.
 pub const KEPT_MS: i64 = 15_000;
+/// How long tombstones are kept of the topic that keeps the last record of each key.
+pub const TOMBSTONES_KEPT_MS: i64 = 5_000;
 
 /// Makes the topics that stay, and does not rest before they are there.
 pub(super) async fn make_lasting(client: Client) {
@@ -26,6 +28,21 @@ pub(super) async fn make_lasting(client: Client) {
     }
 }
 
+/// What a topic of that name is made with.
+fn settings(topic: &str) -> Vec<CreatableTopicConfig> {
+    let setting =
+        |name: &str, value: String| CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value)));
+    match topic {
+        FLEETING => vec![setting("retention.ms", KEPT_MS.to_string())],
+        TABLES => vec![
+            setting("cleanup.policy", "compact".to_owned()),
+            setting("min.cleanable.dirty.ratio", "0.1".to_owned()),
+            setting("delete.retention.ms", TOMBSTONES_KEPT_MS.to_string()),
+        ],
+        _ => Vec::new(),
+    }
+}
+
 /// Creates a topic, once; gives the error code that was answered.
 pub(super) async fn create(client: &Client, name: &str, partitions: i32) -> Option<i16> {
     let site = client.site();
@@ -33,9 +50,7 @@ pub(super) async fn create(client: &Client, name: &str, partitions: i32) -> Opti
     let begun = site.recorder.begin(site.process, what(None));
     let answer = client.ask_any(2..=7, |_| {
         let one = CreatableTopic::default().with_name(topic_name(name)).with_num_partitions(partitions);
-        let kept =
-            CreatableTopicConfig::default().with_name(text("retention.ms")).with_value(Some(text(KEPT_MS.to_string())));
-        let one = one.with_configs(if name == FLEETING { vec![kept] } else { Vec::new() });
+        let one = one.with_configs(settings(name));
         let request = CreateTopicsRequest::default().with_topics(vec![one.with_replication_factor(1)]);
         request.with_timeout_ms(5_000)
     });

@@ -126,7 +126,7 @@ impl Transactional {
         let site = self.client.site();
         self.counter += 1;
         let (run, process, counter, timestamp_ms) = (site.run, site.process, self.counter, site.world.wall_ms().0);
-        Value { run, process, counter, topic: at.0.clone(), partition: at.1, timestamp_ms, source }
+        Value { run, process, counter, topic: at.0.clone(), partition: at.1, timestamp_ms, source, deletes: false }
     }
 
     /// From now on what is written is part of the next transaction.
