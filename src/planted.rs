@@ -78,6 +78,10 @@ defects! {
     SharedIsDead "shared-is-dead" "H4"
     /// Retention counts a third of its time. Records go that readers were promised.
     RetentionTooEarly "retention-too-early" "issue"
+    /// Log compaction takes tombstones away the first time that it sees them. Who has read the value before keeps it for good.
+    TombstonesAtOnce "tombstones-at-once" "K20"
+    /// Log compaction takes keys for the same whose hashes begin alike. The last record of a key goes for another one's.
+    KeysCollide "keys-collide" "K20"
     /// After a hedged PUT the first copy is deleted as the loser, also when it won. Acknowledged records go as soon as no
     /// memory holds them.
     HedgeCleansWinner "hedge-cleans-winner" "issue"

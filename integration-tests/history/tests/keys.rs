@@ -97,6 +97,11 @@ fn a29_tombstones_stay_for_their_time() {
                 let build = taken_back().ok(1, (50, 60), send(1, &[15], Some(2)));
                 build.ok(2, (70, 80), poll(0, &[(2, 1, 15)], 3))
             }),
+            ("it may stand in the log twice", {
+                let build =
+                    new().ok(1, (1, 9), plain(gone(send(1, &[8], Some(0))))).ok(1, (10, 20), send(1, &[1], Some(1)));
+                build.ok(2, (2_000, 2_001), reads(0, &[], 3))
+            }),
             ("its value is gone and it is there", taken_back().ok(2, (50, 60), reads(0, &[], 1))),
         ],
     );

@@ -2,6 +2,7 @@
 //! is known by 128 bits that nobody outside can foresee, since they begin with a random number of this pass.
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
+use crate::planted::{Defect, planted};
 use crate::types::Offset;
 
 /// Bytes of a place.
@@ -62,6 +63,7 @@ impl Keys {
     fn find(&self, key: &[u8]) -> ([u64; 2], usize) {
         let hash = xxh3_128_with_seed(key, self.seed);
         let hash = [(hash >> 64) as u64, hash as u64];
+        let hash = if planted(Defect::KeysCollide) { [hash[0] & 0xf << 60, 0] } else { hash };
         let places = self.places.len();
         // The upper half of a product spreads evenly, however many places there are.
         let mut at = ((u128::from(hash[0]) * places as u128) >> 64) as usize;

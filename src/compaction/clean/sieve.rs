@@ -10,6 +10,7 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::keys::Keys;
+use crate::planted::{Defect, planted};
 use crate::records::{BatchHeader, RecompressError, Records, Retained, WalkError, body};
 use crate::types::{Offset, ProducerId, TimestampMs};
 
@@ -170,6 +171,7 @@ impl Sieve {
 
     fn judge_records(&self, header: &BatchHeader, batch: &[u8]) -> Result<Verdict, SieveError> {
         let is_over = header.delete_horizon().is_some_and(|horizon| horizon <= self.now);
+        let is_over = is_over || planted(Defect::TombstonesAtOnce);
         let body = body(header, batch, INFLATED_MAX).map_err(WalkError::from)?;
         let (mut kept, mut tombstones) = (Vec::with_capacity(header.records().min(1 << 16) as usize), false);
         for record in Records::new(&body, header.records()) {

@@ -42,8 +42,9 @@ fn doubts(facts: &Facts<'_>, log: &LogFacts<'_>) -> HashMap<String, Doubt> {
     let mut doubts: HashMap<String, Doubt> = HashMap::new();
     for &send in &log.sends {
         let operation = facts.op(send);
-        let What::Send { values, offset, .. } = &operation.what else { continue };
-        let placed = operation.end == End::Ok && offset.is_some_and(|offset| offset >= 0);
+        let What::Send { values, once, offset, .. } = &operation.what else { continue };
+        // One that may have been written twice may stand at another place too.
+        let placed = *once && operation.end == End::Ok && offset.is_some_and(|offset| offset >= 0);
         let refused = matches!(operation.end, End::Fail(_)) && !facts.options.salvaged;
         if placed || refused {
             continue;
