@@ -29,6 +29,7 @@ OFTEN = {"snapshot": {"entries_between": 20, "kept_min": 1, "kept_hours": 0}}
 OFTEN_AMONG_SEVERAL = {"snapshot": {"entries_between": 30, "kept_min": 3, "kept_hours": 0}}
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_the_contract_on_minio(minio):
     environment = {

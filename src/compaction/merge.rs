@@ -11,7 +11,7 @@ use super::plan::Share;
 use crate::cache::CachedObject;
 use crate::planted::{Defect, planted};
 use crate::records::{BatchHeader, EndMarker, HEADER_BYTES, PREFIX_BYTES, crc_of_pieces, empty_batch, patched_prefix};
-use crate::segment::{Located, ObjectHeader, ObjectWriter, RunBounds, locate};
+use crate::segment::{Located, ObjectHeader, ObjectWriter, locate};
 use crate::state::{CompactedRun, CompactedShare, Marker, RecordEpochs, Run};
 use crate::types::{LeaderEpoch, ObjectId, Offset, PartitionIndex, Slot, TimestampMs, TopicId};
 
@@ -331,10 +331,9 @@ pub(super) fn whole(object: &CachedObject, batch: &Located) -> Option<Bytes> {
 
 /// The batches of a run, each as its checksum says, which cover the run's offsets.
 pub(super) fn checked_batches(run: &Run, is_final: bool, object: &CachedObject) -> Result<Vec<Located>, &'static str> {
-    let (position, end) = (run.position, run.position.checked_add(run.bytes).ok_or("a run is too long")?);
-    let bounds = RunBounds { position, end, base_offset: run.base_offset, end_offset: run.end_offset, is_final };
-    let (mut at, mut next, mut batches) = (position, run.base_offset, Vec::new());
-    while at < end {
+    let bounds = run.bounds(is_final);
+    let (mut at, mut next, mut batches) = (run.position, run.base_offset, Vec::new());
+    while at < bounds.end {
         let mut header = [0; HEADER_BYTES];
         if !object.copy_to(at, &mut header) {
             return Err("an input is shorter than its runs");

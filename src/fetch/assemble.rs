@@ -78,12 +78,6 @@ impl Broken {
     }
 }
 
-/// Where a run lies. `is_final` says whether the headers of its batches are.
-pub(super) fn bounds(run: &Run, is_final: bool) -> RunBounds {
-    let (position, end) = (run.position, run.position.saturating_add(run.bytes));
-    RunBounds { position, end, base_offset: run.base_offset, end_offset: run.end_offset, is_final }
-}
-
 /// Walks the batches of `run`, oldest first.
 pub(super) struct Walk<'a> {
     object: &'a CachedObject,
@@ -132,7 +126,7 @@ pub(super) fn choose(
     target: Target,
 ) -> Result<(Vec<Located>, bool), Broken> {
     let mut taken = Vec::new();
-    for batch in Walk::new(object, bounds(run, target.is_final)) {
+    for batch in Walk::new(object, run.bounds(target.is_final)) {
         let batch = batch?;
         let last = batch.header.records() > 1 && batch.end_offset == target.offset.plus(1);
         if batch.end_offset <= target.offset || last && planted(Defect::SkipsLastOfBatch) {

@@ -8,7 +8,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::Records;
-use super::assemble::{Broken, Target, bounds};
+use super::assemble::{Broken, Target};
 use super::copies::{BUFFER_BYTES, Copies};
 use crate::cache::ObjectFile;
 use crate::records::{HEADER_BYTES, PREFIX_BYTES};
@@ -31,16 +31,16 @@ impl Copies {
         run: &Run,
         target: Target,
     ) -> Result<bool, Broken> {
-        let (bounds, end) = (bounds(run, target.is_final), run.position.saturating_add(run.bytes));
+        let bounds = run.bounds(target.is_final);
         let (mut at, mut next) = file.nearest(run.position, target.offset).unwrap_or((run.position, run.base_offset));
         if let Some(room) = send_rest(out, file, (at, next), &bounds, target) {
             return Ok(room);
         }
-        while at < end {
+        while at < bounds.end {
             if next >= target.until {
                 return Ok(false);
             }
-            let left = (end - at) as usize;
+            let left = (bounds.end - at) as usize;
             if left > WHOLE_BYTES_MAX {
                 let mut header = [0; HEADER_BYTES];
                 file.read_at(at, &mut header).map_err(|e| Broken::reading(&e))?;

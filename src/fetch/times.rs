@@ -1,5 +1,5 @@
 //! Offsets by time: State finds the run, the batches and their records find the rest (K28, KIP-79, KIP-734).
-use super::assemble::{Walk, bounds};
+use super::assemble::Walk;
 use super::offsets_topic;
 use super::plan::unit;
 use super::read::{FetchError, Fetcher};
@@ -94,7 +94,7 @@ impl Fetcher {
         let mut objects = self.load(std::iter::once(unit(meta, run)), None).await;
         let object = objects.pop().map_or(Err(FetchError::Unavailable), |(_, loaded)| loaded)?;
         let mut found = Vec::new();
-        for batch in Walk::new(&object, bounds(run, meta.level > 0)) {
+        for batch in Walk::new(&object, run.bounds(meta.level > 0)) {
             let batch = batch.map_err(|_| FetchError::Damaged)?;
             // The end of a transaction is no record (H14).
             if batch.header.is_control() {

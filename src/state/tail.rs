@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::varint;
 use crate::records::MARKER_BYTES;
+use crate::segment::RunBounds;
 use crate::types::{ObjectId, Offset, ProducerEpoch, ProducerId, TimestampMs};
 
 /// Runs in a sealed chunk: large enough that its header hardly counts, small enough that copying an open one, or reading
@@ -30,6 +31,15 @@ pub struct Run {
     pub max_timestamp: TimestampMs,
     /// It is no run of an object but the end of a transaction.
     pub marker: Option<Marker>,
+}
+
+impl Run {
+    /// Where its batches lie. `is_final` says whether their headers have their offsets.
+    #[must_use]
+    pub fn bounds(&self, is_final: bool) -> RunBounds {
+        let Self { base_offset, end_offset, position, bytes, .. } = *self;
+        RunBounds { position, end: position.saturating_add(bytes), base_offset, end_offset, is_final }
+    }
 }
 
 /// The end of a transaction in one partition. Readers get a control batch for it, which is made when they come (H14).

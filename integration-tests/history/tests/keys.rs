@@ -86,6 +86,25 @@ fn a28_what_is_gone_does_not_come_back() {
 }
 
 #[test]
+fn a28_what_was_aborted_goes_and_takes_nothing_back() {
+    let with = |committed| {
+        let build = Build::new().with(|options| options.compacted = [("t".to_owned(), KEPT_MS)].into());
+        let build = build.ok(1, (1, 2), init(0)).ok(3, (3, 9), send(3, &[1], Some(0)));
+        let build = build.ok(3, (10, 20), send(3, &[2], Some(1))).ok(1, (30, 40), within(1, send(1, &[5], Some(2))));
+        build.ok(1, (50, 60), ended(1, committed))
+    };
+    let read = |build: Build, records| build.ok(2, (70, 80), reads(0, records, 4));
+    table(
+        Rule::A28,
+        vec![("what was committed is gone", read(with(true), &[(0, 3, 1), (1, 3, 2)]))],
+        vec![
+            ("what was aborted is gone", read(with(false), &[(0, 3, 1), (1, 3, 2)])),
+            ("what was aborted is there", read(with(false), &[(0, 3, 1), (1, 3, 2), (2, 1, 5)])),
+        ],
+    );
+}
+
+#[test]
 fn a29_tombstones_stay_for_their_time() {
     let read = |at| taken_back().ok(2, (at, at + 1), reads(0, &[], 2));
     table(

@@ -1,7 +1,7 @@
 //! Whether an object holds what the logs have in it.
 use bytes::Bytes;
 
-use crate::segment::{FooterRun, ObjectKind, ObjectName, RunBounds, check_run, read_footer};
+use crate::segment::{FooterRun, ObjectKind, ObjectName, check_run, read_footer};
 use crate::state::Run;
 use crate::types::{PartitionIndex, TopicId};
 
@@ -23,20 +23,17 @@ pub(super) fn check_object(content: &Bytes, name: ObjectName, runs: &[Expected])
         return Err(format!("it is object {}", header.name.key()));
     }
     for Expected { topic, partition, run } in runs {
-        let end = run.position.saturating_add(run.bytes);
+        let bounds = run.bounds(name.kind == ObjectKind::Compacted);
         let holds = |row: &&FooterRun| {
             let is_its = (row.topic, row.partition) == (*topic, *partition);
-            is_its && row.position <= run.position && end <= row.position.saturating_add(row.bytes)
+            is_its && row.position <= run.position && bounds.end <= row.position.saturating_add(row.bytes)
         };
         let at = run.base_offset;
         if !rows.iter().any(|row| holds(&row)) {
             return Err(format!("what lies at {} is not of partition {} with offset {at}", run.position, partition.0));
         }
-        let range = run.position as usize..end as usize;
+        let range = run.position as usize..bounds.end as usize;
         let part = content.get(range).ok_or_else(|| format!("what has offset {at} lies beyond its end"))?;
-        let (base_offset, end_offset) = (run.base_offset, run.end_offset);
-        let is_final = name.kind == ObjectKind::Compacted;
-        let bounds = RunBounds { position: run.position, end, base_offset, end_offset, is_final };
         check_run(part, &bounds).map_err(|error| format!("offset {at}: {error}"))?;
     }
     Ok(())

@@ -136,6 +136,10 @@ impl<'a> Facts<'a> {
             facts.fill(at, by_name.map_or(&[], Vec::as_slice));
         }
         facts.transactions = Transactions::gather(&facts);
+        let all_gone: Vec<_> = facts.logs.iter().map(|log| gone_from(&facts, log)).collect();
+        for (log, gone) in facts.logs.iter_mut().zip(all_gone) {
+            log.gone_from = gone;
+        }
         facts
     }
 
@@ -274,7 +278,6 @@ impl<'a> Facts<'a> {
         }
         log.starts_later.seal();
         log.kept = kept(&log, self.options);
-        log.gone_from = gone_from(self, &log);
         self.logs[at] = log;
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::facts::{Facts, LogFacts, end_of};
 use super::report::{Report, Rule};
+use super::transactions::Fate;
 use crate::operation::{End, What};
 
 /// By position in the log's contents: from when on, in µs, the record may be gone; `u64::MAX` for one that stays. `None` for
@@ -17,17 +18,32 @@ pub(super) fn gone_from(facts: &Facts<'_>, log: &LogFacts<'_>) -> Option<Vec<u64
     for (entry, from) in log.contents.iter().zip(&mut gone_from).rev() {
         let Some(value) = facts.value(entry.value) else { continue };
         let key = value.key();
-        let sent_us = facts.op(facts.sent[entry.value as usize].0).start_us;
-        if value.deletes {
-            *from = sent_us.saturating_add(kept_us);
+        let (there_us, stays) = there(facts, entry.value);
+        if !stays {
+            *from = there_us;
+        } else if value.deletes {
+            *from = there_us.saturating_add(kept_us);
         }
         let behind = later.get(&key).copied();
         // One whose place nobody knows may lie behind too. Something of its key is left, unless it is a tombstone.
         let doubt = doubts.get(&key).filter(|doubt| behind.is_some() || doubt.deletes).map(|doubt| doubt.sent_us);
         *from = [behind, doubt].into_iter().flatten().fold(*from, u64::min);
-        later.entry(key).and_modify(|first| *first = sent_us.min(*first)).or_insert(sent_us);
+        if facts.transactions.of_value(facts, entry.value).is_none_or(|of| of.fate != Fate::NotCommitted) {
+            later.entry(key).and_modify(|first| *first = there_us.min(*first)).or_insert(there_us);
+        }
     }
     Some(gone_from)
+}
+
+/// Since when the value counts, at the earliest, and whether it certainly does: what a transaction wrote that is not committed
+/// goes.
+fn there(facts: &Facts<'_>, value: u32) -> (u64, bool) {
+    let sent_us = facts.op(facts.sent[value as usize].0).start_us;
+    match facts.transactions.of_value(facts, value) {
+        Some(transaction) if transaction.fate == Fate::Committed => (facts.op(transaction.commit).start_us, true),
+        Some(_) => (sent_us, false),
+        None => (sent_us, true),
+    }
 }
 
 /// Of one key: when the first was sent of those that may be in the log, and whose place nobody knows; whether a tombstone
@@ -46,7 +62,8 @@ fn doubts(facts: &Facts<'_>, log: &LogFacts<'_>) -> HashMap<String, Doubt> {
         // One that may have been written twice may stand at another place too.
         let placed = *once && operation.end == End::Ok && offset.is_some_and(|offset| offset >= 0);
         let refused = matches!(operation.end, End::Fail(_)) && !facts.options.salvaged;
-        if placed || refused {
+        let aborted = facts.transactions.of_operation(send).is_some_and(|of| of.fate == Fate::NotCommitted);
+        if placed || refused || aborted {
             continue;
         }
         for value in values {
@@ -109,9 +126,14 @@ fn come_back(facts: &Facts<'_>, log: &LogFacts<'_>, report: &mut Report) {
 /// Positions of what lies where the reader passed, and did not get.
 fn passed(facts: &Facts<'_>, log: &LogFacts<'_>, poll: u32) -> Vec<usize> {
     let operation = facts.op(poll);
-    let What::Poll { from, next, records, .. } = &operation.what else { return Vec::new() };
+    let What::Poll { from, next, records, read_committed, .. } = &operation.what else { return Vec::new() };
+    // Who reads committed records passes over others too.
+    let is_shown = |at: &usize| {
+        let entry = &log.contents[*at];
+        !*read_committed || facts.transactions.of_value(facts, entry.value).is_none()
+    };
     let start = log.start_possible(end_of(operation), facts.options);
     let range = log.position((*from).max(start))..log.position((*next).max(start).max(*from));
     let got = |offset: i64| records.binary_search_by_key(&offset, |seen| seen.offset).is_ok();
-    range.filter(|at| !got(log.contents[*at].offset)).collect()
+    range.filter(|at| !got(log.contents[*at].offset)).filter(is_shown).collect()
 }

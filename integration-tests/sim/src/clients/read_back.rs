@@ -11,7 +11,8 @@ use strandline_history::{End, GroupProtocol, Value, What};
 use tokio::sync::watch;
 
 use super::client::{
-    COPIES, Client, FLEETING, LEDGER, Lane, Topic, all_topics, error_name, is_lasting, read_metadata, topic_name,
+    COPIES, Client, FLEETING, LEDGER, Lane, TABLES, Topic, all_topics, error_name, is_lasting, read_metadata,
+    topic_name,
 };
 use super::membership::Membership;
 use super::offsets;
@@ -64,7 +65,7 @@ pub(super) async fn run(site: &Site) {
         let node = topic.leaders[&at.1].node;
         let how = How { read_committed: false, bytes_max: if slowly.as_ref() == Some(&at) { 1 } else { BYTES_MAX } };
         ends.push((at.clone(), topic, read_log(first, node, &at, topic.id, None, how).await));
-        if [LEDGER, COPIES].contains(&at.0.as_str()) {
+        if [LEDGER, COPIES, TABLES].contains(&at.0.as_str()) {
             read_log(first, node, &at, topic.id, None, How { read_committed: true, ..how }).await;
         }
     }

@@ -17,7 +17,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 use strandline_history::{End, Value, What};
 
-use super::client::{Client, CoordinatorOf, Lane, error_name, text, topic_name};
+use super::client::{Client, CoordinatorOf, Lane, TABLES, error_name, text, topic_name};
 use super::connection::Fault;
 use super::membership::{Committed, Membership};
 use super::producer::is_certain;
@@ -126,7 +126,8 @@ impl Transactional {
         let site = self.client.site();
         self.counter += 1;
         let (run, process, counter, timestamp_ms) = (site.run, site.process, self.counter, site.world.wall_ms().0);
-        Value { run, process, counter, topic: at.0.clone(), partition: at.1, timestamp_ms, source, deletes: false }
+        let deletes = at.0 == TABLES && self.client.odds(6);
+        Value { run, process, counter, topic: at.0.clone(), partition: at.1, timestamp_ms, source, deletes }
     }
 
     /// From now on what is written is part of the next transaction.

@@ -5,7 +5,7 @@ use strandline::records::Codec;
 use strandline_history::Value;
 
 use super::Place;
-use super::client::{COPIES, Client, LEDGER, STABLE};
+use super::client::{COPIES, Client, LEDGER, STABLE, TABLES};
 use super::reader::{At, LATEST, Manner, Reader};
 use super::records::Form;
 use super::transaction::{Over, Transactional};
@@ -76,7 +76,7 @@ async fn transact(
 /// A few batches to a few partitions.
 async fn write(client: &Client, producer: &mut Transactional) -> Result<(), Over> {
     let view = client.view();
-    let topics = [LEDGER, LEDGER, LEDGER, COPIES, STABLE];
+    let topics = [LEDGER, LEDGER, LEDGER, COPIES, STABLE, TABLES];
     let mut batches: Vec<(At, Vec<Value>, Form)> = Vec::new();
     for _ in 0..=client.draw(4) {
         let topic = *client.pick(&topics).expect("there are some");
