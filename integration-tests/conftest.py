@@ -20,7 +20,7 @@ BUDGETS = {
     "test_memory": 120, "test_readme": 60, "test_demo": 120, "test_power_cut": 210, "test_stores": 120,
     "test_kill_points": 90, "test_group_offsets_topic": 60, "test_groups": 180,
     "test_group_errors": 40, "test_group_tools": 30, "test_histories": 90, "test_journals": 240, "test_cluster": 180,
-    "test_journal_bucket": 90, "test_deploy": 60, "test_forks": 90, "test_cluster_cycles": 80,
+    "test_journal_bucket": 190, "test_deploy": 60, "test_forks": 90, "test_cluster_cycles": 80,
     "test_transactions": 150, "test_transaction_errors": 20, "test_retention": 120, "test_compaction": 240, "test_audit": 30,
     "test_log_compaction": 120,
 }  # fmt: skip
