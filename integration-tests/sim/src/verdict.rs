@@ -58,8 +58,8 @@ impl Verdict {
         let orphans_max = Some(0);
         let tombstones_ms = if clocks_differ { 0 } else { TOMBSTONES_KEPT_MS };
         let compacted = [(TABLES.to_owned(), tombstones_ms)].into();
-        let options = Options { final_reads: true, one_epoch, salvaged, clocks_differ, expiry, orphans_max, ..lags };
-        let options = Options { compacted, ..options };
+        let facts = Options { one_epoch, salvaged, clocks_differ, ..lags };
+        let options = Options { final_reads: true, expiry, compacted, orphans_max, ..facts };
         let report = check_with(&ran.history, ran.inventory.as_ref(), &options);
         let runs = || ran.inventory.iter().flat_map(|inventory| inventory.logs.iter().flat_map(|log| &log.runs));
         let offsets = |runs: &mut dyn Iterator<Item = &Run>| runs.map(|run| run.count.unsigned_abs()).sum::<u64>();

@@ -405,6 +405,11 @@ impl<'a> LogFacts<'a> {
         self.gone_from.as_ref().is_some_and(|gone_from| gone_from[position] <= by_us)
     }
 
+    /// Whether the record at that position is there for ever.
+    pub(super) fn stays(&self, position: usize) -> bool {
+        self.gone_from.as_ref().is_none_or(|gone_from| gone_from[position] == u64::MAX)
+    }
+
     /// Where in `contents` the first entry at or behind that offset is.
     pub(super) fn position(&self, offset: i64) -> usize {
         self.contents.partition_point(|entry| entry.offset < offset)

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::facts::{Facts, LogFacts, end_of};
+use super::loss::gaps;
 use super::report::{Report, Rule};
 use super::transactions::Fate;
 use crate::operation::{End, What};
@@ -125,15 +126,10 @@ fn come_back(facts: &Facts<'_>, log: &LogFacts<'_>, report: &mut Report) {
 
 /// Positions of what lies where the reader passed, and did not get.
 fn passed(facts: &Facts<'_>, log: &LogFacts<'_>, poll: u32) -> Vec<usize> {
-    let operation = facts.op(poll);
-    let What::Poll { from, next, records, read_committed, .. } = &operation.what else { return Vec::new() };
     // Who reads committed records passes over others too.
-    let is_shown = |at: &usize| {
-        let entry = &log.contents[*at];
-        !*read_committed || facts.transactions.of_value(facts, entry.value).is_none()
-    };
-    let start = log.start_possible(end_of(operation), facts.options);
-    let range = log.position((*from).max(start))..log.position((*next).max(start).max(*from));
-    let got = |offset: i64| records.binary_search_by_key(&offset, |seen| seen.offset).is_ok();
-    range.filter(|at| !got(log.contents[*at].offset)).filter(is_shown).collect()
+    let committed_only = matches!(facts.op(poll).what, What::Poll { read_committed: true, .. });
+    let is_shown =
+        |at: &usize| !committed_only || facts.transactions.of_value(facts, log.contents[*at].value).is_none();
+    let gaps = gaps(facts, log, poll).into_iter();
+    gaps.flat_map(|(from, to)| log.position(from)..log.position(to)).filter(is_shown).collect()
 }

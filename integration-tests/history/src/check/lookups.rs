@@ -96,7 +96,7 @@ fn start(facts: &Facts<'_>, log: &LogFacts<'_>, lookup: u32, said: i64, report: 
 
 /// `i64::MIN` of a record that may not have been there for ever.
 fn time_of(log: &LogFacts<'_>, at: usize) -> i64 {
-    if log.may_be_gone(at, u64::MAX - 1) { i64::MIN } else { log.contents[at].timestamp_ms }
+    if log.stays(at) { log.contents[at].timestamp_ms } else { i64::MIN }
 }
 
 /// By time, and the largest timestamp (-3): against every record that certainly was there.

@@ -10,8 +10,8 @@ use crate::operation::{End, What};
 pub(super) fn check(facts: &Facts<'_>, report: &mut Report) {
     for (at, log) in (0..).zip(&facts.logs) {
         for &poll in &log.polls {
-            if let (End::Ok, What::Poll { from, next, .. }) = (&facts.op(poll).end, &facts.op(poll).what) {
-                passed_over(facts, (at, log), poll, (*from, *next), report);
+            if facts.op(poll).end == End::Ok {
+                passed_over(facts, (at, log), poll, report);
             }
         }
         in_the_end(facts, log, report);
@@ -20,25 +20,29 @@ pub(super) fn check(facts: &Facts<'_>, report: &mut Report) {
 
 /// Offsets inside a range that a reader passed and that its records leave out. That the reader came behind them says
 /// that they existed when the answer was made.
-fn passed_over(
-    facts: &Facts<'_>,
-    (at, log): (u32, &LogFacts<'_>),
-    poll: u32,
-    (from, next): (i64, i64),
-    report: &mut Report,
-) {
+fn passed_over(facts: &Facts<'_>, (at, log): (u32, &LogFacts<'_>), poll: u32, report: &mut Report) {
     let What::Poll { records, .. } = &facts.op(poll).what else { return };
     report.checked(Rule::A12, records.len() as u64);
     report.checked(Rule::A1, records.len() as u64);
     report.checked(Rule::A17, records.len() as u64);
-    let start = log.start_possible(end_of(facts.op(poll)), facts.options);
-    let mut expected = from;
-    for offset in records.iter().map(|seen| seen.offset).chain([next]) {
+    for gap in gaps(facts, log, poll) {
+        missing(facts, (at, log), poll, gap, Rule::A17, report);
+    }
+}
+
+/// The ranges of offsets that the reader passed without a record, as far as nothing there can have been deleted.
+pub(super) fn gaps(facts: &Facts<'_>, log: &LogFacts<'_>, poll: u32) -> Vec<(i64, i64)> {
+    let operation = facts.op(poll);
+    let What::Poll { from, next, records, .. } = &operation.what else { return Vec::new() };
+    let start = log.start_possible(end_of(operation), facts.options);
+    let (mut expected, mut gaps) = (*from, Vec::new());
+    for offset in records.iter().map(|seen| seen.offset).chain([*next]) {
         if expected.max(start) < offset {
-            missing(facts, (at, log), poll, (expected.max(start), offset), Rule::A17, report);
+            gaps.push((expected.max(start), offset));
         }
         expected = expected.max(offset.saturating_add(1));
     }
+    gaps
 }
 
 /// `from` to `to` existed, were not deleted, and the reader did not get them; `unknown` is broken by those that nobody
