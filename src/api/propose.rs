@@ -11,6 +11,11 @@ use crate::state::{Command, Outcome, Refusal, State};
 use crate::types::KafkaError;
 use crate::world::Instant;
 
+/// What clients are told of a journal that does not answer, or does not take something. Why is for the log alone: the text
+/// of a database or a bucket names hosts, paths and keys.
+const JOURNAL_AWAY: &str = "The journal does not answer; the broker's log says why. Try again.";
+const JOURNAL_REFUSED: &str = "The journal did not take it; the broker's log says why. Try again.";
+
 /// No admin request waits longer for the journal: what Java clients wait for an answer (`request.timeout.ms`).
 const WAIT_MAX_MS: i32 = 30_000;
 /// However little a client gives, a healthy journal answers within this.
@@ -21,11 +26,6 @@ pub(super) fn deadline(ctx: &Context, timeout_ms: i32) -> Instant {
     let ms = timeout_ms.clamp(WAIT_MIN_MS, WAIT_MAX_MS).unsigned_abs();
     ctx.world.now() + Duration::from_millis(u64::from(ms))
 }
-
-/// What clients are told of a journal that does not answer, or does not take something. Why is for the log alone: the text
-/// of a database or a bucket names hosts, paths and keys.
-const JOURNAL_AWAY: &str = "The journal does not answer; the broker's log says why. Try again.";
-const JOURNAL_REFUSED: &str = "The journal did not take it; the broker's log says why. Try again.";
 
 /// The deadline of requests that name none.
 pub(super) fn default_deadline(ctx: &Context) -> Instant {

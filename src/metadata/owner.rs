@@ -326,7 +326,10 @@ impl Owner {
                     }
                     doubtful = true;
                 }
-                Err(JournalError::TooLarge { bytes }) => return Ok(Err(format!("an entry of {bytes} bytes"))),
+                Err(JournalError::TooLarge { bytes }) => {
+                    warn!(bytes, "an entry is larger than the journal takes, who asked for it is refused");
+                    return Ok(Err(format!("an entry of {bytes} bytes")));
+                }
                 Err(fatal) => return Err(Fatal::Journal(fatal)),
             }
             self.world.sleep(retry_after(&self.world)).await;

@@ -34,8 +34,11 @@ const SLICES_PER_WRITE: usize = 1024;
 /// in calls of 256 KiB, 7.9 ms in calls of 16 KiB.
 const BYTES_PER_WRITE: usize = 256 * 1024;
 /// A large file is synced each time that so much of it has been written: who syncs a small one beside it waits, on file systems
-/// like ext4, for all that the large one has not. No flush is larger than two of these by default.
+/// like ext4, for all that the large one has not.
 const BYTES_PER_SYNC: usize = 4 << 20;
+/// A flush, which is a little larger than `produce.object_bytes_max` (8 MiB by default), is none: who waits for it waits for
+/// each sync.
+const LARGE_BYTES_MIN: usize = 12 << 20;
 
 impl Disk for RealDisk {
     type File = File;
@@ -57,7 +60,7 @@ impl Disk for RealDisk {
     }
 
     fn write(&self, file: &mut File, chunks: &[Bytes]) -> io::Result<()> {
-        let is_large = chunks.iter().map(Bytes::len).sum::<usize>() > 2 * BYTES_PER_SYNC;
+        let is_large = chunks.iter().map(Bytes::len).sum::<usize>() >= LARGE_BYTES_MIN;
         let mut pieces = chunks.iter().flat_map(|chunk| chunk.chunks(BYTES_PER_WRITE)).peekable();
         let mut unsynced = 0;
         while pieces.peek().is_some() {
